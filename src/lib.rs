@@ -1,0 +1,3 @@
+//! plumb
+pub mod error;
+pub mod types;

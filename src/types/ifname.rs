@@ -1,0 +1,83 @@
+//! The name of a network interface.
+
+use std::{fmt, str::FromStr};
+
+/// A name that the kernel accepts for an interface: 1 to 15 bytes, not `.` or `..`, without `/`,
+/// `:` or white space (`dev_valid_name` in the kernel's `net/core/dev.c`), and without `%`, which
+/// the kernel would take for a pattern such as `eth%d`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IfName(String);
+
+impl IfName {
+    pub const MAX_BYTES: usize = 15;
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// `eth1` for 1.
+    pub fn eth(number: u32) -> IfName {
+        IfName(format!("eth{number}"))
+    }
+}
+
+impl FromStr for IfName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bytes = text.len();
+        if bytes > Self::MAX_BYTES {
+            return Err(format!("interface name {text:?} has {bytes} bytes, the kernel takes at most {}", Self::MAX_BYTES));
+        }
+        match text {
+            "" => return Err("an interface name cannot be empty".into()),
+            "." | ".." => return Err(format!("{text:?} cannot be an interface name")),
+            _ => {}
+        }
+        match text.chars().find(|c| matches!(c, '/' | ':' | '%') || c.is_whitespace() || c.is_control()) {
+            Some(c) => Err(format!("interface name {text:?} has a {c:?} in it, which the kernel refuses")),
+            None => Ok(IfName(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for IfName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+super::as_text!(IfName);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn fifteen_bytes_are_the_limit() {
+        assert!("a23456789012345".parse::<IfName>().is_ok());
+        let refused = "a234567890123456".parse::<IfName>().unwrap_err();
+        assert_eq!(refused, "interface name \"a234567890123456\" has 16 bytes, the kernel takes at most 15");
+    }
+
+    #[test]
+    fn what_the_kernel_refuses_is_refused() {
+        for bad in ["", ".", "..", "a/b", "a b", "a:1", "eth%d", "a\tb", "a\0b"] {
+            assert!(bad.parse::<IfName>().is_err(), "{bad:?}");
+        }
+        for good in ["a", "up", "dev", "eth0.10", "br-12ab", "wlp0s20f3", "é"] {
+            assert!(good.parse::<IfName>().is_ok(), "{good:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn prints_what_it_parsed(text in "\\PC{0,20}") {
+            if let Ok(name) = text.parse::<IfName>() {
+                prop_assert_eq!(name.to_string(), text.clone());
+                prop_assert!(text.len() <= IfName::MAX_BYTES);
+            }
+        }
+    }
+}
