@@ -1,3 +1,4 @@
 //! plumb
 pub mod error;
 pub mod types;
+pub mod plan;

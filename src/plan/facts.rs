@@ -1,0 +1,115 @@
+//! What the kernel says now, read once before planning.
+
+use std::net::IpAddr;
+
+use super::{Route, link::GROUP};
+use crate::types::{IfName, Mac, Tag};
+
+/// All that a plan for one target depends on.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    pub parent: Parent,
+    pub inside: Inside,
+}
+
+/// The host's interface that a link shall hang on.
+#[derive(Debug, Clone)]
+pub struct Parent {
+    pub name: IfName,
+    pub index: u32,
+    pub mac: Option<Mac>,
+    pub mtu: u32,
+    pub up: bool,
+    /// A cable is plugged in, or what stands for one.
+    pub carrier: bool,
+    pub loopback: bool,
+    pub ethernet: bool,
+    pub wireless: bool,
+    /// The bridge, bond or team that this interface is a port of.
+    pub port_of: Option<String>,
+}
+
+/// The inside of the target's network namespace.
+#[derive(Debug, Clone, Default)]
+pub struct Inside {
+    pub links: Vec<InsideLink>,
+    pub addresses: Vec<InsideAddress>,
+    pub routes: Vec<Route>,
+    /// `None` where the kernel or the namespace has no IPv6 at all.
+    pub ipv6: Option<Ipv6Defaults>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InsideLink {
+    pub index: u32,
+    pub name: String,
+    pub mac: Option<[u8; 6]>,
+    pub mtu: u32,
+    pub up: bool,
+    pub group: u32,
+    /// `macvlan`, `veth` … or `None` for a physical interface.
+    pub kind: Option<String>,
+    /// The mode, for the kinds that plumb makes.
+    pub mode: Option<String>,
+    /// The parent's index, where the kernel tells it.
+    pub parent_index: Option<u32>,
+    pub tag: Option<Tag>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InsideAddress {
+    pub index: u32,
+    pub ip: IpAddr,
+    pub prefix: u8,
+    /// IPv6: duplicate address detection has not finished.
+    pub tentative: bool,
+    /// IPv6: somebody else has the address.
+    pub duplicate: bool,
+}
+
+/// What a new interface in the namespace starts with (`net/ipv6/conf/default`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ipv6Defaults {
+    pub disabled: bool,
+    /// The value of `accept_ra`: 0 ignores router advertisements.
+    pub accept_ra: String,
+}
+
+impl Inside {
+    pub fn link_named(&self, name: &str) -> Option<&InsideLink> {
+        self.links.iter().find(|link| link.name == name)
+    }
+
+    pub fn link_tagged(&self, tag: &Tag) -> Option<&InsideLink> {
+        self.links.iter().find(|link| link.tag.as_ref() == Some(tag))
+    }
+
+    pub fn name_of(&self, index: u32) -> Option<&str> {
+        self.links.iter().find(|link| link.index == index).map(|link| link.name.as_str())
+    }
+
+    /// The interface that has `ip`.
+    pub fn holder_of(&self, ip: IpAddr) -> Option<&str> {
+        self.addresses.iter().find(|address| address.ip == ip).and_then(|address| self.name_of(address.index))
+    }
+}
+
+impl InsideLink {
+    /// Whether plumb made this link: by its tag, or by its group where a run ended before tagging.
+    pub fn is_ours(&self) -> bool {
+        self.tag.is_some() || self.group == GROUP
+    }
+
+    /// Whether this is `link` of the attachment that `tag` names. A run that was killed before it
+    /// could set the tag left a link with our group, its index and its address.
+    pub fn is(&self, link: &super::Link, tag: &Tag) -> bool {
+        match &self.tag {
+            Some(found) => found == tag,
+            None => {
+                self.group == GROUP
+                    && self.index == link.index
+                    && link.mac.is_none_or(|mac| self.mac == Some(mac.bytes()))
+            }
+        }
+    }
+}

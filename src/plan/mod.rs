@@ -1,0 +1,138 @@
+//! What shall be changed, as data: a pure function turns a wish and the facts into steps, and each
+//! step knows its inverse and the command that a person would type for it.
+//!
+//! Nothing here reads a file, a socket, a clock or the environment, so every refusal and every
+//! plan can be tested without a kernel.
+
+pub mod facts;
+pub mod link;
+pub mod render;
+pub mod route;
+pub mod undo;
+pub mod wiring;
+
+use serde::{Deserialize, Serialize};
+
+pub use facts::{Facts, Inside, Parent};
+pub use link::{Driver, Link, MacvlanMode};
+pub use route::Route;
+pub use wiring::{Wiring, Wish};
+
+use crate::types::{HostAddress, IfName, Tag};
+
+/// One change to the kernel, and what it replaces.
+///
+/// Every change is in the target's namespace. Matches over steps name each of them: a new step
+/// does not compile without its inverse, its text and its execution.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Step {
+    AddLink(Link),
+    DeleteLink(Link),
+    AddTag(TaggedLink),
+    DeleteTag(TaggedLink),
+    SetSysctl { key: String, from: String, to: String },
+    AddAddress(LinkAddress),
+    DeleteAddress(LinkAddress),
+    AddRoute(Route),
+    DeleteRoute(Route),
+    /// Puts `new` where `old` is, in one request: there is no moment without a route.
+    ReplaceRoute { old: Route, new: Route },
+}
+
+/// A link and the alternative name by which plumb knows it again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaggedLink {
+    pub index: u32,
+    pub name: IfName,
+    pub tag: Tag,
+}
+
+/// An address on a link.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkAddress {
+    pub index: u32,
+    pub name: IfName,
+    pub address: HostAddress,
+    /// IPv6: the address is usable at once, without the kernel's duplicate address detection.
+    pub skip_dad: bool,
+}
+
+impl Step {
+    /// The step that takes this one back. Its inverse is this step again.
+    pub fn inverse(&self) -> Step {
+        match self.clone() {
+            Step::AddLink(link) => Step::DeleteLink(link),
+            Step::DeleteLink(link) => Step::AddLink(link),
+            Step::AddTag(tagged) => Step::DeleteTag(tagged),
+            Step::DeleteTag(tagged) => Step::AddTag(tagged),
+            Step::SetSysctl { key, from, to } => Step::SetSysctl { key, from: to, to: from },
+            Step::AddAddress(address) => Step::DeleteAddress(address),
+            Step::DeleteAddress(address) => Step::AddAddress(address),
+            Step::AddRoute(route) => Step::DeleteRoute(route),
+            Step::DeleteRoute(route) => Step::AddRoute(route),
+            Step::ReplaceRoute { old, new } => Step::ReplaceRoute { old: new, new: old },
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod samples {
+    //! One of each step, for the tests of everything that matches over them.
+
+    use super::*;
+    use crate::types::StoreMark;
+
+    pub fn link() -> Link {
+        Link {
+            index: 7,
+            name: IfName::eth(1),
+            mac: Some("02:00:00:00:00:07".parse().unwrap()),
+            mtu: 1500.try_into().unwrap(),
+            parent: link::ParentLink { name: "eth0".parse().unwrap(), index: 2 },
+            driver: Driver::Macvlan(MacvlanMode::Bridge),
+        }
+    }
+
+    pub fn tag() -> Tag {
+        Tag::new(StoreMark::of("/var/lib/plumb"), [7; 8])
+    }
+
+    pub fn default_via(gateway: &str, index: u32, device: &str) -> Route {
+        let gateway: std::net::IpAddr = gateway.parse().unwrap();
+        Route::new(None, Some(gateway), false, None, (index, device), gateway.is_ipv6())
+    }
+
+    pub fn steps() -> Vec<Step> {
+        let (index, name) = (7, IfName::eth(1));
+        vec![
+            Step::AddLink(link()),
+            Step::AddTag(TaggedLink { index, name: name.clone(), tag: tag() }),
+            Step::SetSysctl { key: "net/ipv6/conf/eth1/accept_ra".into(), from: "1".into(), to: "0".into() },
+            Step::AddAddress(LinkAddress { index, name, address: "192.168.0.100/24".parse().unwrap(), skip_dad: false }),
+            Step::AddRoute(Route::new(Some("10.0.0.0/8".parse().unwrap()), None, false, None, (7, "eth1"), false)),
+            Step::ReplaceRoute { old: default_via("172.17.0.1", 2, "eth0"), new: default_via("192.168.0.1", 7, "eth1") },
+            Step::DeleteRoute(default_via("172.17.0.1", 2, "eth0")),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_inverse_of_the_inverse_is_the_step() {
+        for step in samples::steps() {
+            assert_ne!(step.inverse(), step);
+            assert_eq!(step.inverse().inverse(), step);
+        }
+    }
+
+    #[test]
+    fn a_record_gives_back_the_very_steps() {
+        let steps: Vec<Step> = samples::steps().into_iter().flat_map(|step| [step.inverse(), step]).collect();
+        let text = serde_json::to_string_pretty(&steps).unwrap();
+        assert_eq!(serde_json::from_str::<Vec<Step>>(&text).unwrap(), steps);
+    }
+}

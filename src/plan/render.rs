@@ -1,0 +1,110 @@
+//! Steps as the commands a person would type: for `--dry-run`, `-v` and what is left behind.
+
+use std::borrow::Cow;
+
+use super::{Driver, Link, MacvlanMode, Route, Step, link::GROUP};
+
+impl Step {
+    /// The command that does the same, run on the host. `namespace` is the path of the target's
+    /// network namespace, such as `/proc/42/ns/net`.
+    pub fn command(&self, namespace: &str) -> String {
+        let inside = |command: String| format!("nsenter --net={} {command}", quote(namespace));
+        match self {
+            // Created from the host, as the parent is there; everything else happens inside.
+            Step::AddLink(link) => add_link(link, namespace),
+            Step::DeleteLink(link) => inside(format!("ip link del dev {}", quote(link.name.as_str()))),
+            Step::AddTag(tagged) => inside(format!("ip link property add dev {} altname {}", quote(tagged.name.as_str()), tagged.tag)),
+            Step::DeleteTag(tagged) => inside(format!("ip link property del dev {} altname {}", quote(tagged.name.as_str()), tagged.tag)),
+            Step::SetSysctl { key, to, .. } => inside(format!("sh -c {}", quote(&format!("echo {} > {}", quote(to), quote(&format!("/proc/sys/{key}")))))),
+            Step::AddAddress(a) => {
+                let broadcast = if !a.address.is_ipv6() && a.address.prefix() < 31 { " brd +" } else { "" };
+                let nodad = if a.address.is_ipv6() && a.skip_dad { " nodad" } else { "" };
+                inside(format!("ip addr add {}{broadcast} dev {}{nodad}", a.address, quote(a.name.as_str())))
+            }
+            Step::DeleteAddress(a) => inside(format!("ip addr del {} dev {}", a.address, quote(a.name.as_str()))),
+            Step::AddRoute(route) => inside(ip_route("add", route)),
+            Step::DeleteRoute(route) => inside(ip_route("del", route)),
+            Step::ReplaceRoute { new, .. } => inside(ip_route("replace", new)),
+        }
+    }
+}
+
+fn ip_route(verb: &str, route: &Route) -> String {
+    let family = if route.is_ipv6() { " -6" } else { "" };
+    format!("ip{family} route {verb} {route}")
+}
+
+fn add_link(link: &Link, namespace: &str) -> String {
+    let mac = link.mac.map(|mac| format!(" address {mac}")).unwrap_or_default();
+    format!(
+        "ip link add link {} name {} index {}{mac} mtu {} group {GROUP} netns {} up {}",
+        quote(link.parent.name.as_str()),
+        quote(link.name.as_str()),
+        link.index,
+        link.mtu,
+        quote(namespace),
+        driver(&link.driver)
+    )
+}
+
+fn driver(driver: &Driver) -> String {
+    match driver {
+        Driver::Macvlan(MacvlanMode::Source(macs)) => {
+            let macs: String = macs.iter().map(|mac| format!(" {mac}")).collect();
+            format!("type macvlan mode source macaddr set{macs}")
+        }
+        Driver::Macvlan(mode) => format!("type macvlan mode {}", mode.name()),
+    }
+}
+
+/// A word that `sh` reads as it stands.
+pub(crate) fn quote(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '-' | '_' | ':' | '@' | '+' | ',' | '=');
+    let quoted: Cow<str> = match word {
+        "" => "''".into(),
+        _ if word.chars().all(plain) => word.into(),
+        _ => format!("'{}'", word.replace('\'', r"'\''")).into(),
+    };
+    quoted.into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples;
+    use super::*;
+
+    #[test]
+    fn each_step_reads_as_the_command_that_does_it() {
+        let commands: Vec<String> =
+            samples::steps().iter().flat_map(|step| [step.command("/proc/42/ns/net"), step.inverse().command("/proc/42/ns/net")]).collect();
+        let group = GROUP;
+        let inside = "nsenter --net=/proc/42/ns/net";
+        let tag = samples::tag();
+        assert_eq!(
+            commands,
+            [
+                format!("ip link add link eth0 name eth1 index 7 address 02:00:00:00:00:07 mtu 1500 group {group} netns /proc/42/ns/net up type macvlan mode bridge"),
+                format!("{inside} ip link del dev eth1"),
+                format!("{inside} ip link property add dev eth1 altname {tag}"),
+                format!("{inside} ip link property del dev eth1 altname {tag}"),
+                format!("{inside} sh -c 'echo 0 > /proc/sys/net/ipv6/conf/eth1/accept_ra'"),
+                format!("{inside} sh -c 'echo 1 > /proc/sys/net/ipv6/conf/eth1/accept_ra'"),
+                format!("{inside} ip addr add 192.168.0.100/24 brd + dev eth1"),
+                format!("{inside} ip addr del 192.168.0.100/24 dev eth1"),
+                format!("{inside} ip route add 10.0.0.0/8 dev eth1 proto 4 scope link"),
+                format!("{inside} ip route del 10.0.0.0/8 dev eth1 proto 4 scope link"),
+                format!("{inside} ip route replace default via 192.168.0.1 dev eth1 proto 4"),
+                format!("{inside} ip route replace default via 172.17.0.1 dev eth0 proto 4"),
+                format!("{inside} ip route del default via 172.17.0.1 dev eth0 proto 4"),
+                format!("{inside} ip route add default via 172.17.0.1 dev eth0 proto 4"),
+            ]
+        );
+    }
+
+    #[test]
+    fn the_shell_reads_odd_names_as_they_stand() {
+        assert_eq!(quote("eth0.10"), "eth0.10");
+        assert_eq!(quote("a;rm -rf"), "'a;rm -rf'");
+        assert_eq!(quote("it's"), r"'it'\''s'");
+    }
+}

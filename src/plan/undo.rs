@@ -1,0 +1,177 @@
+//! Taking an attachment back: the inverse of its steps, newest first, held against what is there.
+
+use super::{Inside, Link, Route, Step};
+use crate::types::Tag;
+
+/// The steps that take back what `done` did, given what the namespace looks like `now`.
+///
+/// What has gone by itself is left out, and what a deleted link takes with it is not said twice. A
+/// default route that somebody else has changed since is theirs: it is not touched.
+pub fn undo(done: &[Step], tag: &Tag, now: &Inside) -> Vec<Step> {
+    let ours = done.iter().find_map(|step| match step {
+        Step::AddLink(link) => find(link, tag, now),
+        _ => None,
+    });
+    let mut steps: Vec<Step> = done.iter().rev().filter_map(|step| undo_one(step, ours.as_ref(), now)).collect();
+    // Routes first, so that the container is never without one; the link takes the rest along.
+    steps.sort_by_key(|step| matches!(step, Step::DeleteLink(_)));
+    steps
+}
+
+/// The link as it is now: somebody may have renamed it.
+fn find(link: &Link, tag: &Tag, now: &Inside) -> Option<Link> {
+    let found = now.links.iter().find(|there| there.is(link, tag))?;
+    let name = found.name.parse().unwrap_or_else(|_| link.name.clone());
+    Some(Link { index: found.index, name, ..link.clone() })
+}
+
+fn undo_one(step: &Step, ours: Option<&Link>, now: &Inside) -> Option<Step> {
+    match step {
+        Step::AddLink(_) => ours.cloned().map(Step::DeleteLink),
+        // These live on the link and go with it.
+        Step::AddTag(_) | Step::SetSysctl { .. } | Step::AddAddress(_) => None,
+        Step::AddRoute(route) => (!leaves_by(route, ours)).then(|| Step::DeleteRoute(route.clone())),
+        Step::ReplaceRoute { old, new } => give_back(old, Some(new), now),
+        Step::DeleteRoute(route) => give_back(route, None, now),
+        Step::DeleteLink(_) | Step::DeleteTag(_) | Step::DeleteAddress(_) => Some(step.inverse()),
+    }
+}
+
+fn leaves_by(route: &Route, ours: Option<&Link>) -> bool {
+    match ours {
+        Some(link) => route.leaves_by() == Some(link.index),
+        // The link has gone and has taken its routes along.
+        None => true,
+    }
+}
+
+/// Puts `old` back where it was, if its place is free or taken by `new`, the route of ours that
+/// replaced it.
+fn give_back(old: &Route, new: Option<&Route>, now: &Inside) -> Option<Step> {
+    let way_out_exists = old.leaves_by().is_none_or(|index| now.links.iter().any(|link| link.index == index));
+    if !way_out_exists || now.routes.iter().any(|route| route.is(old)) {
+        return None;
+    }
+    match now.routes.iter().find(|route| route.competes_with(old)) {
+        None => Some(Step::AddRoute(old.clone())),
+        Some(there) if new.is_some_and(|new| there.is(new)) => Some(Step::ReplaceRoute { old: there.clone(), new: old.clone() }),
+        Some(_) => None,
+    }
+}
+
+/// Takes `gone`'s routes out of what a later attachment remembers.
+///
+/// If eth2 replaced eth1's default route, which had replaced Docker's, and eth1 is detached first,
+/// then eth2 must give back Docker's: eth1's leads nowhere any more. Says whether `heir` changed.
+pub fn hand_down(gone: &[Step], heir: &mut [Step]) -> bool {
+    let mut changed = false;
+    for step in heir {
+        let Some(remembered) = remembered(step) else { continue };
+        let inherited = gone.iter().find_map(|g| match g {
+            Step::ReplaceRoute { old, new } if new.is(remembered) => Some(Some(old.clone())),
+            Step::AddRoute(new) if new.is(remembered) => Some(None),
+            _ => None,
+        });
+        let Some(inherited) = inherited else { continue };
+        *step = match (&*step, inherited) {
+            (Step::ReplaceRoute { new, .. }, Some(old)) => Step::ReplaceRoute { old, new: new.clone() },
+            (Step::ReplaceRoute { new, .. }, None) => Step::AddRoute(new.clone()),
+            (_, Some(old)) => Step::DeleteRoute(old),
+            (other, None) => other.clone(),
+        };
+        changed = true;
+    }
+    changed
+}
+
+fn remembered(step: &Step) -> Option<&Route> {
+    match step {
+        Step::ReplaceRoute { old, .. } | Step::DeleteRoute(old) => Some(old),
+        Step::AddLink(_) | Step::DeleteLink(_) | Step::AddTag(_) | Step::DeleteTag(_) | Step::SetSysctl { .. } => None,
+        Step::AddAddress(_) | Step::DeleteAddress(_) | Step::AddRoute(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::facts::InsideLink;
+    use super::super::link::GROUP;
+    use super::super::samples::{default_via, link, tag};
+    use super::*;
+
+    fn eth(index: u32, tag: Option<Tag>) -> InsideLink {
+        InsideLink {
+            index,
+            name: format!("eth{index}"),
+            mac: Some([2, 0, 0, 0, 0, 7]),
+            mtu: 1500,
+            up: true,
+            group: if tag.is_some() { GROUP } else { 0 },
+            kind: None,
+            mode: None,
+            parent_index: None,
+            tag,
+        }
+    }
+
+    fn done() -> Vec<Step> {
+        vec![
+            Step::AddLink(link()),
+            Step::ReplaceRoute { old: default_via("172.17.0.1", 2, "eth0"), new: default_via("192.168.0.1", 7, "eth1") },
+        ]
+    }
+
+    fn inside(links: Vec<InsideLink>, routes: Vec<Route>) -> Inside {
+        Inside { links, routes, ..Inside::default() }
+    }
+
+    #[test]
+    fn the_default_route_returns_before_the_link_goes() {
+        let now = inside(vec![eth(2, None), eth(7, Some(tag()))], vec![default_via("192.168.0.1", 7, "eth7")]);
+        let steps = undo(&done(), &tag(), &now);
+        assert!(matches!(&steps[..], [Step::ReplaceRoute { new, .. }, Step::DeleteLink(l)] if new.gateway() == Some([172, 17, 0, 1].into()) && l.name.as_str() == "eth7"), "{steps:?}");
+    }
+
+    #[test]
+    fn a_link_that_is_not_ours_is_not_touched() {
+        let now = inside(vec![eth(2, None), eth(7, None)], vec![default_via("172.17.0.1", 2, "eth0")]);
+        assert_eq!(undo(&done(), &tag(), &now), []);
+    }
+
+    #[test]
+    fn an_untagged_link_of_a_killed_run_is_ours_by_group_index_and_mac() {
+        let mut half = eth(7, None);
+        half.group = GROUP;
+        let now = inside(vec![eth(2, None), half.clone()], vec![default_via("172.17.0.1", 2, "eth0")]);
+        assert!(matches!(&undo(&done(), &tag(), &now)[..], [Step::DeleteLink(_)]));
+        half.mac = Some([2; 6]);
+        assert_eq!(undo(&done(), &tag(), &inside(vec![half], vec![])), []);
+    }
+
+    #[test]
+    fn a_default_route_that_somebody_changed_is_theirs() {
+        let now = inside(vec![eth(2, None), eth(7, Some(tag()))], vec![default_via("10.0.0.1", 2, "eth0")]);
+        assert!(matches!(&undo(&done(), &tag(), &now)[..], [Step::DeleteLink(_)]));
+    }
+
+    #[test]
+    fn a_missing_default_route_is_given_back_even_if_the_link_has_gone() {
+        let now = inside(vec![eth(2, None)], vec![]);
+        assert!(matches!(&undo(&done(), &tag(), &now)[..], [Step::AddRoute(_)]));
+        assert_eq!(undo(&done(), &tag(), &inside(vec![], vec![])), [], "eth0 has gone as well");
+    }
+
+    #[test]
+    fn who_replaced_us_gives_back_what_we_had_replaced() {
+        let ours = default_via("192.168.0.1", 7, "eth1");
+        let theirs = default_via("10.9.0.1", 8, "eth2");
+        let mut heir = vec![Step::ReplaceRoute { old: ours.clone(), new: theirs.clone() }];
+        assert!(hand_down(&done(), &mut heir));
+        assert_eq!(heir, [Step::ReplaceRoute { old: default_via("172.17.0.1", 2, "eth0"), new: theirs.clone() }]);
+
+        let mut heir = vec![Step::ReplaceRoute { old: ours.clone(), new: theirs.clone() }];
+        assert!(hand_down(&[Step::AddRoute(ours)], &mut heir));
+        assert_eq!(heir, [Step::AddRoute(theirs)]);
+        assert!(!hand_down(&done(), &mut heir));
+    }
+}

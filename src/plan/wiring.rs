@@ -1,0 +1,333 @@
+//! From a wish and the facts to the steps that wire a target: the plan that all verbs share.
+
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Driver, Facts, Inside, Link, LinkAddress, MacvlanMode, Parent, Route, Step, TaggedLink, link::ParentLink,
+};
+use crate::{
+    error::{Error, Result},
+    types::{Gateway, HostAddress, IfName, Mac, Mtu, RouteSpec, Tag},
+};
+
+/// What somebody wants of an interface in a target. It is stored with the attachment, so that a
+/// restarted container gets the same again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wish {
+    /// The target as messages name it.
+    pub target: String,
+    pub driver: Driver,
+    /// The name inside; none: the first free ethN, from eth1.
+    pub name: Option<IfName>,
+    pub mac: MacRule,
+    /// None: the parent's.
+    pub mtu: Option<Mtu>,
+    /// None at all: layer 2 only.
+    pub addresses: Vec<HostAddress>,
+    /// At most one for each IP version.
+    pub gateways: Vec<Gateway>,
+    pub routes: Vec<RouteSpec>,
+    /// None: the new default route shall win.
+    pub metric: Option<u32>,
+    /// The default route stays what it is.
+    pub keep_default: bool,
+    /// Gateways may lie outside of the addresses' subnets.
+    pub off_link_gateway: bool,
+    pub allow_wifi: bool,
+    /// IPv6 addresses are used without the kernel's duplicate address detection.
+    pub skip_dad: bool,
+}
+
+/// Where a link's MAC address comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MacRule {
+    Given(Mac),
+    /// From this host's identity (its machine id), the target and the interface's name: the same
+    /// after a restart, another on another host.
+    Derived { host: String },
+}
+
+/// A plan: the link, and its steps by stages. Between the stages of an attachment the LAN is asked
+/// whether the addresses are free, so they are not one list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wiring {
+    pub link: Link,
+    /// Makes the link and its settings.
+    pub connect: Vec<Step>,
+    pub addresses: Vec<Step>,
+    pub routes: Vec<Step>,
+    /// What works but may surprise.
+    pub warnings: Vec<String>,
+}
+
+impl Wiring {
+    pub fn steps(&self) -> impl Iterator<Item = &Step> {
+        self.connect.iter().chain(&self.addresses).chain(&self.routes)
+    }
+
+    /// The default routes that are replaced or removed.
+    pub fn replaced_defaults(&self) -> impl Iterator<Item = &Route> {
+        self.routes.iter().filter_map(|step| match step {
+            Step::ReplaceRoute { old, .. } | Step::DeleteRoute(old) => Some(old),
+            _ => None,
+        })
+    }
+}
+
+impl Wish {
+    /// What can be judged without looking at anything: the addresses, gateways and routes among
+    /// themselves. Errors are usage errors.
+    pub fn check(&self) -> Result<()> {
+        if matches!(self.driver, Driver::Macvlan(MacvlanMode::Passthru)) && matches!(self.mac, MacRule::Given(_)) {
+            return Err(Error::usage("a passthru link takes its parent's MAC address, so --mac cannot be given"));
+        }
+        if matches!(&self.driver, Driver::Macvlan(MacvlanMode::Source(macs)) if macs.is_empty()) {
+            return Err(Error::usage("mode source accepts frames from listed addresses only, and none is listed")
+                .hint("add --source-mac 02:42:ac:11:00:02, once for each"));
+        }
+        for (at, address) in self.addresses.iter().enumerate() {
+            if self.addresses[..at].iter().any(|other| other.ip() == address.ip()) {
+                return Err(Error::usage(format!("address {} is given twice", address.ip())));
+            }
+        }
+        for (at, gateway) in self.gateways.iter().enumerate() {
+            if self.gateways[..at].iter().any(|other| other.ip().is_ipv4() == gateway.ip().is_ipv4()) {
+                return Err(Error::usage(format!("gateways {} and {gateway} are both of one IP version; one default route has one gateway", self.gateways[at - 1])));
+            }
+            self.check_gateway(*gateway, "gateway")?;
+        }
+        for route in &self.routes {
+            if let Some(via) = route.via {
+                self.check_gateway(via, &format!("gateway of route {}", route.destination))?;
+            } else if !self.addresses.iter().any(|a| a.is_ipv6() == route.destination.is_ipv6()) {
+                return Err(Error::usage(format!("route {} needs an address of its IP version on the interface", route.destination)));
+            }
+        }
+        let ipv6 = self.addresses.iter().any(|address| address.is_ipv6());
+        match self.mtu {
+            Some(mtu) if ipv6 && mtu.bytes() < Mtu::LEAST_IPV6 => {
+                Err(Error::usage(format!("MTU {mtu} is too small for IPv6, which needs {} bytes (RFC 8200)", Mtu::LEAST_IPV6)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_gateway(&self, gateway: Gateway, what: &str) -> Result<()> {
+        let ip = gateway.ip();
+        let family: Vec<HostAddress> = self.addresses.iter().copied().filter(|a| a.ip().is_ipv4() == ip.is_ipv4()).collect();
+        let version = if ip.is_ipv4() { "IPv4" } else { "IPv6" };
+        if family.is_empty() && !gateway.is_link_local() {
+            return Err(Error::usage(format!("{what} {ip} needs an {version} address on the interface")).hint("add --ip"));
+        }
+        if family.iter().any(|address| address.ip() == ip) {
+            return Err(Error::usage(format!("{what} {ip} is the container's own address")));
+        }
+        let Some(home) = family.iter().find(|address| address.reaches(ip)) else {
+            if gateway.is_link_local() || self.off_link_gateway {
+                return Ok(());
+            }
+            let subnets: Vec<String> = family.iter().map(|address| address.subnet().to_string()).collect();
+            return Err(Error::usage(format!("{what} {ip} is outside of {}", subnets.join(" and ")))
+                .hint("check the address and its prefix length; if the gateway really is off-link, add --off-link-gateway"));
+        };
+        match gateway.unfit_for(*home) {
+            Some(reason) => Err(Error::usage(format!("{what} {reason}"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether packets to `ip` leave by a route of ours that needs `onlink`.
+    fn is_off_link(&self, ip: IpAddr) -> bool {
+        !self.addresses.iter().any(|address| address.reaches(ip))
+            && !matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local())
+    }
+}
+
+/// The steps that give `wish`'s target its interface, or why that cannot be.
+pub fn plan(wish: &Wish, facts: &Facts, tag: &Tag) -> Result<Wiring> {
+    wish.check()?;
+    let mut warnings = Vec::new();
+    check_parent(wish, &facts.parent, &mut warnings)?;
+    let link = Link {
+        index: free_index(facts),
+        name: free_name(wish, &facts.inside)?,
+        mac: None,
+        mtu: mtu(wish, &facts.parent)?,
+        parent: ParentLink { name: facts.parent.name.clone(), index: facts.parent.index },
+        driver: wish.driver.clone(),
+    };
+    let link = Link { mac: mac(wish, &link.name, &facts.parent)?, ..link };
+    Ok(Wiring {
+        connect: connect(wish, &link, &facts.inside, tag)?,
+        addresses: addresses(wish, &link, &facts.inside, &mut warnings)?,
+        routes: routes(wish, &link, &facts.inside)?,
+        link,
+        warnings,
+    })
+}
+
+fn check_parent(wish: &Wish, parent: &Parent, warnings: &mut Vec<String>) -> Result<()> {
+    let name = &parent.name;
+    if parent.loopback {
+        return Err(Error::failed(format!("{name} is the loopback interface: nothing behind it to connect to")).hint("choose the interface that leads to the LAN"));
+    }
+    if let Some(master) = &parent.port_of {
+        return Err(Error::conflict(format!("{name} is a port of {master}, so no {} can be put on it", wish.driver.kind())).hint(format!("use -i {master}")));
+    }
+    if !parent.ethernet {
+        return Err(Error::failed(format!("{name} is not an Ethernet interface, so it cannot carry a {}", wish.driver.kind())));
+    }
+    if parent.wireless && !wish.allow_wifi {
+        return Err(Error::failed(format!("{name} is a wifi interface: access points drop frames from MAC addresses that did not log in"))
+            .hint("use a wired interface; if this access point accepts several addresses (4-address mode), add --allow-wifi"));
+    }
+    if !parent.up {
+        warnings.push(format!("{name} is down, so nothing can be reached by it yet; ip link set {name} up"));
+    } else if !parent.carrier {
+        warnings.push(format!("{name} has no carrier, so nothing can be reached by it yet; is the cable plugged in?"));
+    }
+    Ok(())
+}
+
+fn mtu(wish: &Wish, parent: &Parent) -> Result<Mtu> {
+    let most = Mtu::try_from(parent.mtu).map_err(|reason| Error::failed(format!("{}: {reason}", parent.name)))?;
+    match wish.mtu {
+        Some(mtu) if mtu > most => Err(Error::failed(format!("MTU {mtu} is above that of {}, which is {most}", parent.name))
+            .hint(format!("give --mtu {most} or less, or leave it out; or raise the parent's: ip link set {} mtu {mtu}", parent.name))),
+        Some(mtu) => Ok(mtu),
+        None => Ok(most),
+    }
+}
+
+fn free_name(wish: &Wish, inside: &Inside) -> Result<IfName> {
+    match &wish.name {
+        None => {
+            // Fewer links than numbers, so one is free.
+            let free = (1..).map(IfName::eth).find(|name| inside.link_named(name.as_str()).is_none());
+            free.ok_or_else(|| Error::conflict("no interface name is free"))
+        }
+        Some(name) if inside.link_named(name.as_str()).is_some() => {
+            let taken: Vec<&str> = inside.links.iter().map(|link| link.name.as_str()).collect();
+            Err(Error::conflict(format!("{} already has an interface {name}", wish.target))
+                .hint(format!("choose another with --name (it has {}), or leave --name out", taken.join(", "))))
+        }
+        Some(name) => Ok(name.clone()),
+    }
+}
+
+/// An index that is free inside and is not the parent's: where the two are equal the kernel leaves
+/// out `IFLA_LINK`, and tools then take the link for a physical one (openshift/origin#22784).
+fn free_index(facts: &Facts) -> u32 {
+    let highest = facts.inside.links.iter().map(|link| link.index).max().unwrap_or(1);
+    let next = highest + 1;
+    if next == facts.parent.index { next + 1 } else { next }
+}
+
+fn mac(wish: &Wish, name: &IfName, parent: &Parent) -> Result<Option<Mac>> {
+    if matches!(wish.driver, Driver::Macvlan(MacvlanMode::Passthru)) {
+        return Ok(None);
+    }
+    let mac = match &wish.mac {
+        MacRule::Given(mac) => *mac,
+        MacRule::Derived { host } => Mac::derived(&["plumb mac", host, &wish.target, name.as_str()]),
+    };
+    if parent.mac == Some(mac) {
+        return Err(Error::conflict(format!("MAC {mac} is that of {} itself", parent.name)).hint("leave --mac out, or give another"));
+    }
+    Ok(Some(mac))
+}
+
+fn connect(wish: &Wish, link: &Link, inside: &Inside, tag: &Tag) -> Result<Vec<Step>> {
+    let mut steps = vec![
+        Step::AddLink(link.clone()),
+        Step::AddTag(TaggedLink { index: link.index, name: link.name.clone(), tag: tag.clone() }),
+    ];
+    let wants_ipv6 = wish.addresses.iter().any(|address| address.is_ipv6());
+    let setting = |key: &str, from: &str, to: &str| Step::SetSysctl {
+        key: format!("net/ipv6/conf/{}/{key}", link.name),
+        from: from.to_owned(),
+        to: to.to_owned(),
+    };
+    match &inside.ipv6 {
+        None if wants_ipv6 => return Err(Error::failed(format!("{} has no IPv6: its kernel was started without it", wish.target)).hint("leave the IPv6 addresses out")),
+        None => {}
+        Some(defaults) => {
+            // A router's advertisement must not add addresses and default routes that nobody asked for.
+            if defaults.accept_ra != "0" && (wants_ipv6 || !defaults.disabled) {
+                steps.push(setting("accept_ra", &defaults.accept_ra, "0"));
+            }
+            // Docker turns IPv6 off inside; here it is wanted, so on this interface it is on.
+            if wants_ipv6 && defaults.disabled {
+                steps.push(setting("disable_ipv6", "1", "0"));
+            }
+        }
+    }
+    Ok(steps)
+}
+
+fn addresses(wish: &Wish, link: &Link, inside: &Inside, warnings: &mut Vec<String>) -> Result<Vec<Step>> {
+    for address in &wish.addresses {
+        if let Some(holder) = inside.holder_of(address.ip()) {
+            return Err(Error::conflict(format!("{} already has {} on {holder}", wish.target, address.ip())).hint(format!("plumb show {}", wish.target)));
+        }
+        let subnet = address.subnet();
+        if let Some(other) = inside.routes.iter().find(|route| route.destination() == Some(subnet) && route.gateway().is_none() && route.table() == 254) {
+            let device = other.device().unwrap_or("another interface");
+            warnings.push(format!("{} already reaches {subnet} by {device}: the two will compete", wish.target));
+        }
+    }
+    let step = |address: &HostAddress| {
+        Step::AddAddress(LinkAddress { index: link.index, name: link.name.clone(), address: *address, skip_dad: wish.skip_dad })
+    };
+    Ok(wish.addresses.iter().map(step).collect())
+}
+
+fn routes(wish: &Wish, link: &Link, inside: &Inside) -> Result<Vec<Step>> {
+    let device = (link.index, link.name.as_str());
+    let mut steps = Vec::new();
+    if !wish.keep_default {
+        for gateway in &wish.gateways {
+            let ip = gateway.ip();
+            let new = Route::new(None, Some(ip), wish.is_off_link(ip), wish.metric, device, ip.is_ipv6());
+            steps.extend(default_route(new, wish.metric.is_some(), inside));
+        }
+    }
+    for spec in &wish.routes {
+        let via = spec.via.map(Gateway::ip);
+        let onlink = via.is_some_and(|ip| wish.is_off_link(ip));
+        let route = Route::new(Some(spec.destination), via, onlink, spec.metric.or(wish.metric), device, spec.destination.is_ipv6());
+        check_free(wish, &route, spec.destination, inside)?;
+        steps.push(Step::AddRoute(route));
+    }
+    Ok(steps)
+}
+
+/// Makes `new` the default route. One of equal metric is replaced in one request; unless a metric
+/// was asked for, those that would win over it go as well. Worse ones stay.
+fn default_route(new: Route, metric_was_asked_for: bool, inside: &Inside) -> Vec<Step> {
+    let old: Vec<&Route> = inside.routes.iter().filter(|route| route.is_default() && route.is_ipv6() == new.is_ipv6()).collect();
+    let mut steps = Vec::new();
+    match old.iter().find(|route| route.competes_with(&new)) {
+        Some(equal) => steps.push(Step::ReplaceRoute { old: (*equal).clone(), new: new.clone() }),
+        None => steps.push(Step::AddRoute(new.clone())),
+    }
+    if !metric_was_asked_for {
+        steps.extend(old.iter().filter(|route| route.metric() < new.metric()).map(|route| Step::DeleteRoute((*route).clone())));
+    }
+    steps
+}
+
+fn check_free(wish: &Wish, route: &Route, destination: IpNetwork, inside: &Inside) -> Result<()> {
+    match inside.routes.iter().find(|there| there.competes_with(route)) {
+        None => Ok(()),
+        Some(there) => Err(Error::conflict(format!("{} already has a route to {destination}, by {}", wish.target, there.way()))
+            .hint(format!("give this one a metric of its own: --route {destination},metric {}", there.metric() + 100))),
+    }
+}
+
+#[cfg(test)]
+mod tests;
