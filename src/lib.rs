@@ -1,4 +1,7 @@
 //! plumb
 pub mod error;
+pub mod interrupt;
 pub mod types;
 pub mod plan;
+pub mod apply;
+pub mod kernel;

@@ -4,8 +4,8 @@
 use std::{fmt, net::IpAddr};
 
 use ipnetwork::IpNetwork;
-use netlink_packet_core::{Emitable, Parseable};
-use netlink_packet_route::{
+use rtnetlink::packet_core::{Emitable, Parseable};
+use rtnetlink::packet_route::{
     AddressFamily,
     route::{
         RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteNextHop, RouteProtocol,
@@ -42,7 +42,7 @@ impl Route {
             message.attributes.iter_mut().find(|a| matches!(a, RouteAttribute::MultiPath(_)))
         {
             for hop in hops {
-                hop.flags &= netlink_packet_route::route::RouteNextHopFlags::Onlink;
+                hop.flags &= rtnetlink::packet_route::route::RouteNextHopFlags::Onlink;
             }
         }
         let devices = indexes(&message).into_iter().filter_map(|index| Some((index, name_of(index)?))).collect();
@@ -258,7 +258,7 @@ impl Route {
             self.show_attribute(f, attribute)?;
         }
         write!(f, " dev {} weight {}", self.dev(hop.interface_index), u32::from(hop.hops) + 1)?;
-        if hop.flags.contains(netlink_packet_route::route::RouteNextHopFlags::Onlink) {
+        if hop.flags.contains(rtnetlink::packet_route::route::RouteNextHopFlags::Onlink) {
             f.write_str(" onlink")?;
         }
         Ok(())

@@ -1,0 +1,48 @@
+//! SIGINT, SIGTERM and SIGHUP end a command in order: what it has done is taken back first.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+
+use crate::error::{Error, Result};
+
+static ARRIVED: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn note(_signal: i32) {
+    ARRIVED.store(true, Ordering::Relaxed);
+}
+
+/// From now on a signal is noted instead of ending the process. No `SA_RESTART`: a wait for a lock
+/// shall end.
+pub fn install() {
+    let action = SigAction::new(SigHandler::Handler(note), SaFlags::empty(), SigSet::empty());
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        // SAFETY: the handler stores to an atomic and does nothing else, which is async-signal-safe.
+        // It fails only for signals that cannot be caught, which these are not.
+        let _ = unsafe { sigaction(signal, &action) };
+    }
+}
+
+/// An error once a signal has arrived.
+pub fn check() -> Result<()> {
+    if ARRIVED.load(Ordering::Relaxed) { Err(Error::interrupted()) } else { Ok(()) }
+}
+
+/// How long a wait may go on without a look at the signals.
+pub const SLICE: Duration = Duration::from_millis(50);
+
+/// Sleeps, but not past a signal.
+pub fn sleep(duration: Duration) -> Result<()> {
+    let end = Instant::now() + duration;
+    loop {
+        check()?;
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(());
+        }
+        std::thread::sleep(left.min(SLICE));
+    }
+}

@@ -1,0 +1,130 @@
+//! The only folder that speaks to the kernel's network: netlink, ARP, ICMP and sysctls.
+
+mod addresses;
+mod arp;
+mod icmp;
+mod links;
+mod netlink;
+mod netns;
+mod packet;
+mod routes;
+pub mod survey;
+mod sysctl;
+
+use std::{os::fd::RawFd, time::Instant};
+
+use tokio::runtime::Runtime;
+
+pub use arp::Answer;
+pub use icmp::Reach;
+pub use netns::{Netns, NetnsId, all as all_namespaces};
+
+use crate::{
+    apply::{Execute, StepError},
+    error::{Error, Result},
+    plan::{Inside, Step},
+};
+use netlink::{Netlink, Refusal};
+
+/// Sockets to the kernel from a thread inside a namespace: one on the host (where the parents are)
+/// and one in the namespace (where all else happens).
+pub struct Kernel {
+    runtime: Runtime,
+    host: Option<Netlink>,
+    inside: Option<Netlink>,
+    /// The namespace's open file, for links that are created in it.
+    namespace: RawFd,
+}
+
+impl Kernel {
+    /// A kernel with a socket in the calling thread's namespace as the host's.
+    pub fn with_host() -> Result<Kernel> {
+        let runtime = runtime()?;
+        let host = Some(Netlink::open(&runtime)?);
+        Ok(Kernel { runtime, host, inside: None, namespace: -1 })
+    }
+
+    fn inside_only(namespace: RawFd) -> Result<Kernel> {
+        let runtime = runtime()?;
+        let mut kernel = Kernel { runtime, host: None, inside: None, namespace: -1 };
+        kernel.open_inside(namespace)?;
+        Ok(kernel)
+    }
+
+    fn open_inside(&mut self, namespace: RawFd) -> Result<()> {
+        self.inside = Some(Netlink::open(&self.runtime)?);
+        self.namespace = namespace;
+        Ok(())
+    }
+
+    /// Everything about the namespace's inside that a plan needs: three dumps.
+    pub fn look(&mut self) -> Result<Inside> {
+        let links = self.links()?;
+        let addresses = self.addresses()?;
+        let routes = self.routes(&links)?;
+        Ok(Inside { links, addresses, routes, ipv6: sysctl::ipv6_defaults() })
+    }
+
+    /// The namespace's number, unique until the next boot; kernels before 5.14 have none.
+    pub fn cookie(&self) -> Option<u64> {
+        netns::cookie()
+    }
+
+    fn on_host<T>(&mut self, ask: impl AsyncFnOnce(&mut Netlink) -> T) -> Result<T> {
+        let host = self.host.as_mut().ok_or_else(|| Error::failed("no socket on the host: this is a bug"))?;
+        Ok(self.runtime.block_on(ask(host)))
+    }
+
+    fn inside<T>(&mut self, ask: impl AsyncFnOnce(&mut Netlink) -> T) -> Result<T> {
+        let inside = self.inside.as_mut().ok_or_else(|| Error::failed("no socket inside the namespace: this is a bug"))?;
+        Ok(self.runtime.block_on(ask(inside)))
+    }
+}
+
+fn runtime() -> Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(|error| Error::io("cannot start the event loop", &error))
+}
+
+/// An error for a question that the kernel refused to answer.
+fn cannot_read(what: &str) -> impl Fn(Refusal) -> Error + '_ {
+    move |refusal| Error::failed(format!("cannot read the {what}: {refusal}"))
+}
+
+impl Execute for Kernel {
+    fn execute(&mut self, step: &Step) -> std::result::Result<(), StepError> {
+        match step {
+            Step::AddLink(link) => self.add_link(link),
+            Step::DeleteLink(link) => self.delete_link(link),
+            Step::AddTag(tagged) => self.add_tag(tagged),
+            Step::DeleteTag(tagged) => self.delete_tag(tagged),
+            Step::SetSysctl { key, to, .. } => sysctl::write(key, to),
+            Step::AddAddress(address) => self.add_address(address),
+            Step::DeleteAddress(address) => self.delete_address(address),
+            Step::AddRoute(route) => self.add_route(route),
+            Step::DeleteRoute(route) => self.delete_route(route),
+            Step::ReplaceRoute { new, .. } => self.replace_route(new),
+        }
+    }
+}
+
+/// The refusal of a step, as an error that names what was being done. `gone` are the answers that
+/// mean that the object does not exist.
+fn refused(doing: impl std::fmt::Display, refusal: &Refusal, gone: &[nix::errno::Errno]) -> StepError {
+    let message = format!("{doing}: {refusal}");
+    if gone.contains(&refusal.errno) {
+        return StepError::Gone(message);
+    }
+    StepError::Refused(match refusal.errno {
+        nix::errno::Errno::EPERM => Error::not_permitted(message).hint("CAP_NET_ADMIN is needed, in the container's user namespace too"),
+        nix::errno::Errno::EEXIST | nix::errno::Errno::EBUSY | nix::errno::Errno::EADDRINUSE => Error::conflict(message),
+        _ => Error::failed(message),
+    })
+}
+
+/// Time left until `end`, as `poll` wants it, and no longer than signals may wait.
+fn slice_until(end: Instant) -> nix::poll::PollTimeout {
+    let left = end.saturating_duration_since(Instant::now()).min(crate::interrupt::SLICE);
+    // Rounded up: a wait of 0 for the last fraction of a millisecond would spin.
+    let millis = left.as_micros().div_ceil(1000) as u16;
+    nix::poll::PollTimeout::from(millis)
+}
