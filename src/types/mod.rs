@@ -4,6 +4,7 @@ mod address;
 mod ifname;
 mod mac;
 mod mtu;
+mod place;
 mod route_spec;
 mod span;
 mod tag;
@@ -13,6 +14,7 @@ pub use address::{Gateway, HostAddress, IpChoice};
 pub use ifname::IfName;
 pub use mac::{Mac, MacChoice};
 pub use mtu::Mtu;
+pub use place::Place;
 pub use route_spec::RouteSpec;
 pub use span::Span;
 pub use tag::{StoreMark, Tag};
@@ -25,7 +27,7 @@ pub fn hex(bytes: &[u8]) -> String {
 
 /// The bytes of a hexadecimal text, or `None` if it is not one.
 pub fn unhex(text: &str) -> Option<Vec<u8>> {
-    if !text.is_ascii() || text.len() % 2 != 0 {
+    if text.len() % 2 != 0 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
         return None;
     }
     (0..text.len()).step_by(2).map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok()).collect()
@@ -49,3 +51,31 @@ macro_rules! as_text {
     };
 }
 pub(crate) use as_text;
+
+/// The candidate that `typed` most likely meant: one at most a third of its letters away.
+pub fn nearest<'a>(typed: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let distance = |candidate: &&str| strsim::damerau_levenshtein(typed, candidate);
+    candidates.min_by_key(distance).filter(|near| distance(near) <= typed.len().div_ceil(3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_is_recognised_and_a_stranger_is_not() {
+        let names = ["eth0", "wlan0", "br-lan"];
+        assert_eq!(nearest("ehto", names.into_iter()), Some("eth0"));
+        assert_eq!(nearest("brlan", names.into_iter()), Some("br-lan"));
+        assert_eq!(nearest("ppp7", names.into_iter()), None);
+    }
+
+    #[test]
+    fn hexadecimal_is_read_back() {
+        assert_eq!(hex(&[0, 0xab]), "00ab");
+        assert_eq!(unhex("00ab"), Some(vec![0, 0xab]));
+        assert_eq!(unhex("0"), None);
+        assert_eq!(unhex("zz"), None);
+        assert_eq!(unhex("+f"), None);
+    }
+}

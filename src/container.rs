@@ -1,0 +1,203 @@
+//! From `web`, `podman:web`, `pid:42` or `netns:blue` to a running target and the file of its namespace.
+
+use std::{
+    fs,
+    io::ErrorKind,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    docker::{Container, Engine, EngineKind, NetworkMode, Running, State},
+    error::{Error, Kind, Result},
+    interrupt,
+    types::{Place, Span, TargetName},
+};
+
+/// Where the engines are reached.
+#[derive(Debug, Clone)]
+pub struct Engines {
+    pub docker: String,
+    pub podman: String,
+}
+
+/// A target that runs.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// The name by which it is remembered: a container's own name, whatever part of its id was typed.
+    pub name: TargetName,
+    /// The container's id.
+    pub id: Option<String>,
+    pub place: Place,
+    /// Ports that the engine publishes on the host, such as `8080->80/tcp`.
+    pub published: Vec<String>,
+    run: Option<Running>,
+}
+
+/// Whether the place is still what it was.
+pub fn is_there(place: &Place) -> bool {
+    match place {
+        Place::Process { pid, started } => started_at(*pid) == Some(*started),
+        Place::Path(path) => path.exists(),
+    }
+}
+
+/// When the process was started, or `None` if it has ended (a zombie has, too).
+fn started_at(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the command's name in parentheses and may contain anything.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let state = fields.next()?;
+    if matches!(state, "Z" | "X") {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}
+
+/// Finds the running target. With `wait`, one that does not run yet is waited for so long.
+pub fn find(name: &TargetName, engines: &Engines, wait: Option<Span>) -> Result<Target> {
+    let Some(wait) = wait else { return find_now(name, engines) };
+    let end = Instant::now() + wait.duration();
+    let mut pause = Duration::from_millis(10);
+    loop {
+        match find_now(name, engines) {
+            Err(error) if error.kind == Kind::NotFound && Instant::now() < end => {}
+            Err(error) if error.kind == Kind::NotFound => {
+                return Err(Error { kind: Kind::TimedOut, message: format!("{}, after waiting {wait}", error.message), ..error });
+            }
+            other => return other,
+        }
+        interrupt::sleep(pause.min(end.saturating_duration_since(Instant::now())))?;
+        pause = (pause * 2).min(Duration::from_millis(100));
+    }
+}
+
+fn find_now(name: &TargetName, engines: &Engines) -> Result<Target> {
+    match name {
+        TargetName::Docker(container) => in_engine(container, EngineKind::Docker, &engines.docker),
+        TargetName::Podman(container) => in_engine(container, EngineKind::Podman, &engines.podman),
+        TargetName::Pid(pid) => {
+            let gone = || Error::not_found(format!("there is no process {pid}"));
+            let place = Place::Process { pid: *pid, started: started_at(*pid).ok_or_else(gone)? };
+            Ok(Target { name: name.clone(), id: None, place, published: Vec::new(), run: None })
+        }
+        TargetName::NetnsName(_) | TargetName::NetnsPath(_) => {
+            let path = name.netns_path().unwrap_or_default();
+            match fs::metadata(&path) {
+                Ok(_) => Ok(Target { name: name.clone(), id: None, place: Place::Path(path), published: Vec::new(), run: None }),
+                Err(error) if error.kind() == ErrorKind::NotFound => Err(no_such_namespace(name, &path)),
+                Err(error) => Err(Error::io(format!("cannot look at {}", path.display()), &error)),
+            }
+        }
+    }
+}
+
+fn no_such_namespace(name: &TargetName, path: &Path) -> Error {
+    let error = Error::not_found(format!("there is no namespace {}", path.display()));
+    let TargetName::NetnsName(wanted) = name else { return error };
+    let entries = fs::read_dir("/run/netns").into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let names: Vec<String> = entries.collect();
+    match crate::types::nearest(wanted, names.iter().map(String::as_str)) {
+        Some(near) => error.hint(format!("did you mean netns:{near}?")),
+        None => error.hint("ip netns list shows those that have names"),
+    }
+}
+
+fn in_engine(name: &str, kind: EngineKind, address: &str) -> Result<Target> {
+    let engine = Engine::connect(kind, address)?;
+    let container = engine.inspect(name)?;
+    let running = running(&container, kind)?;
+    let started = started_at(running.pid).ok_or_else(|| {
+        Error::failed(format!("{}'s process {} is not on this machine", container.name, running.pid)).hint("plumb must run where the engine runs, and see its processes (in a container: --pid=host)")
+    })?;
+    let canonical = match kind {
+        EngineKind::Docker => TargetName::Docker(container.name.clone()),
+        EngineKind::Podman => TargetName::Podman(container.name.clone()),
+    };
+    Ok(Target {
+        name: canonical,
+        id: Some(container.id),
+        place: Place::Process { pid: running.pid, started },
+        published: container.published,
+        run: Some(running),
+    })
+}
+
+/// The container's run, if it has a namespace of its own to work on.
+fn running(container: &Container, kind: EngineKind) -> Result<Running> {
+    let (name, engine) = (&container.name, kind.command());
+    match &container.network {
+        NetworkMode::Own => {}
+        NetworkMode::Host => {
+            return Err(Error::failed(format!("{name} uses the host's network (--net=host): it has no namespace of its own"))
+                .hint("run it with another --network, such as bridge or none"));
+        }
+        NetworkMode::Of(other) => {
+            let short = other.get(..12).unwrap_or(other);
+            return Err(Error::failed(format!("{name} shares the network of container {short} (--net=container:): it has no namespace of its own"))
+                .hint(format!("what {short} gets, {name} has too: use {short} as the target")));
+        }
+    }
+    let not_running = |how: &str, what_next: String| Err(Error::not_found(format!("container {name} {how}")).hint(what_next));
+    match &container.state {
+        State::Running(running) | State::Paused(running) => Ok(running.clone()),
+        State::Restarting => not_running("is restarting", "--wait 10s waits until it runs".into()),
+        State::Dead => not_running("is dead: the engine could not remove it", format!("{engine} rm -f {name}")),
+        State::Stopped(status) => not_running(&format!("is not running ({status})"), format!("{engine} start {name}; or --wait 10s")),
+    }
+}
+
+impl Target {
+    /// Looks once more, after the work: an error if the target has ended or was restarted meanwhile.
+    ///
+    /// That the same process still is the container's also proves that the namespace was opened
+    /// from the right one: it has been there all the time.
+    pub fn recheck(&self, engines: &Engines) -> Result<()> {
+        let ended = |how: &str| Err(Error::failed(format!("{} {how} while it was being attached", self.name)));
+        let again = match &self.name {
+            TargetName::Docker(_) => Engine::connect(EngineKind::Docker, &engines.docker)?,
+            TargetName::Podman(_) => Engine::connect(EngineKind::Podman, &engines.podman)?,
+            TargetName::Pid(_) | TargetName::NetnsName(_) | TargetName::NetnsPath(_) => {
+                return if is_there(&self.place) { Ok(()) } else { ended("ended") };
+            }
+        };
+        let id = self.id.as_deref().unwrap_or_default();
+        match again.inspect(id).map(|container| container.state) {
+            Ok(State::Running(run) | State::Paused(run)) if Some(&run) == self.run.as_ref() => Ok(()),
+            Ok(State::Running(_) | State::Paused(_) | State::Restarting) => ended("was restarted"),
+            Ok(State::Stopped(_) | State::Dead) => ended("stopped"),
+            Err(error) if error.kind == Kind::NotFound => ended("was removed"),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn container(state: State, network: NetworkMode) -> Container {
+        Container { id: "0123456789abcdef".into(), name: "web".into(), state, network, published: vec![] }
+    }
+
+    #[test]
+    fn each_state_has_its_own_answer() {
+        let run = Running { pid: 42, started_at: "then".into() };
+        let answer = |state, network| running(&container(state, network), EngineKind::Docker).map_err(|error| (error.kind, error.message));
+        assert_eq!(answer(State::Running(run.clone()), NetworkMode::Own), Ok(run.clone()));
+        assert_eq!(answer(State::Paused(run.clone()), NetworkMode::Own), Ok(run.clone()));
+        assert_eq!(answer(State::Restarting, NetworkMode::Own), Err((Kind::NotFound, "container web is restarting".into())));
+        assert_eq!(answer(State::Dead, NetworkMode::Own), Err((Kind::NotFound, "container web is dead: the engine could not remove it".into())));
+        assert_eq!(answer(State::Stopped("exited".into()), NetworkMode::Own), Err((Kind::NotFound, "container web is not running (exited)".into())));
+        assert!(answer(State::Running(run.clone()), NetworkMode::Host).unwrap_err().1.contains("--net=host"));
+        assert!(answer(State::Running(run), NetworkMode::Of("0123456789abcdef".into())).unwrap_err().1.contains("shares the network of container 0123456789ab "));
+    }
+
+    #[test]
+    fn a_process_is_told_from_its_successor() {
+        let me = std::process::id();
+        let started = started_at(me).unwrap();
+        assert!(is_there(&Place::Process { pid: me, started }));
+        assert!(!is_there(&Place::Process { pid: me, started: started + 1 }));
+    }
+}
