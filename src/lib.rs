@@ -1,10 +1,15 @@
 //! plumb
+pub mod apply;
+pub mod cli;
+pub mod commands;
+pub mod complete;
+pub mod config;
+pub mod container;
+pub mod docker;
 pub mod error;
 pub mod interrupt;
-pub mod types;
-pub mod plan;
-pub mod apply;
 pub mod kernel;
-pub mod docker;
-pub mod container;
+pub mod output;
+pub mod plan;
 pub mod store;
+pub mod types;

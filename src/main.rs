@@ -1,1 +1,45 @@
-fn main(){}
+//! Parse, run, print the error, choose the exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap_complete::CompleteEnv;
+use netplumb::{
+    cli::{self, Cli},
+    commands,
+    error::Error,
+    interrupt,
+    output::{self, Output},
+};
+
+fn main() -> ExitCode {
+    // Answers the shell at TAB and ends there; otherwise it looks at one variable and goes on.
+    CompleteEnv::with_factory(cli::command).complete();
+    output::settle_colours();
+    let typed = match Cli::try_parse() {
+        Ok(typed) => typed,
+        Err(error) => return not_understood(&error),
+    };
+    interrupt::install();
+    let output = Output { json: typed.global.json, quiet: typed.global.quiet, verbose: typed.global.verbose };
+    match commands::run(typed, output) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output.error(&error);
+            ExitCode::from(error.kind.exit_code())
+        }
+    }
+}
+
+/// Help and version are no errors. Of an error, JSON's readers get JSON.
+fn not_understood(error: &clap::Error) -> ExitCode {
+    let json = std::env::args_os().any(|argument| argument == "--json");
+    if !error.use_stderr() || !json {
+        let _ = error.print();
+    } else {
+        let text = error.render().to_string();
+        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        Output { json, quiet: false, verbose: false }.error(&Error::usage(message).hint("plumb --help"));
+    }
+    ExitCode::from(error.exit_code() as u8)
+}

@@ -128,3 +128,14 @@ fn slice_until(end: Instant) -> nix::poll::PollTimeout {
     let millis = left.as_micros().div_ceil(1000) as u16;
     nix::poll::PollTimeout::from(millis)
 }
+
+/// Whether `ip` is an address of the calling thread's own host. The kernel, asked for the way to
+/// an address of its own, answers with that address as the source. Nothing is sent.
+pub fn is_hosts_own(ip: std::net::IpAddr) -> bool {
+    let any: std::net::IpAddr = if ip.is_ipv4() { [0u8; 4].into() } else { [0u16; 8].into() };
+    let asked = std::net::UdpSocket::bind((any, 0)).and_then(|socket| {
+        socket.connect((ip, 9))?;
+        socket.local_addr()
+    });
+    asked.is_ok_and(|from| from.ip() == ip)
+}

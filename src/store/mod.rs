@@ -8,6 +8,9 @@ use std::fmt;
 pub use attachment::{Attachment, Kept, NamespaceMark, Progress};
 pub use directory::Directory;
 
+/// Where records are kept unless somebody says otherwise.
+pub const DEFAULT: &str = "/var/lib/plumb";
+
 use crate::{
     error::{Error, Kind, Result},
     types::StoreMark,

@@ -1,0 +1,418 @@
+//! `plumb flat`: a static address on the host's own layer 2.
+
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
+
+use serde::Serialize;
+
+use super::{Context, namespace, require_capabilities, take_back};
+use crate::{
+    apply::{Transaction, all_or_nothing},
+    cli::{DriverName, Flat, Mode},
+    container::{self, Target},
+    error::{Error, Kind, Result},
+    kernel::{self, Kernel, Netns, Reach},
+    plan::{Driver, Facts, MacvlanMode, Parent, Wiring, Wish, wiring, wiring::MacRule},
+    store::{Attachment, Progress, attachment},
+    types::{IfName, IpChoice, MacChoice, Span, Tag, nearest},
+};
+
+/// What the options mean, apart from the wish itself.
+struct Intent {
+    parent: IfName,
+    probe: Span,
+    /// Whom to ping afterwards.
+    check: Vec<IpAddr>,
+    dry_run: bool,
+}
+
+pub fn run(options: Flat, context: &Context) -> Result<()> {
+    let (wish, intent) = meaning(&options, context)?;
+    wish.check()?;
+    require_capabilities()?;
+    refuse_own_addresses(&wish)?;
+    let target = {
+        let _waiting = options.wait.map(|_| context.output.waiting(format!("waiting for {}", options.target)));
+        container::find(&options.target, &context.engines, options.wait)?
+    };
+    let wish = Wish { target: target.name.to_string(), ..wish };
+    let namespace = namespace::open(&target)?;
+    namespace.lock()?;
+    let report = namespace.enter(|kernel| Work { context, intent: &intent, target: &target, namespace: &namespace, kernel }.attach(&wish))?;
+    report.say(context);
+    Ok(())
+}
+
+/// From what was typed to what is meant: flag first, then the configuration, then what is built in.
+fn meaning(options: &Flat, context: &Context) -> Result<(Wish, Intent)> {
+    let parent = options.host_interface.clone().or_else(|| context.config.host_interface.clone());
+    let parent = parent.ok_or_else(|| Error::usage("which interface of the host leads to the LAN? -i is missing").hint("-i eth0, or host-interface = \"eth0\" in the configuration; ip -br link lists them"))?;
+    let mut addresses = Vec::new();
+    for choice in &options.ip {
+        match choice {
+            IpChoice::Address(address) => addresses.push(*address),
+            IpChoice::None if options.ip.len() > 1 => return Err(Error::usage("--ip none cannot stand beside other addresses")),
+            IpChoice::None => {}
+        }
+    }
+    let probe = options.checks.probe.or(context.config.probe).unwrap_or(Span::millis(200));
+    let check_gateways = options.checks.check || !options.checks.no_check && context.config.check.unwrap_or(true);
+    let gateways = options.gateway.iter().map(|gateway| gateway.ip()).filter(|_| check_gateways);
+    let intent = Intent { parent, probe, check: gateways.chain(options.checks.check_host.iter().copied()).collect(), dry_run: options.dry_run };
+    let wish = Wish {
+        target: options.target.to_string(),
+        driver: driver(options)?,
+        name: options.link.name.clone(),
+        mac: mac_rule(&options.link.mac)?,
+        mtu: options.link.mtu,
+        addresses,
+        gateways: options.gateway.clone(),
+        routes: options.routing.route.clone(),
+        metric: options.routing.metric,
+        keep_default: options.routing.keep_default,
+        off_link_gateway: options.routing.off_link_gateway,
+        allow_wifi: options.link.allow_wifi,
+        skip_dad: probe.is_zero(),
+    };
+    Ok((wish, intent))
+}
+
+fn driver(options: &Flat) -> Result<Driver> {
+    let DriverName::Macvlan = options.link.driver;
+    let sources = &options.link.source_mac;
+    if !sources.is_empty() && options.link.mode != Mode::Source {
+        return Err(Error::usage("--source-mac has a meaning in mode source only").hint("add --mode source"));
+    }
+    Ok(Driver::Macvlan(match options.link.mode {
+        Mode::Bridge => MacvlanMode::Bridge,
+        Mode::Private => MacvlanMode::Private,
+        Mode::Vepa => MacvlanMode::Vepa,
+        Mode::Passthru => MacvlanMode::Passthru,
+        Mode::Source => MacvlanMode::Source(sources.clone()),
+    }))
+}
+
+fn mac_rule(choice: &Option<MacChoice>) -> Result<MacRule> {
+    match choice {
+        Some(choice) => Ok(MacRule::Given(choice.mac())),
+        None => Ok(MacRule::Derived { host: machine_id()? }),
+    }
+}
+
+/// What tells this host from all others, so that two containers of one name on two hosts do not
+/// get one MAC address (machine-id(5)).
+fn machine_id() -> Result<String> {
+    let read = |path| fs::read_to_string(path).ok().map(|text: String| text.trim().to_owned()).filter(|id| !id.is_empty());
+    read("/etc/machine-id")
+        .or_else(|| read("/var/lib/dbus/machine-id"))
+        .ok_or_else(|| Error::failed("this host has no machine id to derive a MAC address from").hint("systemd-machine-id-setup makes one; or give --mac"))
+}
+
+/// A container's probe does not reach its own host, so the host's addresses are asked for here.
+fn refuse_own_addresses(wish: &Wish) -> Result<()> {
+    match wish.addresses.iter().find(|address| kernel::is_hosts_own(address.ip())) {
+        Some(address) => Err(Error::conflict(format!("{} is this host's own address", address.ip())).hint("choose another")),
+        None => Ok(()),
+    }
+}
+
+/// An attachment being made, on a thread inside the target's namespace, which is locked.
+struct Work<'a> {
+    context: &'a Context,
+    intent: &'a Intent,
+    target: &'a Target,
+    namespace: &'a Netns,
+    kernel: &'a mut Kernel,
+}
+
+impl Work<'_> {
+    fn attach(mut self, wish: &Wish) -> Result<Report> {
+        self.clear_leftovers()?;
+        let facts = Facts { parent: self.parent()?, inside: self.kernel.look()? };
+        let tag = Tag::new(self.context.store.mark(), random()?);
+        let wiring = wiring::plan(wish, &facts, &tag)?;
+        let mut report = Report::new(self.target, wish, &wiring, &self.namespace.path().display().to_string());
+        report.warn_about_published_ports(self.target, &wiring);
+        if self.intent.dry_run {
+            report.dry_run = true;
+            return Ok(report);
+        }
+        let mut attachment = self.record(wish, &wiring, tag);
+        self.make(&mut attachment, &wiring, &facts.parent)?;
+        self.check(&wiring, &facts.parent, &mut report)?;
+        Ok(report)
+    }
+
+    /// A run on this target that was killed, or an interface of ours that somebody deleted, has left
+    /// its record and perhaps more: it is taken back first. No other plumb is at work here: the
+    /// namespace is locked.
+    fn clear_leftovers(&mut self) -> Result<()> {
+        let kept = attachment::all(&*self.context.store, Some(&self.target.name))?;
+        let here: Vec<Attachment> = kept.into_iter().flatten().filter(|a| namespace::is_same(a, self.namespace, self.kernel)).collect();
+        if here.is_empty() || self.intent.dry_run {
+            return Ok(());
+        }
+        let links = self.kernel.links()?;
+        for attachment in here {
+            let has_gone = !links.iter().any(|link| link.tag.as_ref() == Some(&attachment.tag));
+            if attachment.is_unfinished() || has_gone {
+                take_back::here(self.context, &attachment, self.namespace, self.kernel)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn parent(&mut self) -> Result<Parent> {
+        let name = &self.intent.parent;
+        if let Some(parent) = self.kernel.parent(name)? {
+            return Ok(parent);
+        }
+        let names: Vec<String> = self.kernel.host_names()?.into_iter().filter(|name| name != "lo").collect();
+        let there = format!("the host has {}", names.join(", "));
+        Err(Error::not_found(format!("the host has no interface {name}")).hint(match nearest(name.as_str(), names.iter().map(String::as_str)) {
+            Some(near) => format!("did you mean {near}? {there}"),
+            None => there,
+        }))
+    }
+
+    fn record(&self, wish: &Wish, wiring: &Wiring, tag: Tag) -> Attachment {
+        Attachment {
+            format: attachment::FORMAT,
+            progress: Progress::Unfinished,
+            target: self.target.name.clone(),
+            container: self.target.id.clone(),
+            tag,
+            begun: attachment::now(),
+            place: self.target.place.clone(),
+            namespace: namespace::mark(self.namespace, self.kernel),
+            wish: wish.clone(),
+            steps: wiring.steps().cloned().collect(),
+        }
+    }
+
+    /// Record first, act second, confirm last: whenever this ends, something tells what was done.
+    fn make(&mut self, attachment: &mut Attachment, wiring: &Wiring, parent: &Parent) -> Result<()> {
+        let store = &*self.context.store;
+        // Of an earlier run of the container, whose namespace has gone with all that was in it.
+        let earlier = attachment::read(store, &attachment.key())?;
+        if let Some(earlier) = &earlier {
+            earlier.forget(store)?;
+        }
+        let outcome = attachment.save(store).and_then(|()| attachment.claim(store)).and_then(|()| self.wire(attachment, wiring, parent));
+        match &outcome {
+            // What was left behind must stay on record, or gc could not find it.
+            Ok(()) | Err(Error { kind: Kind::LeftBehind, .. }) => {}
+            Err(_) => {
+                attachment.forget(store)?;
+                if let Some(earlier) = earlier {
+                    earlier.save(store)?;
+                    earlier.claim(store)?;
+                }
+            }
+        }
+        outcome
+    }
+
+    fn wire(&mut self, attachment: &mut Attachment, wiring: &Wiring, parent: &Parent) -> Result<()> {
+        let (context, target, probe) = (self.context, self.target, self.intent.probe.duration());
+        let path = self.namespace.path().display().to_string();
+        let mut observe = |step: &crate::plan::Step, took| context.output.step(&step.command(&path), took);
+        all_or_nothing(self.kernel, &mut observe, &path, |tx| {
+            tx.run_all(&wiring.connect)?;
+            // Where nothing is plugged in nobody can answer.
+            let ask = !probe.is_zero() && parent.up && parent.carrier;
+            if ask {
+                probe_ipv4(tx, attachment, wiring, parent, probe)?;
+            }
+            tx.run_all(&wiring.addresses)?;
+            if ask && attachment.wish.addresses.iter().any(|address| address.is_ipv6()) {
+                let _waiting = context.output.waiting("waiting for IPv6 duplicate address detection".into());
+                tx.executor.await_ipv6(wiring.link.index, DAD_LIMIT)?;
+            }
+            tx.run_all(&wiring.routes)?;
+            announce(tx, attachment, wiring, parent);
+            target.recheck(&context.engines)?;
+            attachment.progress = Progress::Done;
+            attachment.save(&*context.store)
+        })
+    }
+
+    /// Looks whether the way out works. That it does not is a warning: the cable may be plugged in later.
+    fn check(&mut self, wiring: &Wiring, parent: &Parent, report: &mut Report) -> Result<()> {
+        if !parent.up || !parent.carrier {
+            return Ok(());
+        }
+        for ip in &self.intent.check {
+            let is_gateway = report.gateways.contains(ip);
+            let device = is_gateway.then_some((wiring.link.name.as_str(), wiring.link.index));
+            let reach = self.kernel.ping(*ip, device, PING_LIMIT)?;
+            report.add_check(*ip, is_gateway, reach, &parent.name);
+        }
+        Ok(())
+    }
+}
+
+const PING_LIMIT: Duration = Duration::from_secs(1);
+/// The kernel takes one to two seconds; more means that it cannot.
+const DAD_LIMIT: Duration = Duration::from_secs(5);
+
+fn probe_ipv4(tx: &mut Transaction<'_, Kernel>, attachment: &Attachment, wiring: &Wiring, parent: &Parent, duration: Duration) -> Result<()> {
+    let (ips, _) = by_version(attachment);
+    let Some(mac) = wiring.link.mac.or(parent.mac).filter(|_| !ips.is_empty()) else { return Ok(()) };
+    match tx.executor.probe(wiring.link.index, mac.bytes(), &ips, duration)? {
+        None => Ok(()),
+        Some(answer) => Err(Error::conflict(format!("{} is in use on the LAN by {}", answer.ip, answer.mac_text())).hint("choose another address; --probe 0 takes it all the same")),
+    }
+}
+
+/// Best effort: who is not told now learns it by asking.
+fn announce(tx: &mut Transaction<'_, Kernel>, attachment: &Attachment, wiring: &Wiring, parent: &Parent) {
+    let (v4, v6) = by_version(attachment);
+    let Some(mac) = wiring.link.mac.or(parent.mac) else { return };
+    if !v4.is_empty() {
+        let _ = tx.executor.announce(wiring.link.index, mac.bytes(), &v4);
+    }
+    if !v6.is_empty() {
+        let _ = tx.executor.advertise(wiring.link.index, mac.bytes(), &v6);
+    }
+}
+
+fn by_version(attachment: &Attachment) -> (Vec<Ipv4Addr>, Vec<Ipv6Addr>) {
+    let (mut v4, mut v6) = (Vec::new(), Vec::new());
+    for address in &attachment.wish.addresses {
+        match address.ip() {
+            IpAddr::V4(ip) => v4.push(ip),
+            IpAddr::V6(ip) => v6.push(ip),
+        }
+    }
+    (v4, v6)
+}
+
+fn random() -> Result<[u8; 8]> {
+    let mut bytes = [0; 8];
+    let read = fs::File::open("/dev/urandom").and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes));
+    read.map(|()| bytes).map_err(|error| Error::io("cannot read random numbers", &error))
+}
+
+/// What is now true, or with `--dry-run` would be.
+#[derive(Debug, Serialize)]
+struct Report {
+    target: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container: Option<String>,
+    interface: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mac: Option<String>,
+    mtu: u32,
+    addresses: Vec<String>,
+    gateways: Vec<IpAddr>,
+    parent: String,
+    driver: &'static str,
+    mode: &'static str,
+    /// Default routes that were replaced; detach gives them back.
+    replaced_routes: Vec<String>,
+    checks: Vec<Check>,
+    warnings: Vec<String>,
+    dry_run: bool,
+    /// The commands that do the same.
+    commands: Vec<String>,
+    #[serde(skip)]
+    remarks: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Check {
+    host: IpAddr,
+    reached: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    round_trip_ms: Option<f64>,
+}
+
+impl Report {
+    fn new(target: &Target, wish: &Wish, wiring: &Wiring, namespace: &str) -> Report {
+        let gateways = wish.gateways.iter().filter(|_| !wish.keep_default).map(|gateway| gateway.ip()).collect();
+        let remarks = wiring.replaced_defaults().map(|route| format!("the default route was by {}; detach gives it back", route.way())).collect();
+        Report {
+            target: wish.target.clone(),
+            container: target.id.clone(),
+            interface: wiring.link.name.to_string(),
+            mac: wiring.link.mac.map(|mac| mac.to_string()),
+            mtu: wiring.link.mtu.bytes(),
+            addresses: wish.addresses.iter().map(|address| address.to_string()).collect(),
+            gateways,
+            parent: wiring.link.parent.name.to_string(),
+            driver: wiring.link.driver.kind(),
+            mode: wiring.link.driver.mode(),
+            replaced_routes: wiring.replaced_defaults().map(|route| route.to_string()).collect(),
+            checks: Vec::new(),
+            warnings: wiring.warnings.clone(),
+            dry_run: false,
+            commands: wiring.steps().map(|step| step.command(namespace)).collect(),
+            remarks,
+        }
+    }
+
+    /// Docker forwards published ports to its bridge's address; the answers leave by the default route.
+    fn warn_about_published_ports(&mut self, target: &Target, wiring: &Wiring) {
+        if !target.published.is_empty() && wiring.replaced_defaults().next().is_some() {
+            self.warnings.push(format!(
+                "{} publishes {}: answers to other subnets now leave by {} and are lost; with --keep-default they are not",
+                self.target,
+                target.published.join(", "),
+                self.interface
+            ));
+        }
+    }
+
+    fn add_check(&mut self, host: IpAddr, is_gateway: bool, reach: Reach, parent: &IfName) {
+        let what = if is_gateway { "gateway " } else { "" };
+        let (reached, round_trip_ms) = match reach {
+            Reach::Answered(after) => {
+                let ms = after.as_secs_f64() * 1e3;
+                self.remarks.push(format!("{what}{host} answers in {ms:.2} ms"));
+                (true, Some(ms))
+            }
+            Reach::OnLinkOnly => {
+                self.remarks.push(format!("{what}{host} is there but answers no pings"));
+                (true, None)
+            }
+            Reach::Silent => {
+                self.warnings.push(format!(
+                    "{what}{host} does not answer within {} s. Look at: the cable and switch port of {parent}; the VLAN that the port is in; \
+                     whether {parent} may use several MAC addresses (virtual machines: promiscuous mode, wifi: no)",
+                    PING_LIMIT.as_secs()
+                ));
+                (false, None)
+            }
+        };
+        self.checks.push(Check { host, reached, round_trip_ms });
+    }
+
+    fn say(&self, context: &Context) {
+        let output = context.output;
+        output.document(self);
+        if self.dry_run {
+            self.commands.iter().for_each(|command| output.line(command));
+        } else {
+            output.line(self);
+            self.remarks.iter().for_each(|remark| output.line(format_args!("  {remark}")));
+        }
+        self.warnings.iter().for_each(|warning| output.warn(warning));
+    }
+}
+
+/// `web: eth1 192.168.0.100/24 via 192.168.0.1 on eth0 (macvlan bridge)`
+impl std::fmt::Display for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let addresses = if self.addresses.is_empty() { "without an address".to_owned() } else { self.addresses.join(", ") };
+        write!(f, "{}: {} {addresses}", self.target, self.interface)?;
+        if !self.gateways.is_empty() {
+            let gateways: Vec<String> = self.gateways.iter().map(|ip| ip.to_string()).collect();
+            write!(f, " via {}", gateways.join(", "))?;
+        }
+        write!(f, " on {} ({} {})", self.parent, self.driver, self.mode)
+    }
+}

@@ -1,0 +1,1 @@
+use super::Context; use crate::error::Result; pub fn run(_c: &Context) -> Result<()> { Ok(()) }

@@ -1,0 +1,71 @@
+//! One file a verb, each a short story: find → look → plan → apply → record → say.
+
+mod completions;
+mod detach;
+mod flat;
+mod gc;
+mod ls;
+mod namespace;
+mod show;
+mod take_back;
+
+use caps::{CapSet, Capability};
+
+use crate::{
+    cli::{Cli, Global, Verb},
+    config::Config,
+    container::Engines,
+    docker::EngineKind,
+    error::{Error, Result},
+    output::Output,
+    store::{self, Store},
+};
+
+/// What every verb needs.
+pub struct Context {
+    pub store: Box<dyn Store>,
+    pub engines: Engines,
+    pub config: Config,
+    pub output: Output,
+}
+
+impl Context {
+    /// Settles each setting: flag or variable first, then the file, then what is built in.
+    fn new(global: Global, output: Output) -> Result<Context> {
+        let config = Config::read(global.config.as_deref())?;
+        let settle = |typed: Option<String>, filed: &Option<String>, built_in: &str| typed.or_else(|| filed.clone()).unwrap_or_else(|| built_in.to_owned());
+        let place = settle(global.store, &config.store, store::DEFAULT);
+        let engines = Engines {
+            docker: settle(global.docker, &config.docker, EngineKind::Docker.default_address()),
+            podman: settle(global.podman, &config.podman, EngineKind::Podman.default_address()),
+        };
+        Ok(Context { store: store::open(&place)?, engines, config, output })
+    }
+}
+
+pub fn run(typed: Cli, output: Output) -> Result<()> {
+    let context = |global| Context::new(global, output);
+    match typed.verb {
+        Verb::Flat(options) => flat::run(options, &context(typed.global)?),
+        Verb::Detach(options) => detach::run(options, &context(typed.global)?),
+        Verb::Ls(_) => ls::run(&context(typed.global)?),
+        Verb::Show(options) => show::run(options, &context(typed.global)?),
+        Verb::Gc(options) => gc::run(options, &context(typed.global)?),
+        Verb::Completions(options) => completions::run(options),
+    }
+}
+
+/// An error unless the process may change network namespaces.
+fn require_capabilities() -> Result<()> {
+    const NEEDED: [(Capability, &str); 3] = [
+        (Capability::CAP_NET_ADMIN, "CAP_NET_ADMIN (to make interfaces)"),
+        (Capability::CAP_SYS_ADMIN, "CAP_SYS_ADMIN (to enter namespaces)"),
+        (Capability::CAP_NET_RAW, "CAP_NET_RAW (to speak ARP)"),
+    ];
+    let lacks = |capability| !caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false);
+    let missing: Vec<&str> = NEEDED.into_iter().filter(|(capability, _)| lacks(*capability)).map(|(_, text)| text).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(Error::not_permitted(format!("not permitted: {} missing", missing.join(" and "))).hint("run plumb as root, such as with sudo"))
+}

@@ -1,0 +1,53 @@
+//! The namespace of a target or of a record, opened and made sure of.
+
+use std::fs;
+
+use crate::{
+    container::{self, Target},
+    error::{Error, Kind, Result},
+    kernel::{Kernel, Netns},
+    store::{Attachment, NamespaceMark},
+    types::Place,
+};
+
+/// Opens a target's namespace and pins it. The host's own is refused: what plumb does to a
+/// container would cut the host off.
+pub fn open(target: &Target) -> Result<Netns> {
+    let path = target.place.path();
+    let namespace = Netns::open(&path).map_err(|error| match (&target.place, error.kind) {
+        (Place::Process { pid, .. }, Kind::NotPermitted) => {
+            Error::not_permitted(format!("not permitted to open the namespace of process {pid}: CAP_SYS_PTRACE is missing")).hint("run plumb as root; in a container with --pid=host and --cap-add SYS_PTRACE")
+        }
+        (Place::Process { pid, .. }, _) if !container::is_there(&target.place) => Error::not_found(format!("process {pid} of {} has ended", target.name)),
+        _ => error,
+    })?;
+    if namespace.id() == Netns::own()?.id() {
+        return Err(Error::failed(format!("{} is in the host's own network namespace", target.name)).hint("choose a container or a process that has a namespace of its own"));
+    }
+    Ok(namespace)
+}
+
+/// The mark by which a record knows its namespace again.
+pub fn mark(namespace: &Netns, kernel: &Kernel) -> NamespaceMark {
+    NamespaceMark { inode: namespace.id().0, cookie: kernel.cookie(), boot: boot() }
+}
+
+/// The namespace that the attachment was made in, or `None` if it is gone.
+pub fn reopen(attachment: &Attachment) -> Option<Netns> {
+    if attachment.namespace.boot != boot() || !container::is_there(&attachment.place) {
+        return None;
+    }
+    let namespace = Netns::open(&attachment.place.path()).ok()?;
+    (namespace.id().0 == attachment.namespace.inode).then_some(namespace)
+}
+
+/// Whether the kernel works in the namespace that the attachment was made in: an inode's number may
+/// be another's by now, the cookie never is.
+pub fn is_same(attachment: &Attachment, namespace: &Netns, kernel: &Kernel) -> bool {
+    attachment.namespace == mark(namespace, kernel)
+}
+
+/// The kernel's id of this boot, or nothing where `/proc` does not tell.
+fn boot() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|text| text.trim().to_owned()).unwrap_or_default()
+}

@@ -1,0 +1,46 @@
+//! What the shell offers at TAB: the containers and interfaces that are there at this moment.
+
+use std::fs;
+
+use clap_complete::CompletionCandidate;
+
+use crate::{
+    config::Config,
+    docker::{Engine, EngineKind},
+    store,
+};
+
+/// Running containers by name, and named namespaces.
+pub fn targets() -> Vec<CompletionCandidate> {
+    let address = std::env::var("DOCKER_HOST").ok().or_else(|| config().docker).unwrap_or_else(|| EngineKind::Docker.default_address().into());
+    let containers = Engine::connect(EngineKind::Docker, &address).and_then(|engine| engine.list(false)).unwrap_or_default();
+    let containers = containers.into_iter().map(|(name, id)| CompletionCandidate::new(name).help(Some(id.get(..12).unwrap_or(&id).to_owned().into())));
+    let namespaces = file_names("/run/netns").into_iter().map(|name| CompletionCandidate::new(format!("netns:{name}")).help(Some("namespace".into())));
+    containers.chain(namespaces).collect()
+}
+
+/// The targets that something is attached to.
+pub fn attached() -> Vec<CompletionCandidate> {
+    let place = std::env::var("PLUMB_STORE").ok().or_else(|| config().store).unwrap_or_else(|| store::DEFAULT.into());
+    let Ok(store) = store::open(&place) else { return Vec::new() };
+    let kept = store::attachment::all(&*store, None).unwrap_or_default();
+    let mut names: Vec<String> = kept.into_iter().filter_map(|kept| Some(kept.ok()?.target.to_string())).collect();
+    names.dedup();
+    names.into_iter().map(CompletionCandidate::new).collect()
+}
+
+/// The host's interfaces, but the loopback.
+pub fn interfaces() -> Vec<CompletionCandidate> {
+    file_names("/sys/class/net").into_iter().filter(|name| name != "lo").map(CompletionCandidate::new).collect()
+}
+
+fn config() -> Config {
+    Config::read(None).unwrap_or_default()
+}
+
+fn file_names(folder: &str) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let mut names: Vec<String> = entries.collect();
+    names.sort();
+    names
+}

@@ -1,0 +1,98 @@
+//! What a command says: one line of what is now true, or one JSON document; warnings and progress on stderr.
+
+use std::{
+    io::{IsTerminal, Write},
+    time::Duration,
+};
+
+use colored::Colorize;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use crate::error::Error;
+
+#[derive(Debug, Clone, Copy)]
+pub struct Output {
+    pub json: bool,
+    pub quiet: bool,
+    pub verbose: bool,
+}
+
+impl Output {
+    /// What is now true, on stdout. With `--json` the document says it instead.
+    pub fn line(self, text: impl std::fmt::Display) {
+        if !self.json && !self.quiet {
+            print(&mut std::io::stdout(), &format!("{text}\n"));
+        }
+    }
+
+    /// The one document of a command, with `--json`.
+    pub fn document(self, document: &impl Serialize) {
+        if self.json {
+            let text = serde_json::to_string_pretty(document).unwrap_or_else(|error| format!("{{\"error\": \"{error}\"}}"));
+            print(&mut std::io::stdout(), &format!("{text}\n"));
+        }
+    }
+
+    /// What works but may surprise. With `--json` it is in the document.
+    pub fn warn(self, text: &str) {
+        if !self.json && !self.quiet {
+            print(&mut std::io::stderr(), &format!("{} {text}\n", "warning:".yellow().bold()));
+        }
+    }
+
+    /// A step that was carried out, with `-v`.
+    pub fn step(self, text: &str, took: Duration) {
+        if self.verbose {
+            let took = format!("{:8.2} ms", took.as_secs_f64() * 1e3);
+            print(&mut std::io::stderr(), &format!("{} {text}\n", took.dimmed()));
+        }
+    }
+
+    pub fn error(self, error: &Error) {
+        if self.json {
+            self.document(&serde_json::json!({ "error": error }));
+            return;
+        }
+        let mut text = format!("{} {}\n", "plumb:".red().bold(), error.message);
+        for leftover in &error.leftovers {
+            text += &format!("  left behind; to take it back by hand: {leftover}\n");
+        }
+        if let Some(hint) = &error.hint {
+            text += &format!("  {} {hint}\n", "hint:".cyan());
+        }
+        print(&mut std::io::stderr(), &text);
+    }
+
+    /// A moving line for what may take over a second, on a terminal.
+    pub fn waiting(self, for_what: String) -> Waiting {
+        if self.json || self.quiet || !std::io::stderr().is_terminal() {
+            return Waiting(ProgressBar::hidden());
+        }
+        let style = ProgressStyle::with_template("{spinner} {msg} {elapsed}").unwrap_or_else(|_| ProgressStyle::default_spinner());
+        let bar = ProgressBar::new_spinner().with_style(style).with_message(for_what);
+        bar.enable_steady_tick(Duration::from_millis(100));
+        Waiting(bar)
+    }
+}
+
+/// Disappears when what was waited for is over.
+pub struct Waiting(ProgressBar);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// Colour only on a terminal, and never with `NO_COLOR`.
+pub fn settle_colours() {
+    let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    colored::control::set_override(wanted && std::io::stderr().is_terminal() && std::io::stdout().is_terminal());
+}
+
+/// A reader that closed its end (`plumb ls | head -1`) is no reason to fail.
+fn print(stream: &mut impl Write, text: &str) {
+    let _ = stream.write_all(text.as_bytes());
+    let _ = stream.flush();
+}
