@@ -1,1 +1,159 @@
-use super::Context; use crate::error::Result; pub fn run(_o: crate::cli::Gc, _c: &Context) -> Result<()> { Ok(()) }
+//! `plumb gc`: takes back what a killed run left, and forgets what no longer exists.
+
+use std::collections::HashSet;
+
+use serde::Serialize;
+
+use super::{Context, namespace, require_capabilities, take_back};
+use crate::{
+    cli::Gc,
+    container,
+    docker::{Engine, EngineKind},
+    error::{Error, Kind, Result},
+    kernel::{Netns, survey},
+    plan::facts::InsideLink,
+    store::{Attachment, Key, attachment},
+    types::{Tag, TargetName},
+};
+
+pub fn run(options: Gc, context: &Context) -> Result<()> {
+    require_capabilities()?;
+    let mut sweep = Sweep { context, dry_run: options.dry_run, done: Vec::new(), failures: Vec::new() };
+    sweep.records()?;
+    sweep.links()?;
+    sweep.claims()?;
+    sweep.files()?;
+    let Sweep { done, failures, .. } = sweep;
+    context.output.document(&serde_json::json!({ "dry_run": options.dry_run, "done": done }));
+    done.iter().for_each(|item| context.output.line(&item.text));
+    if done.is_empty() && failures.is_empty() {
+        context.output.line("nothing was left behind");
+    }
+    failures.into_iter().reduce(super::detach::join).map_or(Ok(()), Err)
+}
+
+#[derive(Serialize)]
+struct Item {
+    kind: &'static str,
+    text: String,
+}
+
+struct Sweep<'a> {
+    context: &'a Context,
+    dry_run: bool,
+    done: Vec<Item>,
+    failures: Vec<Error>,
+}
+
+impl Sweep<'_> {
+    /// Does `work` unless this is a dry run, and notes what was done or why not.
+    fn note(&mut self, kind: &'static str, text: String, work: impl FnOnce() -> Result<()>) {
+        match if self.dry_run { Ok(()) } else { work() } {
+            Ok(()) => self.done.push(Item { kind, text }),
+            Err(error) => self.failures.push(error),
+        }
+    }
+
+    /// Records that a killed run left unfinished, and those of targets that exist no more.
+    fn records(&mut self) -> Result<()> {
+        for kept in attachment::all(&*self.context.store, None)? {
+            match kept {
+                Err(error) => self.failures.push(error),
+                Ok(attachment) if attachment.is_unfinished() => self.unfinished(&attachment)?,
+                Ok(attachment) if namespace::reopen(&attachment).is_none() && is_gone_for_good(&attachment, self.context) => {
+                    let text = format!("{}: {} forgotten, the target exists no more", attachment.target, attachment.interface());
+                    self.note("record", text, || attachment.forget(&*self.context.store));
+                }
+                Ok(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn unfinished(&mut self, attachment: &Attachment) -> Result<()> {
+        let text = format!("{}: {} taken back, its run was killed", attachment.target, attachment.interface());
+        let Some(there) = namespace::reopen(attachment) else {
+            self.note("record", text, || attachment.forget(&*self.context.store));
+            return Ok(());
+        };
+        // Whoever holds the lock is at work and needs no help.
+        if !there.try_lock()? {
+            return Ok(());
+        }
+        // It may have been finished between our reading it and its letting go of the lock.
+        if !attachment::read(&*self.context.store, &attachment.key())?.is_some_and(|now| now.tag == attachment.tag && now.is_unfinished()) {
+            return Ok(());
+        }
+        let context = self.context;
+        self.note("record", text, || there.look_inside(|kernel| take_back::here(context, attachment, &there, kernel)));
+        Ok(())
+    }
+
+    /// Links with this store's tag and no record.
+    fn links(&mut self) -> Result<()> {
+        let mark = self.context.store.mark();
+        // With a damaged record nobody can tell which links are its own: none is taken for lost.
+        let Some(known) = known_tags(self.context)? else { return Ok(()) };
+        let is_lost = |link: &InsideLink| link.tag.as_ref().is_some_and(|tag| tag.store == mark && !known.contains(tag));
+        for found in survey::links(is_lost) {
+            for link in &found.links {
+                self.lost(&found.namespace, link)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn lost(&mut self, there: &Netns, link: &InsideLink) -> Result<()> {
+        if !there.try_lock()? {
+            return Ok(());
+        }
+        // A run that has ended meanwhile may have left the record of what looked lost before.
+        let is_known = |tag: &Tag| known_tags(self.context).is_ok_and(|known| known.is_none_or(|known| known.contains(tag)));
+        if link.tag.as_ref().is_none_or(is_known) {
+            return Ok(());
+        }
+        let text = format!("{} in {} deleted, it has no record", link.name, there.path().display());
+        self.note("link", text, || there.look_inside(|kernel| kernel.delete(link)));
+        Ok(())
+    }
+
+    /// Claims whose record has gone.
+    fn claims(&mut self) -> Result<()> {
+        for (claim, owner) in self.context.store.claims(&Key::new([attachment::CLAIM]))? {
+            if self.context.store.get(&owner)?.is_none() {
+                self.note("claim", format!("{claim} released, its owner {owner} has no record"), || self.context.store.release(&claim, &owner));
+            }
+        }
+        Ok(())
+    }
+
+    fn files(&mut self) -> Result<()> {
+        let swept = if self.dry_run { 0 } else { self.context.store.sweep()? };
+        if swept > 0 {
+            self.done.push(Item { kind: "file", text: format!("{swept} half-written files removed") });
+        }
+        Ok(())
+    }
+}
+
+/// The tags of all records, or `None` if one of them cannot be read.
+fn known_tags(context: &Context) -> Result<Option<HashSet<Tag>>> {
+    let kept = attachment::all(&*context.store, None)?;
+    Ok(kept.into_iter().map(|kept| kept.ok().map(|attachment| attachment.tag)).collect())
+}
+
+/// Whether the target can never run again under its record. A stopped container can; that an engine
+/// does not answer says nothing.
+fn is_gone_for_good(attachment: &Attachment, context: &Context) -> bool {
+    let engine = match &attachment.target {
+        TargetName::Docker(_) => Engine::connect(EngineKind::Docker, &context.engines.docker),
+        TargetName::Podman(_) => Engine::connect(EngineKind::Podman, &context.engines.podman),
+        TargetName::Pid(_) => return true,
+        TargetName::NetnsName(_) | TargetName::NetnsPath(_) => return !container::is_there(&attachment.place),
+    };
+    let id = attachment.container.as_deref().unwrap_or_default();
+    let gone = |name: &str| engine.as_ref().is_ok_and(|engine| engine.inspect(name).is_err_and(|error| error.kind == Kind::NotFound));
+    // Neither the container nor one that was made anew under its name, which is to get the same again.
+    let (TargetName::Docker(name) | TargetName::Podman(name)) = &attachment.target else { return false };
+    gone(id) && gone(name)
+}

@@ -1,1 +1,137 @@
-use super::Context; use crate::error::Result; pub fn run(_c: &Context) -> Result<()> { Ok(()) }
+//! `plumb ls`: what is attached.
+
+use comfy_table::{Table, presets};
+use serde::Serialize;
+
+use super::{Context, namespace};
+use crate::{
+    error::{Kind, Result},
+    store::{Attachment, attachment},
+};
+
+pub fn run(context: &Context) -> Result<()> {
+    let mut rows = Vec::new();
+    let mut damaged = Vec::new();
+    for kept in attachment::all(&*context.store, None)? {
+        match kept {
+            Ok(attachment) => rows.push(Row::new(&attachment)),
+            Err(error) => damaged.push(error),
+        }
+    }
+    context.output.document(&serde_json::json!({ "attachments": rows, "damaged": damaged }));
+    if rows.is_empty() && damaged.is_empty() {
+        context.output.line("nothing is attached");
+    }
+    if !rows.is_empty() {
+        context.output.line(table(&rows));
+    }
+    damaged.iter().for_each(|error| context.output.warn(&error.message));
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct Row {
+    target: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container: Option<String>,
+    interface: String,
+    addresses: Vec<String>,
+    gateways: Vec<String>,
+    parent: String,
+    driver: &'static str,
+    mode: &'static str,
+    state: State,
+}
+
+/// How an attachment stands at this moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    Up,
+    Down,
+    /// The interface has gone although its namespace is there.
+    Missing,
+    /// The target has ended, and its namespace with it.
+    Stopped,
+    /// A run that is at work, or was killed.
+    Unfinished,
+    /// Not permitted to look.
+    Unknown,
+}
+
+impl State {
+    pub fn of(attachment: &Attachment) -> State {
+        let Some(there) = namespace::reopen(attachment) else { return State::Stopped };
+        if attachment.is_unfinished() {
+            return State::Unfinished;
+        }
+        let look = there.look_inside(|kernel| {
+            if !namespace::is_same(attachment, &there, kernel) {
+                return Ok(State::Stopped);
+            }
+            let links = kernel.links()?;
+            Ok(match links.iter().find(|link| link.tag.as_ref() == Some(&attachment.tag)) {
+                Some(link) if link.up => State::Up,
+                Some(_) => State::Down,
+                None => State::Missing,
+            })
+        });
+        match look {
+            Ok(state) => state,
+            Err(error) if error.kind == Kind::NotPermitted => State::Unknown,
+            Err(_) => State::Stopped,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Up => "up",
+            State::Down => "down",
+            State::Missing => "missing",
+            State::Stopped => "stopped",
+            State::Unfinished => "unfinished",
+            State::Unknown => "unknown",
+        }
+    }
+}
+
+impl Row {
+    fn new(attachment: &Attachment) -> Row {
+        let link = attachment.link();
+        let wish = &attachment.wish;
+        Row {
+            target: attachment.target.to_string(),
+            container: attachment.container.clone(),
+            interface: attachment.interface().to_owned(),
+            addresses: wish.addresses.iter().map(|address| address.to_string()).collect(),
+            gateways: wish.gateways.iter().filter(|_| !wish.keep_default).map(|gateway| gateway.to_string()).collect(),
+            parent: link.map_or_else(String::new, |link| link.parent.name.to_string()),
+            driver: wish.driver.kind(),
+            mode: wish.driver.mode(),
+            state: State::of(attachment),
+        }
+    }
+}
+
+fn table(rows: &[Row]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["TARGET", "INTERFACE", "ADDRESS", "GATEWAY", "PARENT", "DRIVER", "STATE"]);
+    for row in rows {
+        let text = |list: &[String]| if list.is_empty() { "-".to_owned() } else { list.join("\n") };
+        table.add_row([
+            row.target.clone(),
+            row.interface.clone(),
+            text(&row.addresses),
+            text(&row.gateways),
+            row.parent.clone(),
+            format!("{} {}", row.driver, row.mode),
+            row.state.name().to_owned(),
+        ]);
+    }
+    // Flush with the left margin, as ps and docker ps print theirs.
+    if let Some(first) = table.column_mut(0) {
+        first.set_padding((0, 1));
+    }
+    table
+}

@@ -1,1 +1,146 @@
-use super::Context; use crate::error::Result; pub fn run(_o: crate::cli::Show, _c: &Context) -> Result<()> { Ok(()) }
+//! `plumb show`: what is on record beside what the kernel has now.
+
+use colored::Colorize;
+use comfy_table::{Table, presets};
+use serde::Serialize;
+
+use super::{Context, ls::State, namespace};
+use crate::{
+    cli::Show,
+    container,
+    error::{Error, Result},
+    plan::{Inside, Step, facts::InsideLink},
+    store::{Attachment, attachment},
+};
+
+pub fn run(options: Show, context: &Context) -> Result<()> {
+    let kept = attachment::of_target(&*context.store, &options.target)?;
+    if kept.is_empty() {
+        // Nothing on record is an answer for a target that exists; one that does not is a slip.
+        container::find(&options.target, &context.engines, None)?;
+    }
+    let (mut shown, mut damaged) = (Vec::new(), Vec::new());
+    for kept in kept {
+        match kept {
+            Ok(attachment) => shown.push(Shown::new(&attachment)?),
+            Err(error) => damaged.push(error),
+        }
+    }
+    context.output.document(&serde_json::json!({ "target": options.target, "attachments": shown, "damaged": damaged }));
+    if shown.is_empty() && damaged.is_empty() {
+        context.output.line(format_args!("{}: nothing is attached", options.target));
+    }
+    shown.iter().for_each(|shown| context.output.line(shown));
+    damaged.into_iter().reduce(super::detach::join).map_or(Ok(()), Err)
+}
+
+#[derive(Serialize)]
+struct Shown {
+    interface: String,
+    state: State,
+    /// Whether the kernel has all that is on record.
+    as_recorded: bool,
+    properties: Vec<Property>,
+    #[serde(skip)]
+    title: String,
+}
+
+/// One property, both ways; `None` is: not there.
+#[derive(Serialize)]
+struct Property {
+    name: &'static str,
+    recorded: Option<String>,
+    now: Option<String>,
+    differs: bool,
+}
+
+impl Property {
+    fn new(name: &'static str, recorded: Option<String>, now: Option<String>) -> Property {
+        let differs = recorded != now;
+        Property { name, recorded, now, differs }
+    }
+}
+
+impl Shown {
+    fn new(attachment: &Attachment) -> Result<Shown> {
+        let state = State::of(attachment);
+        let properties = match (state, namespace::reopen(attachment)) {
+            (State::Stopped, _) | (_, None) => properties(attachment, None),
+            (_, Some(there)) => properties(attachment, Some(&there.look_inside(|kernel| kernel.look())?)),
+        };
+        let link = attachment.link().ok_or_else(|| Error::failed(format!("the record of {} names no link", attachment.key())))?;
+        let title = format!("{}: {} on {} ({}), {}", attachment.target, link.name, link.parent.name, link.driver, state.name());
+        let as_recorded = !properties.iter().any(|property| property.differs);
+        Ok(Shown { interface: link.name.to_string(), state, as_recorded, properties, title })
+    }
+}
+
+fn properties(attachment: &Attachment, now: Option<&Inside>) -> Vec<Property> {
+    let Some(recorded) = attachment.link() else { return Vec::new() };
+    let found: Option<&InsideLink> = now.and_then(|inside| inside.link_tagged(&attachment.tag));
+    let index = found.map_or(0, |link| link.index);
+    let of_found = |pick: &dyn Fn(&InsideLink) -> Option<String>| found.and_then(pick);
+    let mut properties = vec![
+        Property::new("interface", Some(recorded.name.to_string()), of_found(&|link| Some(link.name.clone()))),
+        Property::new("state", Some("up".into()), of_found(&|link| Some(if link.up { "up" } else { "down" }.into()))),
+        Property::new("mac", recorded.mac.map(|mac| mac.to_string()).or_else(|| of_found(&mac_text)), of_found(&mac_text)),
+        Property::new("mtu", Some(recorded.mtu.to_string()), of_found(&|link| Some(link.mtu.to_string()))),
+        Property::new("mode", Some(recorded.driver.to_string()), of_found(&|link| Some(format!("{} {}", link.kind.as_deref()?, link.mode.as_deref()?)))),
+        Property::new("tag", Some(attachment.tag.to_string()), of_found(&|link| link.tag.as_ref().map(|tag| tag.to_string()))),
+    ];
+    let there = |inside: &Inside| -> Vec<String> {
+        let ours = inside.addresses.iter().filter(|a| a.index == index && !is_link_local(a.ip));
+        ours.map(|a| format!("{}/{}", a.ip, a.prefix)).collect()
+    };
+    let addresses = now.filter(|_| found.is_some()).map(there).unwrap_or_default();
+    properties.extend(compare("address", attachment.wish.addresses.iter().map(|a| a.to_string()).collect(), addresses));
+    properties.extend(routes(attachment, now));
+    properties
+}
+
+fn mac_text(link: &InsideLink) -> Option<String> {
+    link.mac.and_then(|bytes| crate::types::Mac::try_from(bytes).ok()).map(|mac| mac.to_string())
+}
+
+fn is_link_local(ip: std::net::IpAddr) -> bool {
+    matches!(ip, std::net::IpAddr::V6(v6) if v6.is_unicast_link_local())
+}
+
+/// Each on record beside itself if it is there, then those that are there only.
+fn compare(name: &'static str, recorded: Vec<String>, mut there: Vec<String>) -> Vec<Property> {
+    let mut properties = Vec::new();
+    for text in recorded {
+        let found = there.iter().position(|other| *other == text).map(|at| there.remove(at));
+        properties.push(Property::new(name, Some(text), found));
+    }
+    properties.extend(there.into_iter().map(|text| Property::new(name, None, Some(text))));
+    properties
+}
+
+fn routes(attachment: &Attachment, now: Option<&Inside>) -> Vec<Property> {
+    let mut properties = Vec::new();
+    for step in &attachment.steps {
+        let (Step::AddRoute(route) | Step::ReplaceRoute { new: route, .. }) = step else { continue };
+        let there = now.and_then(|inside| inside.routes.iter().find(|other| other.competes_with(route)));
+        let short = |route: &crate::plan::Route| {
+            let to = route.destination().filter(|network| network.prefix() > 0).map_or("default".to_owned(), |network| network.to_string());
+            format!("{to} by {}", route.way())
+        };
+        properties.push(Property::new("route", Some(short(route)), there.map(short)));
+    }
+    properties
+}
+
+impl std::fmt::Display for Shown {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING);
+        table.set_header(["", "ON RECORD", "NOW", ""]);
+        for property in &self.properties {
+            let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".into());
+            let mark = if property.differs { "≠".red().bold().to_string() } else { String::new() };
+            table.add_row([property.name.to_owned(), text(&property.recorded), text(&property.now), mark]);
+        }
+        write!(f, "{}\n{table}", self.title)
+    }
+}

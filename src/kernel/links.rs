@@ -119,9 +119,21 @@ impl Kernel {
 
     /// Equivalent to `ip link del dev NAME`, by index.
     pub(super) fn delete_link(&mut self, link: &Link) -> std::result::Result<(), StepError> {
-        let message = LinkUnspec::new_with_index(link.index).build();
+        self.delete_index(link.index, link.name.as_str())
+    }
+
+    /// Deletes a link that was found inside. One that has gone meanwhile is no error.
+    pub fn delete(&mut self, link: &InsideLink) -> Result<()> {
+        match self.delete_index(link.index, &link.name) {
+            Ok(()) | Err(StepError::Gone(_)) => Ok(()),
+            Err(StepError::Refused(error)) => Err(error),
+        }
+    }
+
+    fn delete_index(&mut self, index: u32, name: &str) -> std::result::Result<(), StepError> {
+        let message = LinkUnspec::new_with_index(index).build();
         let outcome = self.inside(async |inside| inside.change(Message::DelLink(message), 0).await).map_err(StepError::Refused)?;
-        outcome.map_err(|refusal| refused(format_args!("cannot delete {}", link.name), &refusal, &[Errno::ENODEV]))
+        outcome.map_err(|refusal| refused(format_args!("cannot delete {name}"), &refusal, &[Errno::ENODEV]))
     }
 
     /// Equivalent to `ip link property add dev NAME altname TAG`. The kernel takes no alternative

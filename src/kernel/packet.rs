@@ -93,6 +93,8 @@ impl Drop for ArpSocket {
             // The receiving end travels to itself: that makes the cycle.
             let descriptors = [fd.as_raw_fd(), there.as_raw_fd()];
             let _ = sendmsg::<()>(here.as_raw_fd(), &[IoSlice::new(&[0])], &[ControlMessage::ScmRights(&descriptors)], MsgFlags::MSG_DONTWAIT, None);
+            // Ours first: closing the pair sets the collector off, and the last to close is who waits.
+            drop(fd);
         }
     }
 }

@@ -8,7 +8,7 @@ use super::{hex, unhex};
 
 /// Which store keeps the records of a link: eight hexadecimal digits made from the store's place.
 /// Two stores on one host (a test's and the real one) so never take each other's links for lost.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StoreMark(String);
 
 impl StoreMark {
@@ -24,7 +24,7 @@ impl fmt::Display for StoreMark {
 }
 
 /// A link's alternative name, `plumb:STORE:ATTACHMENT`: it names the record that the link belongs to.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tag {
     pub store: StoreMark,
     /// Sixteen hexadecimal digits, random, one per attachment.
