@@ -36,7 +36,8 @@ impl Config {
 
     fn parse(text: &str, path: &Path) -> Result<Config> {
         toml::from_str(text).map_err(|error| {
-            let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
             Error::usage(format!("{} line {line}: {}", path.display(), error.message())).hint("README.md lists what the file may say")
         })
     }

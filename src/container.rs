@@ -148,27 +148,36 @@ fn running(container: &Container, kind: EngineKind) -> Result<Running> {
 }
 
 impl Target {
-    /// Looks once more, after the work: an error if the target has ended or was restarted meanwhile.
-    ///
-    /// That the same process still is the container's also proves that the namespace was opened
-    /// from the right one: it has been there all the time.
-    pub fn recheck(&self, engines: &Engines) -> Result<()> {
-        let ended = |how: &str| Err(Error::failed(format!("{} {how} while it was being attached", self.name)));
+    /// Whether an engine knows more about it than `/proc` does.
+    pub fn is_an_engines(&self) -> bool {
+        self.run.is_some()
+    }
+
+    /// Asks the engine once more, after the namespace was opened: an error unless the very same
+    /// process still is the container's. It then was all the time, so the namespace is the right one.
+    pub fn ask_again(&self, engines: &Engines) -> Result<()> {
         let again = match &self.name {
             TargetName::Docker(_) => Engine::connect(EngineKind::Docker, &engines.docker)?,
             TargetName::Podman(_) => Engine::connect(EngineKind::Podman, &engines.podman)?,
-            TargetName::Pid(_) | TargetName::NetnsName(_) | TargetName::NetnsPath(_) => {
-                return if is_there(&self.place) { Ok(()) } else { ended("ended") };
-            }
+            TargetName::Pid(_) | TargetName::NetnsName(_) | TargetName::NetnsPath(_) => return Ok(()),
         };
         let id = self.id.as_deref().unwrap_or_default();
         match again.inspect(id).map(|container| container.state) {
             Ok(State::Running(run) | State::Paused(run)) if Some(&run) == self.run.as_ref() => Ok(()),
-            Ok(State::Running(_) | State::Paused(_) | State::Restarting) => ended("was restarted"),
-            Ok(State::Stopped(_) | State::Dead) => ended("stopped"),
-            Err(error) if error.kind == Kind::NotFound => ended("was removed"),
+            Ok(State::Running(_) | State::Paused(_) | State::Restarting) => Err(self.ended("was restarted")),
+            Ok(State::Stopped(_) | State::Dead) => Err(self.ended("stopped")),
+            Err(error) if error.kind == Kind::NotFound => Err(self.ended("was removed")),
             Err(error) => Err(error),
         }
+    }
+
+    /// An error if the process, or the namespace's file, has gone since it was found.
+    pub fn still_runs(&self) -> Result<()> {
+        if is_there(&self.place) { Ok(()) } else { Err(self.ended("ended")) }
+    }
+
+    fn ended(&self, how: &str) -> Error {
+        Error::failed(format!("{} {how} while it was being attached", self.name))
     }
 }
 

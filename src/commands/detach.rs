@@ -22,6 +22,10 @@ pub fn run(options: Detach, context: &Context) -> Result<()> {
         require_capabilities()?;
     }
     let outcome = take_all_back(&chosen, context);
+    // One for all: what is said to be detached shall not come back after a loss of power.
+    if let Some(attachment) = outcome.detached.last() {
+        context.store.flush(&attachment.key())?;
+    }
     say(&options, &outcome.detached, context);
     match outcome.failures.into_iter().chain(damaged).reduce(join) {
         None => Ok(()),

@@ -146,9 +146,9 @@ impl Work<'_> {
         Ok(report)
     }
 
-    /// A run on this target that was killed, or an interface of ours that somebody deleted, has left
-    /// its record and perhaps more: it is taken back first. No other plumb is at work here: the
-    /// namespace is locked.
+    /// A run on this target that was killed has left its record and perhaps more, and an interface
+    /// of ours that somebody deleted its record: both are taken back first. No other plumb is at
+    /// work here: the namespace is locked.
     fn clear_leftovers(&mut self) -> Result<()> {
         let kept = attachment::all(&*self.context.store, Some(&self.target.name))?;
         let here: Vec<Attachment> = kept.into_iter().flatten().filter(|a| namespace::is_same(a, self.namespace, self.kernel)).collect();
@@ -197,46 +197,49 @@ impl Work<'_> {
     fn make(&mut self, attachment: &mut Attachment, wiring: &Wiring, parent: &Parent) -> Result<()> {
         let store = &*self.context.store;
         // Of an earlier run of the container, whose namespace has gone with all that was in it.
-        let earlier = attachment::read(store, &attachment.key())?;
-        if let Some(earlier) = &earlier {
-            earlier.forget(store)?;
-        }
-        let outcome = attachment.save(store).and_then(|()| attachment.claim(store)).and_then(|()| self.wire(attachment, wiring, parent));
-        match &outcome {
+        let earlier = attachment::read(store, &attachment.final_key())?;
+        let begun = attachment.save(store).and_then(|()| attachment.claim(store));
+        match begun.and_then(|()| self.wire(attachment, wiring, parent)) {
+            Ok(()) => earlier.map_or(Ok(()), |earlier| earlier.release_to(Some(attachment), store)),
             // What was left behind must stay on record, or gc could not find it.
-            Ok(()) | Err(Error { kind: Kind::LeftBehind, .. }) => {}
-            Err(_) => {
+            Err(error) if error.kind == Kind::LeftBehind => Err(error),
+            Err(error) => {
                 attachment.forget(store)?;
-                if let Some(earlier) = earlier {
-                    earlier.save(store)?;
-                    earlier.claim(store)?;
-                }
+                store.flush(&attachment.key())?;
+                Err(error)
             }
         }
-        outcome
     }
 
+    /// Carries the plan out. Beside it, on threads of their own as both wait for others, the engine
+    /// is asked once more and the record is made durable; both must have succeeded before it counts.
     fn wire(&mut self, attachment: &mut Attachment, wiring: &Wiring, parent: &Parent) -> Result<()> {
         let (context, target, probe) = (self.context, self.target, self.intent.probe.duration());
         let path = self.namespace.path().display().to_string();
+        let key = attachment.key();
         let mut observe = |step: &crate::plan::Step, took| context.output.step(&step.command(&path), took);
-        all_or_nothing(self.kernel, &mut observe, &path, |tx| {
-            tx.run_all(&wiring.connect)?;
-            // Where nothing is plugged in nobody can answer.
-            let ask = !probe.is_zero() && parent.up && parent.carrier;
-            if ask {
-                probe_ipv4(tx, attachment, wiring, parent, probe)?;
-            }
-            tx.run_all(&wiring.addresses)?;
-            if ask && attachment.wish.addresses.iter().any(|address| address.is_ipv6()) {
-                let _waiting = context.output.waiting("waiting for IPv6 duplicate address detection".into());
-                tx.executor.await_ipv6(wiring.link.index, DAD_LIMIT)?;
-            }
-            tx.run_all(&wiring.routes)?;
-            announce(tx, attachment, wiring, parent);
-            target.recheck(&context.engines)?;
-            attachment.progress = Progress::Done;
-            attachment.save(&*context.store)
+        std::thread::scope(|beside| {
+            let durable = beside.spawn(|| context.store.flush(&key));
+            let asked_again = target.is_an_engines().then(|| beside.spawn(|| target.ask_again(&context.engines)));
+            all_or_nothing(self.kernel, &mut observe, &path, |tx| {
+                tx.run_all(&wiring.connect)?;
+                // Where nothing is plugged in nobody can answer.
+                let ask = !probe.is_zero() && parent.up && parent.carrier;
+                if ask {
+                    probe_ipv4(tx, attachment, wiring, parent, probe)?;
+                }
+                tx.run_all(&wiring.addresses)?;
+                if ask && attachment.wish.addresses.iter().any(|address| address.is_ipv6()) {
+                    let _waiting = context.output.waiting("waiting for IPv6 duplicate address detection".into());
+                    tx.executor.await_ipv6(wiring.link.index, DAD_LIMIT)?;
+                }
+                tx.run_all(&wiring.routes)?;
+                announce(tx, attachment, wiring, parent);
+                asked_again.map_or(Ok(()), joined)?;
+                joined(durable)?;
+                target.still_runs()?;
+                attachment.confirm(&*context.store)
+            })
         })
     }
 
@@ -253,6 +256,10 @@ impl Work<'_> {
         }
         Ok(())
     }
+}
+
+fn joined(thread: std::thread::ScopedJoinHandle<'_, Result<()>>) -> Result<()> {
+    thread.join().unwrap_or_else(|_| Err(Error::failed("a thread of plumb's ended unexpectedly: this is a bug")))
 }
 
 const PING_LIMIT: Duration = Duration::from_secs(1);

@@ -72,6 +72,11 @@ impl Sweep<'_> {
 
     fn unfinished(&mut self, attachment: &Attachment) -> Result<()> {
         let text = format!("{}: {} taken back, its run was killed", attachment.target, attachment.interface());
+        if !namespace::is_of_this_boot(attachment) {
+            let text = format!("{}: {} kept, the power was lost when it was just made", attachment.target, attachment.interface());
+            self.note("record", text, || attachment.clone().confirm(&*self.context.store));
+            return Ok(());
+        }
         let Some(there) = namespace::reopen(attachment) else {
             self.note("record", text, || attachment.forget(&*self.context.store));
             return Ok(());
@@ -120,7 +125,7 @@ impl Sweep<'_> {
     /// Claims whose record has gone.
     fn claims(&mut self) -> Result<()> {
         for (claim, owner) in self.context.store.claims(&Key::new([attachment::CLAIM]))? {
-            if self.context.store.get(&owner)?.is_none() {
+            if !attachment::is_on_record(&*self.context.store, &owner)? {
                 self.note("claim", format!("{claim} released, its owner {owner} has no record"), || self.context.store.release(&claim, &owner));
             }
         }

@@ -34,7 +34,7 @@ pub fn mark(namespace: &Netns, kernel: &Kernel) -> NamespaceMark {
 
 /// The namespace that the attachment was made in, or `None` if it is gone.
 pub fn reopen(attachment: &Attachment) -> Option<Netns> {
-    if attachment.namespace.boot != boot() || !container::is_there(&attachment.place) {
+    if !is_of_this_boot(attachment) || !container::is_there(&attachment.place) {
         return None;
     }
     let namespace = Netns::open(&attachment.place.path()).ok()?;
@@ -45,6 +45,10 @@ pub fn reopen(attachment: &Attachment) -> Option<Netns> {
 /// be another's by now, the cookie never is.
 pub fn is_same(attachment: &Attachment, namespace: &Netns, kernel: &Kernel) -> bool {
     attachment.namespace == mark(namespace, kernel)
+}
+
+pub fn is_of_this_boot(attachment: &Attachment) -> bool {
+    attachment.namespace.boot == boot()
 }
 
 /// The kernel's id of this boot, or nothing where `/proc` does not tell.

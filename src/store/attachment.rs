@@ -4,11 +4,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Claimed, Key, Safety, Store};
+use super::{Claimed, Key, Store};
 use crate::{
     error::{Error, Result},
     plan::{Link, Step, Wish},
-    types::{IfName, Place, Tag, TargetName},
+    types::{Place, Tag, TargetName},
 };
 
 /// One interface that plumb put into one target, with all that goes with it.
@@ -16,6 +16,8 @@ use crate::{
 pub struct Attachment {
     /// The version of this form. A record of a later one is not guessed at.
     pub format: u32,
+    /// Not written down: it is where the record lies.
+    #[serde(skip)]
     pub progress: Progress,
     pub target: TargetName,
     /// The container's id.
@@ -33,11 +35,12 @@ pub struct Attachment {
 
 pub const FORMAT: u32 = 1;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Progress {
-    /// Written before the first step. If the process that wrote it has ended, some of the steps
-    /// may have been done.
+    /// Written before the first step. If the process that wrote it has ended, some of the steps may
+    /// have been done. It is durable before the command succeeds: one of an earlier boot tells of a
+    /// loss of power, which took the steps along, and counts as done.
+    #[default]
     Unfinished,
     Done,
 }
@@ -55,12 +58,23 @@ pub struct NamespaceMark {
 /// A record as it was found: a damaged one is never taken for none.
 pub type Kept = Result<Attachment>;
 
-/// Records lie under the kind of attachment that they describe.
-const KIND: &str = "flat";
+/// Records lie under the kind of attachment that they describe, and until it is made here:
+const UNFINISHED: &str = "unfinished";
+const FLAT: &str = "flat";
+pub const CLAIM: &str = "claim";
 
 impl Attachment {
+    /// Where the record lies now.
     pub fn key(&self) -> Key {
-        Key::new([KIND, &self.target.to_string(), self.link().map_or("", |link| link.name.as_str())])
+        match self.progress {
+            Progress::Unfinished => Key::new([UNFINISHED, &self.target.to_string(), self.interface()]),
+            Progress::Done => self.final_key(),
+        }
+    }
+
+    /// Where it will lie when the attachment is made. Claims belong to this key all the time.
+    pub fn final_key(&self) -> Key {
+        Key::new([FLAT, &self.target.to_string(), self.interface()])
     }
 
     /// The link that it is about. Every attachment has one; a record without is damaged.
@@ -80,15 +94,21 @@ impl Attachment {
     }
 
     pub fn save(&self, store: &dyn Store) -> Result<()> {
-        let safety = if self.is_unfinished() { Safety::Volatile } else { Safety::Durable };
         let mut text = serde_json::to_vec_pretty(self).map_err(|error| Error::failed(format!("cannot write the record: {error}")))?;
         text.push(b'\n');
-        store.put(&self.key(), &text, safety)
+        store.put(&self.key(), &text)
     }
 
-    /// Claims the addresses: on one parent each is given once. Those of another attachment's are a conflict.
+    /// The attachment is made. The earlier record of its name, if there is one, is replaced.
+    pub fn confirm(&mut self, store: &dyn Store) -> Result<()> {
+        store.rename(&self.key(), &self.final_key())?;
+        self.progress = Progress::Done;
+        Ok(())
+    }
+
+    /// Claims the addresses: on one parent each is given once. Those of another attachment are a conflict.
     pub fn claim(&self, store: &dyn Store) -> Result<()> {
-        let owner = self.key();
+        let owner = self.final_key();
         for claim in self.claims() {
             if let Claimed::HeldBy(holder) = store.claim(&claim, &owner)? {
                 return Err(held(&claim, &holder));
@@ -97,11 +117,18 @@ impl Attachment {
         Ok(())
     }
 
-    /// Forgets the attachment: its claims first, so that none is without its record.
+    /// Gives back the claims that `heir`, another record of the same name, does not have.
+    pub fn release_to(&self, heir: Option<&Attachment>, store: &dyn Store) -> Result<()> {
+        let (owner, kept) = (self.final_key(), heir.map(Attachment::claims).unwrap_or_default());
+        self.claims().iter().filter(|claim| !kept.contains(claim)).try_for_each(|claim| store.release(claim, &owner))
+    }
+
+    /// Forgets the attachment: its claims first, so that none is without its record. One that was
+    /// never finished leaves the earlier one of its name what that had.
     pub fn forget(&self, store: &dyn Store) -> Result<()> {
-        let owner = self.key();
-        self.claims().iter().try_for_each(|claim| store.release(claim, &owner))?;
-        store.remove(&owner)
+        let earlier = if self.is_unfinished() { read(store, &self.final_key()).ok().flatten() } else { None };
+        self.release_to(earlier.as_ref(), store)?;
+        store.remove(&self.key())
     }
 
     /// An address is claimed on the parent's layer 2: the same one on another LAN is another address.
@@ -110,8 +137,6 @@ impl Attachment {
         self.wish.addresses.iter().map(|address| Key::new([CLAIM, parent, &address.ip().to_string()])).collect()
     }
 }
-
-pub const CLAIM: &str = "claim";
 
 fn held(claim: &Key, holder: &Key) -> Error {
     let (parent, address) = match claim.parts() {
@@ -125,13 +150,34 @@ fn held(claim: &Key, holder: &Key) -> Error {
     }
 }
 
-/// All attachments, or those of one target, by key. Damaged records are in their places, as errors.
+/// All attachments, or those of one target, unfinished ones first. Damaged records are in their
+/// places, as errors.
 pub fn all(store: &dyn Store, target: Option<&TargetName>) -> Result<Vec<Kept>> {
+    let mut kept = unfinished(store, target)?;
+    kept.extend(under(store, FLAT, target)?);
+    Ok(kept)
+}
+
+/// The attachments that are being made, or were when their process was killed.
+pub fn unfinished(store: &dyn Store, target: Option<&TargetName>) -> Result<Vec<Kept>> {
+    under(store, UNFINISHED, target)
+}
+
+fn under(store: &dyn Store, kind: &str, target: Option<&TargetName>) -> Result<Vec<Kept>> {
     let prefix = match target {
-        Some(target) => Key::new([KIND, &target.to_string()]),
-        None => Key::new([KIND]),
+        Some(target) => Key::new([kind, &target.to_string()]),
+        None => Key::new([kind]),
     };
     Ok(store.list(&prefix)?.iter().filter_map(|key| read(store, key).transpose()).collect())
+}
+
+/// Whether there is a record, finished or not, of the attachment whose final key is `key`.
+pub fn is_on_record(store: &dyn Store, key: &Key) -> Result<bool> {
+    let begun = match key.parts() {
+        [_, target, interface] => store.get(&Key::new([UNFINISHED, target, interface]))?,
+        _ => None,
+    };
+    Ok(begun.is_some() || store.get(key)?.is_some())
 }
 
 /// One attachment, or `None` if there is no record of it.
@@ -150,7 +196,8 @@ pub fn read(store: &dyn Store, key: &Key) -> Result<Option<Attachment>> {
         Some(_) => {}
         None => return Err(damaged("it has no format number".into())),
     }
-    let attachment: Attachment = serde_json::from_value(value).map_err(|error| damaged(error.to_string()))?;
+    let mut attachment: Attachment = serde_json::from_value(value).map_err(|error| damaged(error.to_string()))?;
+    attachment.progress = if key.parts().first().is_some_and(|kind| kind == UNFINISHED) { Progress::Unfinished } else { Progress::Done };
     if attachment.key() != *key {
         return Err(damaged(format!("it describes {}", attachment.key())));
     }
@@ -172,9 +219,4 @@ pub fn of_target(store: &dyn Store, target: &TargetName) -> Result<Vec<Kept>> {
 /// Now, as records have it.
 pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
-}
-
-/// The key under which the attachment of `interface` in `target` is kept.
-pub fn key(target: &TargetName, interface: &IfName) -> Key {
-    Key::new([KIND, &target.to_string(), interface.as_str()])
 }

@@ -24,8 +24,14 @@ pub trait Store: Sync {
     /// The value, or `None` if there is none.
     fn get(&self, key: &Key) -> Result<Option<Vec<u8>>>;
 
-    /// Sets the value, whole or not at all.
-    fn put(&self, key: &Key, value: &[u8], safety: Safety) -> Result<()>;
+    /// Sets the value, whole or not at all. It outlives the process; a loss of power only after `flush`.
+    fn put(&self, key: &Key, value: &[u8]) -> Result<()>;
+
+    /// Makes what was last done to `key` outlive a loss of power, its removal too.
+    fn flush(&self, key: &Key) -> Result<()>;
+
+    /// Gives the value of `from` to `to`, in one stroke: there is no moment with both or neither.
+    fn rename(&self, from: &Key, to: &Key) -> Result<()>;
 
     /// Removes the value. That there is none is no error.
     fn remove(&self, key: &Key) -> Result<()>;
@@ -49,15 +55,6 @@ pub trait Store: Sync {
     fn place(&self, key: &Key) -> String;
 }
 
-/// What shall survive: a loss of power, or only the end of the process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Safety {
-    /// A loss of power takes the kernel's state along, so what describes a change that is not
-    /// finished may go with it.
-    Volatile,
-    Durable,
-}
-
 /// The outcome of a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claimed {
@@ -66,7 +63,8 @@ pub enum Claimed {
     HeldBy(Key),
 }
 
-/// A path of parts, each of which may be any text but the empty one.
+/// A path of parts, each of which may be any text but the empty one. The first says what kind of
+/// thing it names.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(Vec<String>);
 
@@ -79,8 +77,8 @@ impl Key {
         &self.0
     }
 
-    fn with(&self, part: String) -> Key {
-        Key(self.0.iter().cloned().chain([part]).collect())
+    pub fn begins_with(&self, prefix: &Key) -> bool {
+        self.0.starts_with(&prefix.0)
     }
 }
 
