@@ -22,7 +22,6 @@ pub struct Engines {
 }
 
 /// A target that runs.
-#[derive(Debug, Clone)]
 pub struct Target {
     /// The name by which it is remembered: a container's own name, whatever part of its id was typed.
     pub name: TargetName,
@@ -31,7 +30,8 @@ pub struct Target {
     pub place: Place,
     /// Ports that the engine publishes on the host, such as `8080->80/tcp`.
     pub published: Vec<String>,
-    run: Option<Running>,
+    /// Who runs it, and the run that was found.
+    engine: Option<(Engine, Running)>,
 }
 
 /// Whether the place is still what it was.
@@ -79,12 +79,12 @@ fn find_now(name: &TargetName, engines: &Engines) -> Result<Target> {
         TargetName::Pid(pid) => {
             let gone = || Error::not_found(format!("there is no process {pid}"));
             let place = Place::Process { pid: *pid, started: started_at(*pid).ok_or_else(gone)? };
-            Ok(Target { name: name.clone(), id: None, place, published: Vec::new(), run: None })
+            Ok(Target { name: name.clone(), id: None, place, published: Vec::new(), engine: None })
         }
         TargetName::NetnsName(_) | TargetName::NetnsPath(_) => {
             let path = name.netns_path().unwrap_or_default();
             match fs::metadata(&path) {
-                Ok(_) => Ok(Target { name: name.clone(), id: None, place: Place::Path(path), published: Vec::new(), run: None }),
+                Ok(_) => Ok(Target { name: name.clone(), id: None, place: Place::Path(path), published: Vec::new(), engine: None }),
                 Err(error) if error.kind() == ErrorKind::NotFound => Err(no_such_namespace(name, &path)),
                 Err(error) => Err(Error::io(format!("cannot look at {}", path.display()), &error)),
             }
@@ -106,7 +106,7 @@ fn no_such_namespace(name: &TargetName, path: &Path) -> Error {
 fn in_engine(name: &str, kind: EngineKind, address: &str) -> Result<Target> {
     let engine = Engine::connect(kind, address)?;
     let container = engine.inspect(name)?;
-    let running = running(&container, kind)?;
+    let running = running(&container, &engine)?;
     let started = started_at(running.pid).ok_or_else(|| {
         Error::failed(format!("{}'s process {} is not on this machine", container.name, running.pid)).hint("plumb must run where the engine runs, and see its processes (in a container: --pid=host)")
     })?;
@@ -119,24 +119,26 @@ fn in_engine(name: &str, kind: EngineKind, address: &str) -> Result<Target> {
         id: Some(container.id),
         place: Place::Process { pid: running.pid, started },
         published: container.published,
-        run: Some(running),
+        engine: Some((engine, running)),
     })
 }
 
 /// The container's run, if it has a namespace of its own to work on.
-fn running(container: &Container, kind: EngineKind) -> Result<Running> {
+fn running(container: &Container, engine: &Engine) -> Result<Running> {
+    if let NetworkMode::Of(other) = &container.network {
+        // People know containers by name, the engine tells an id.
+        let other = engine.inspect(other).map_or_else(|_| other.get(..12).unwrap_or(other).to_owned(), |other| other.name);
+        return Err(Error::failed(format!("{} shares the network of {other} (--net=container:{other}): it has no namespace of its own", container.name))
+            .hint(format!("what {other} gets, {} has too: use {other} as the target", container.name)));
+    }
+    running_on_its_own(container, engine.kind())
+}
+
+fn running_on_its_own(container: &Container, kind: EngineKind) -> Result<Running> {
     let (name, engine) = (&container.name, kind.command());
-    match &container.network {
-        NetworkMode::Own => {}
-        NetworkMode::Host => {
-            return Err(Error::failed(format!("{name} uses the host's network (--net=host): it has no namespace of its own"))
-                .hint("run it with another --network, such as bridge or none"));
-        }
-        NetworkMode::Of(other) => {
-            let short = other.get(..12).unwrap_or(other);
-            return Err(Error::failed(format!("{name} shares the network of container {short} (--net=container:): it has no namespace of its own"))
-                .hint(format!("what {short} gets, {name} has too: use {short} as the target")));
-        }
+    if container.network == NetworkMode::Host {
+        return Err(Error::failed(format!("{name} uses the host's network (--net=host): it has no namespace of its own"))
+            .hint("run it with another --network, such as bridge or none"));
     }
     let not_running = |how: &str, what_next: String| Err(Error::not_found(format!("container {name} {how}")).hint(what_next));
     match &container.state {
@@ -150,20 +152,15 @@ fn running(container: &Container, kind: EngineKind) -> Result<Running> {
 impl Target {
     /// Whether an engine knows more about it than `/proc` does.
     pub fn is_an_engines(&self) -> bool {
-        self.run.is_some()
+        self.engine.is_some()
     }
 
     /// Asks the engine once more, after the namespace was opened: an error unless the very same
     /// process still is the container's. It then was all the time, so the namespace is the right one.
-    pub fn ask_again(&self, engines: &Engines) -> Result<()> {
-        let again = match &self.name {
-            TargetName::Docker(_) => Engine::connect(EngineKind::Docker, &engines.docker)?,
-            TargetName::Podman(_) => Engine::connect(EngineKind::Podman, &engines.podman)?,
-            TargetName::Pid(_) | TargetName::NetnsName(_) | TargetName::NetnsPath(_) => return Ok(()),
-        };
-        let id = self.id.as_deref().unwrap_or_default();
-        match again.inspect(id).map(|container| container.state) {
-            Ok(State::Running(run) | State::Paused(run)) if Some(&run) == self.run.as_ref() => Ok(()),
+    pub fn ask_again(&self) -> Result<()> {
+        let Some((engine, run)) = &self.engine else { return Ok(()) };
+        match engine.inspect(self.id.as_deref().unwrap_or_default()).map(|container| container.state) {
+            Ok(State::Running(now) | State::Paused(now)) if now == *run => Ok(()),
             Ok(State::Running(_) | State::Paused(_) | State::Restarting) => Err(self.ended("was restarted")),
             Ok(State::Stopped(_) | State::Dead) => Err(self.ended("stopped")),
             Err(error) if error.kind == Kind::NotFound => Err(self.ended("was removed")),
@@ -192,14 +189,13 @@ mod tests {
     #[test]
     fn each_state_has_its_own_answer() {
         let run = Running { pid: 42, started_at: "then".into() };
-        let answer = |state, network| running(&container(state, network), EngineKind::Docker).map_err(|error| (error.kind, error.message));
+        let answer = |state, network| running_on_its_own(&container(state, network), EngineKind::Docker).map_err(|error| (error.kind, error.message));
         assert_eq!(answer(State::Running(run.clone()), NetworkMode::Own), Ok(run.clone()));
         assert_eq!(answer(State::Paused(run.clone()), NetworkMode::Own), Ok(run.clone()));
         assert_eq!(answer(State::Restarting, NetworkMode::Own), Err((Kind::NotFound, "container web is restarting".into())));
         assert_eq!(answer(State::Dead, NetworkMode::Own), Err((Kind::NotFound, "container web is dead: the engine could not remove it".into())));
         assert_eq!(answer(State::Stopped("exited".into()), NetworkMode::Own), Err((Kind::NotFound, "container web is not running (exited)".into())));
-        assert!(answer(State::Running(run.clone()), NetworkMode::Host).unwrap_err().1.contains("--net=host"));
-        assert!(answer(State::Running(run), NetworkMode::Of("0123456789abcdef".into())).unwrap_err().1.contains("shares the network of container 0123456789ab "));
+        assert!(answer(State::Running(run), NetworkMode::Host).unwrap_err().1.contains("--net=host"));
     }
 
     #[test]

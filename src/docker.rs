@@ -117,7 +117,7 @@ impl Engine {
         let socket = PathBuf::from(path);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| Error::io("cannot start the event loop", &error))?;
         // The version goes into no path: unversioned ones serve every engine, old and new.
-        let client = Docker::connect_with_unix(path, PATIENCE.as_secs(), bollard::API_DEFAULT_VERSION).map_err(|_| unreachable(kind, &socket))?;
+        let client = Docker::connect_with_unix(path, PATIENCE.as_secs(), bollard::API_DEFAULT_VERSION).map_err(|_| no_answer(kind, &socket))?;
         Ok(Engine { kind, socket, client, runtime })
     }
 
@@ -211,7 +211,7 @@ impl Engine {
         match error {
             bollard::errors::Error::RequestTimeoutError => self.silent(),
             _ => match UnixStream::connect(&self.socket) {
-                Err(_) => unreachable(self.kind, &self.socket),
+                Err(_) => no_answer(self.kind, &self.socket),
                 Ok(_) => Error::failed(format!("{} answers on {} with something else than its API: {error}", self.kind.name(), self.socket.display())),
             },
         }
@@ -219,7 +219,7 @@ impl Engine {
 }
 
 /// Why nobody answers on the socket.
-fn unreachable(kind: EngineKind, socket: &Path) -> Error {
+fn no_answer(kind: EngineKind, socket: &Path) -> Error {
     let (name, path) = (kind.name(), socket.display());
     match UnixStream::connect(socket).map_err(|error| error.kind()) {
         Err(ErrorKind::PermissionDenied) => {

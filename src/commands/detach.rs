@@ -9,6 +9,7 @@ use crate::{
     cli::Detach,
     container,
     error::{Error, Kind, Result},
+    kernel::Netns,
     store::{Attachment, Kept, attachment},
     types::TargetName,
 };
@@ -64,7 +65,7 @@ fn of_target(target: &TargetName, context: &Context) -> Result<Vec<Kept>> {
     }
     // That it cannot be found is no error: a container that is gone has nothing attached.
     let Ok(found) = container::find(target, &context.engines, None) else { return Ok(Vec::new()) };
-    let inode = namespace::open(&found)?.id().0;
+    let inode = namespace::open(&found, &Netns::of_this_thread()?)?.id().0;
     let is_here = |a: &Attachment| a.namespace.inode == inode && namespace::reopen(a).is_some();
     Ok(everything.into_iter().filter(|kept| kept.as_ref().is_ok_and(is_here)).collect())
 }

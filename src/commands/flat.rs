@@ -14,8 +14,8 @@ use crate::{
     cli::{DriverName, Flat, Mode},
     container::{self, Target},
     error::{Error, Kind, Result},
-    kernel::{self, Kernel, Netns, Reach},
-    plan::{Driver, Facts, MacvlanMode, Parent, Wiring, Wish, wiring, wiring::MacRule},
+    kernel::{self, Kernel, Netns, Reach, survey},
+    plan::{Driver, Facts, MacvlanMode, Parent, Wiring, Wish, facts::InsideLink, wiring, wiring::MacRule},
     store::{Attachment, Progress, attachment},
     types::{IfName, IpChoice, MacChoice, Span, Tag, nearest},
 };
@@ -39,9 +39,11 @@ pub fn run(options: Flat, context: &Context) -> Result<()> {
         container::find(&options.target, &context.engines, options.wait)?
     };
     let wish = Wish { target: target.name.to_string(), ..wish };
-    let namespace = namespace::open(&target)?;
+    let host = Netns::of_this_thread()?;
+    let namespace = namespace::open(&target, &host)?;
     namespace.lock()?;
-    let report = namespace.enter(|kernel| Work { context, intent: &intent, target: &target, namespace: &namespace, kernel }.attach(&wish))?;
+    let report = namespace
+        .enter(|kernel| Work { context, intent: &intent, target: &target, host: &host, namespace: &namespace, kernel }.attach(&wish))?;
     report.say(context);
     Ok(())
 }
@@ -124,6 +126,7 @@ struct Work<'a> {
     context: &'a Context,
     intent: &'a Intent,
     target: &'a Target,
+    host: &'a Netns,
     namespace: &'a Netns,
     kernel: &'a mut Kernel,
 }
@@ -204,8 +207,8 @@ impl Work<'_> {
             // What was left behind must stay on record, or gc could not find it.
             Err(error) if error.kind == Kind::LeftBehind => Err(error),
             Err(error) => {
-                attachment.forget(store)?;
-                store.flush(&attachment.key())?;
+                // The failure is what the user must hear of; what cannot be forgotten now gc finds.
+                let _ = attachment.forget(store).and_then(|()| store.flush(&attachment.key()));
                 Err(error)
             }
         }
@@ -216,13 +219,13 @@ impl Work<'_> {
     fn wire(&mut self, attachment: &mut Attachment, wiring: &Wiring, parent: &Parent) -> Result<()> {
         let (context, target, probe) = (self.context, self.target, self.intent.probe.duration());
         let path = self.namespace.path().display().to_string();
-        let key = attachment.key();
+        let (key, host) = (attachment.key(), self.host);
         let mut observe = |step: &crate::plan::Step, took| context.output.step(&step.command(&path), took);
         std::thread::scope(|beside| {
             let durable = beside.spawn(|| context.store.flush(&key));
-            let asked_again = target.is_an_engines().then(|| beside.spawn(|| target.ask_again(&context.engines)));
+            let asked_again = target.is_an_engines().then(|| beside.spawn(|| target.ask_again()));
             all_or_nothing(self.kernel, &mut observe, &path, |tx| {
-                tx.run_all(&wiring.connect)?;
+                tx.run_all(&wiring.connect).map_err(|error| name_who_is_in_the_way(error, host, wiring, context))?;
                 // Where nothing is plugged in nobody can answer.
                 let ask = !probe.is_zero() && parent.up && parent.carrier;
                 if ask {
@@ -265,6 +268,27 @@ fn joined(thread: std::thread::ScopedJoinHandle<'_, Result<()>>) -> Result<()> {
 const PING_LIMIT: Duration = Duration::from_secs(1);
 /// The kernel takes one to two seconds; more means that it cannot.
 const DAD_LIMIT: Duration = Duration::from_secs(5);
+
+/// Adds to a conflict on the parent whose link it is with. The kernel does not tell; the parent's
+/// other links are looked for in all namespaces, which takes its time, but only now.
+fn name_who_is_in_the_way(error: Error, host: &Netns, wiring: &Wiring, context: &Context) -> Error {
+    if error.kind != Kind::Conflict {
+        return error;
+    }
+    let (ours, wants_all) = (wiring.link.mac.map(|mac| mac.bytes()), wiring.link.driver.mode() == "passthru");
+    let is_in_the_way = |link: &&InsideLink| wants_all || link.mode.as_deref() == Some("passthru") || (ours.is_some() && link.mac == ours);
+    let records: Vec<Attachment> = attachment::all(&*context.store, None).unwrap_or_default().into_iter().flatten().collect();
+    for found in survey::children(host, wiring.link.parent.index) {
+        let Some(link) = found.links.iter().find(is_in_the_way) else { continue };
+        let owner = records.iter().find(|record| link.tag.as_ref() == Some(&record.tag)).map(|record| record.target.to_string());
+        let owner = owner.unwrap_or_else(|| format!("{} (not plumb's)", found.namespace.path().display()));
+        // Behind the clause that says what is in the way, before the one that says why that matters.
+        let (what, why) = error.message.split_once(',').map_or((error.message.as_str(), ""), |(what, why)| (what, why));
+        let why = if why.is_empty() { String::new() } else { format!(",{why}") };
+        return Error { message: format!("{what}, {} of {owner}{why}", link.name), ..error };
+    }
+    error
+}
 
 fn probe_ipv4(tx: &mut Transaction<'_, Kernel>, attachment: &Attachment, wiring: &Wiring, parent: &Parent, duration: Duration) -> Result<()> {
     let (ips, _) = by_version(attachment);

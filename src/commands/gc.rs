@@ -86,7 +86,7 @@ impl Sweep<'_> {
             return Ok(());
         }
         // It may have been finished between our reading it and its letting go of the lock.
-        if !attachment::read(&*self.context.store, &attachment.key())?.is_some_and(|now| now.tag == attachment.tag && now.is_unfinished()) {
+        if !attachment::again(&*self.context.store, attachment)?.is_some_and(|now| now.is_unfinished()) {
             return Ok(());
         }
         let context = self.context;

@@ -12,7 +12,7 @@ use crate::{
 
 /// Opens a target's namespace and pins it. The host's own is refused: what plumb does to a
 /// container would cut the host off.
-pub fn open(target: &Target) -> Result<Netns> {
+pub fn open(target: &Target, host: &Netns) -> Result<Netns> {
     let path = target.place.path();
     let namespace = Netns::open(&path).map_err(|error| match (&target.place, error.kind) {
         (Place::Process { pid, .. }, Kind::NotPermitted) => {
@@ -21,7 +21,7 @@ pub fn open(target: &Target) -> Result<Netns> {
         (Place::Process { pid, .. }, _) if !container::is_there(&target.place) => Error::not_found(format!("process {pid} of {} has ended", target.name)),
         _ => error,
     })?;
-    if namespace.id() == Netns::own()?.id() {
+    if namespace.id() == host.id() {
         return Err(Error::failed(format!("{} is in the host's own network namespace", target.name)).hint("choose a container or a process that has a namespace of its own"));
     }
     Ok(namespace)

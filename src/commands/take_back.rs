@@ -21,6 +21,7 @@ pub fn plan(attachment: &Attachment, namespace: &Netns, kernel: &mut Kernel) -> 
 /// Takes `attachment` back and forgets it. The caller holds the namespace's lock. What could not be
 /// taken back stays on record, so that it can be tried again.
 pub fn here(context: &Context, attachment: &Attachment, namespace: &Netns, kernel: &mut Kernel) -> Result<()> {
+    let Some(attachment) = &attachment::again(&*context.store, attachment)? else { return Ok(()) };
     let steps = plan(attachment, namespace, kernel)?;
     let path = namespace.path().display().to_string();
     apply::undo(kernel, &steps, &mut |step, took| context.output.step(&step.command(&path), took), &path)?;
@@ -31,7 +32,8 @@ pub fn here(context: &Context, attachment: &Attachment, namespace: &Netns, kerne
 /// Wherever it is: opens, locks and enters its namespace. One that is gone has taken all along.
 pub fn anywhere(context: &Context, attachment: &Attachment) -> Result<()> {
     let Some(namespace) = namespace::reopen(attachment) else {
-        return attachment.forget(&*context.store);
+        let now = attachment::again(&*context.store, attachment)?;
+        return now.map_or(Ok(()), |now| now.forget(&*context.store));
     };
     namespace.lock()?;
     namespace.look_inside(|kernel| here(context, attachment, &namespace, kernel))

@@ -12,10 +12,11 @@ use rtnetlink::{
             InfoData, InfoMacVlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
             MacVlanMacAddressMode, MacVlanMode, Prop,
         },
+        nsid::{NsidAttribute, NsidMessage},
     },
 };
 
-use super::{Kernel, Netlink, Refusal, cannot_read, refused};
+use super::{Kernel, Netlink, Netns, Refusal, cannot_read, refused};
 use crate::{
     apply::StepError,
     error::{Error, Result},
@@ -67,6 +68,16 @@ impl Kernel {
     pub fn links(&mut self) -> Result<Vec<InsideLink>> {
         let messages = self.inside(async |inside| inside.dump(Message::GetLink(question())).await)?;
         Ok(messages.map_err(cannot_read("interfaces inside"))?.iter().filter_map(link_of).collect())
+    }
+
+    /// The number by which the namespace inside knows `other`, or `None` if it does not, or is it.
+    pub fn number_of(&mut self, other: &Netns) -> Result<Option<i32>> {
+        let mut question = NsidMessage::default();
+        question.attributes.push(NsidAttribute::Fd(other.raw() as u32));
+        let answer = self.inside(async |inside| inside.get(Message::GetNsId(question)).await)?;
+        let Some(Message::NewNsId(answer)) = answer.map_err(cannot_read("namespace's number"))? else { return Ok(None) };
+        // The kernel says -1 for a namespace that it has no number for.
+        Ok(answer.attributes.iter().find_map(|a| if let NsidAttribute::Id(number) = a { Some(*number) } else { None }).filter(|number| *number >= 0))
     }
 
     /// Creates the link in place, with its final name, address and MTU, and up: one request on the
@@ -185,12 +196,13 @@ fn why_not_created(link: &Link, refusal: &Refusal) -> StepError {
     StepError::Refused(match refusal.errno {
         Errno::EADDRINUSE => {
             let mac = link.mac.map_or("its parent's".to_owned(), |mac| mac.to_string());
-            Error::conflict(format!("MAC {mac} is already in use on {parent}")).hint("give another with --mac, or detach the container that has it")
+            Error::conflict(format!("MAC {mac} is in use on {parent} already")).hint("give another with --mac, or detach the container that has it")
         }
         Errno::EINVAL | Errno::EBUSY if matches!(link.driver, Driver::Macvlan(MacvlanMode::Passthru)) => {
-            Error::conflict(format!("{parent} already has children, and a passthru link tolerates no other")).hint("use --mode bridge, or another parent")
+            Error::conflict(format!("{parent} has a link already, and passthru tolerates no other")).hint("use --mode bridge, or another parent")
         }
-        Errno::EINVAL => Error::conflict(format!("{parent} does not accept a {}: {refusal}", link.driver)).hint("a passthru link on the parent tolerates no other; plumb ls shows which are there"),
+        // The rest of what the kernel checks was checked by the plan.
+        Errno::EINVAL => Error::conflict(format!("{parent} has a passthru link, which tolerates no other")).hint("detach that one, or use another parent"),
         Errno::EOPNOTSUPP => Error::failed(format!("this kernel cannot make a {}: {refusal}", link.driver.kind())).hint(format!("modprobe {}", link.driver.kind())),
         Errno::ENODEV => return StepError::Refused(Error::not_found(format!("{parent} has gone"))),
         _ => match refused(format_args!("cannot create {} on {parent}", link.name), refusal, &[]) {
@@ -270,6 +282,7 @@ fn link_of(message: &Message) -> Option<InsideLink> {
         kind: info.iter().find_map(|i| if let LinkInfo::Kind(kind) = i { Some(kind.to_string()) } else { None }),
         mode: info.iter().find_map(mode_of),
         parent_index: attribute(message, |a| if let LinkAttribute::Link(index) = a { Some(*index) } else { None }),
+        parent_namespace: attribute(message, |a| if let LinkAttribute::LinkNetNsId(number) = a { Some(*number) } else { None }),
         tag: attribute(message, tag_of),
     })
 }

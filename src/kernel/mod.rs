@@ -70,6 +70,11 @@ impl Kernel {
         netns::cookie()
     }
 
+    /// Whether the inside is `namespace`.
+    pub fn is_inside(&self, namespace: &Netns) -> bool {
+        Netns::of_this_thread().is_ok_and(|here| here.id() == namespace.id())
+    }
+
     fn on_host<T>(&mut self, ask: impl AsyncFnOnce(&mut Netlink) -> T) -> Result<T> {
         let host = self.host.as_mut().ok_or_else(|| Error::failed("no socket on the host: this is a bug"))?;
         Ok(self.runtime.block_on(ask(host)))

@@ -59,9 +59,10 @@ impl Netns {
         Ok(Netns { file, path: path.to_owned(), id: NetnsId(metadata.ino()) })
     }
 
-    /// The namespace that plumb itself was started in: "the host".
-    pub fn own() -> Result<Netns> {
-        Netns::open(Path::new("/proc/self/ns/net"))
+    /// The namespace of the calling thread. On the main thread it is the one that plumb was started
+    /// in: "the host".
+    pub fn of_this_thread() -> Result<Netns> {
+        Netns::open(Path::new("/proc/thread-self/ns/net"))
     }
 
     pub fn id(&self) -> NetnsId {

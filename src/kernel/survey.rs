@@ -9,13 +9,33 @@ pub struct Found {
     pub links: Vec<InsideLink>,
 }
 
-/// The links of all namespaces that `wanted` picks. Namespaces that end while they are looked at
-/// are left out.
+/// The links of all namespaces that `wanted` picks.
 pub fn links(wanted: impl Fn(&InsideLink) -> bool + Sync) -> Vec<Found> {
-    let look = |namespace: Netns| {
-        let links: Result<Vec<InsideLink>> = namespace.look_inside(Kernel::links);
-        let links: Vec<InsideLink> = links.ok()?.into_iter().filter(|link| wanted(link)).collect();
+    survey(|kernel| Ok(kernel.links()?.into_iter().filter(|link| wanted(link)).collect()))
+}
+
+/// The links, wherever they are, that hang on the interface with this index in `host`.
+pub fn children(host: &Netns, parent_index: u32) -> Vec<Found> {
+    survey(|kernel| {
+        // Each namespace has its own numbers for the others, and none for itself.
+        let (number, is_host) = (kernel.number_of(host)?, kernel.is_inside(host));
+        let hangs_on = |link: &InsideLink| {
+            link.parent_index == Some(parent_index)
+                && link.kind.as_deref().is_some_and(|kind| SHARE_A_PARENT.contains(&kind))
+                && link.parent_namespace == number
+                && number.is_some() != is_host
+        };
+        Ok(kernel.links()?.into_iter().filter(hangs_on).collect())
+    })
+}
+
+const SHARE_A_PARENT: [&str; 4] = ["macvlan", "macvtap", "ipvlan", "ipvtap"];
+
+/// Namespaces that end while they are looked at are left out.
+fn survey(look: impl Fn(&mut Kernel) -> Result<Vec<InsideLink>> + Sync) -> Vec<Found> {
+    let found = |namespace: Netns| {
+        let links = namespace.look_inside(&look).ok()?;
         (!links.is_empty()).then_some(Found { namespace, links })
     };
-    all_namespaces().into_iter().filter_map(look).collect()
+    all_namespaces().into_iter().filter_map(found).collect()
 }

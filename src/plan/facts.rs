@@ -53,6 +53,8 @@ pub struct InsideLink {
     pub mode: Option<String>,
     /// The parent's index, where the kernel tells it.
     pub parent_index: Option<u32>,
+    /// The number of the parent's namespace, where that is another one.
+    pub parent_namespace: Option<i32>,
     pub tag: Option<Tag>,
 }
 

@@ -209,7 +209,10 @@ impl fmt::Display for Route {
         if header.tos != 0 {
             write!(f, " tos {}", header.tos)?;
         }
-        for attribute in &self.message.attributes {
+        // The way first, as ip route prints it, whatever the kernel's order.
+        let is_way = |a: &&RouteAttribute| matches!(a, RouteAttribute::Gateway(_) | RouteAttribute::Via(_) | RouteAttribute::Oif(_));
+        let attributes = &self.message.attributes;
+        for attribute in attributes.iter().filter(is_way).chain(attributes.iter().filter(|a| !is_way(a))) {
             self.show_attribute(f, attribute)?;
         }
         if self.table() != u32::from(RouteHeader::RT_TABLE_MAIN) {

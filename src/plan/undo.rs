@@ -110,6 +110,7 @@ mod tests {
             kind: None,
             mode: None,
             parent_index: None,
+            parent_namespace: None,
             tag,
         }
     }

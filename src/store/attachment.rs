@@ -171,6 +171,18 @@ fn under(store: &dyn Store, kind: &str, target: Option<&TargetName>) -> Result<V
     Ok(store.list(&prefix)?.iter().filter_map(|key| read(store, key).transpose()).collect())
 }
 
+/// The attachment as its record is now, or `None` if it has gone or another has taken its name. Who
+/// has waited for a lock must look again: what was read before may be history.
+pub fn again(store: &dyn Store, before: &Attachment) -> Result<Option<Attachment>> {
+    for progress in [Progress::Unfinished, Progress::Done] {
+        let now = read(store, &Attachment { progress, ..before.clone() }.key())?;
+        if let Some(now) = now.filter(|now| now.tag == before.tag) {
+            return Ok(Some(now));
+        }
+    }
+    Ok(None)
+}
+
 /// Whether there is a record, finished or not, of the attachment whose final key is `key`.
 pub fn is_on_record(store: &dyn Store, key: &Key) -> Result<bool> {
     let begun = match key.parts() {

@@ -28,6 +28,7 @@ fn facts() -> Facts {
         kind: None,
         mode: None,
         parent_index: None,
+        parent_namespace: None,
         tag: None,
     };
     let inside = Inside {

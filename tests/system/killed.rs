@@ -1,0 +1,83 @@
+//! Killed at every point where something has changed: `plumb gc` finds it and the state is as before.
+
+use std::os::unix::process::ExitStatusExt;
+
+use crate::lab::{FREE, FREE6, Lab, PLUMB, ROUTER, Ran, State, words};
+
+/// Runs `plumb ARGUMENTS` and kills it just before its `number`th call of `call`. Says whether that
+/// call was reached.
+fn killed(lab: &Lab, arguments: &str, call: &str, number: usize) -> bool {
+    let mut strace = lab.on_host("strace");
+    strace.args(["-f", "-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &format!("inject={call}:signal=KILL:when={number}"), PLUMB]);
+    let output = strace.args(words(arguments)).output().unwrap();
+    // strace dies as its tracee did.
+    let killed = output.status.signal() == Some(9) || output.status.code() == Some(137);
+    assert!(killed || output.status.success(), "{call} {number}: {output:?}");
+    killed
+}
+
+/// Kills `arguments` at each call in turn; each time `plumb gc` must restore `before`.
+fn gc_restores(lab: &Lab, arguments: &str, before: &State, prepare: impl Fn()) -> usize {
+    let mut kills = 0;
+    // Everything by which plumb changes the kernel or the store goes through one of these.
+    for call in ["sendto", "sendmsg", "rename", "symlink", "write", "fsync", "unlink", "openat"] {
+        for number in 1.. {
+            prepare();
+            let was_killed = killed(lab, arguments, call, number);
+            if was_killed {
+                kills += 1;
+            } else {
+                lab.plumb("detach --all").ok();
+            }
+            let gc = lab.plumb("gc").ok();
+            println!("killed before {call} number {number}; gc said {gc:?}");
+            lab.state().is(before);
+            if !was_killed {
+                break;
+            }
+        }
+    }
+    kills
+}
+
+#[test]
+fn attaching_killed_anywhere_is_taken_back() {
+    let lab = Lab::new();
+    let arguments = format!(
+        "flat {} -i nic0 --ip {FREE} --ip {FREE6} --gateway {ROUTER} --route 10.0.0.0/8 --probe 0 --no-check",
+        lab.netns("box")
+    );
+    let before = lab.state();
+    let kills = gc_restores(&lab, &arguments, &before, || {});
+    assert!(kills > 60, "only {kills} kills");
+}
+
+#[test]
+fn detaching_killed_anywhere_can_be_finished() {
+    let lab = Lab::new();
+    let (target, before) = (lab.netns("box"), lab.state());
+    for call in ["sendto", "unlink", "fsync"] {
+        for number in 1.. {
+            lab.flat(&format!("--ip {FREE} --gateway {ROUTER}")).ok();
+            let was_killed = killed(&lab, &format!("detach {target}"), call, number);
+            lab.plumb(&format!("detach {target}")).ok();
+            lab.state().is(&before);
+            if !was_killed {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn the_next_attempt_needs_no_gc() {
+    let lab = Lab::new();
+    let arguments = format!("flat {} -i nic0 --ip {FREE} --gateway {ROUTER} --probe 0 --no-check", lab.netns("box"));
+    for number in 5..=8 {
+        assert!(killed(&lab, &arguments, "sendto", number));
+        Ran::of(&mut lab.command(&arguments)).ok();
+        assert!(lab.pings("box", ROUTER));
+        assert_eq!(lab.ip("box", "-br link").matches('@').count(), 3, "up0, eth0 and one eth1");
+        lab.plumb("detach --all").ok();
+    }
+}

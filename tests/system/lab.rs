@@ -1,0 +1,306 @@
+//! A small world for one test: a host with a NIC, a LAN behind it, targets, a store. All of it is in
+//! namespaces of the test's own, so that tests run side by side and leave nothing behind.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use serde_json::Value;
+
+pub const PLUMB: &str = env!("CARGO_BIN_EXE_plumb");
+/// The router on the LAN, and an address there that is free.
+pub const ROUTER: &str = "192.168.9.1";
+pub const FREE: &str = "192.168.9.100/24";
+pub const ROUTER6: &str = "fd09::1";
+pub const FREE6: &str = "fd09::100/64";
+
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+pub struct Lab {
+    prefix: String,
+    namespaces: Vec<String>,
+    processes: Vec<Child>,
+    folder: tempfile::TempDir,
+}
+
+impl Lab {
+    /// A host whose `nic0` leads to a LAN with a router, and one target, `box`, with an uplink `eth0`
+    /// and a default route by it, as Docker's bridge would give.
+    pub fn new() -> Lab {
+        let prefix = format!("pl{}x{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let mut lab = Lab { prefix, namespaces: Vec::new(), processes: Vec::new(), folder: tempfile::tempdir().unwrap() };
+        lab.namespace("host");
+        lab.namespace("lan");
+        let (host, lan) = (lab.full("host"), lab.full("lan"));
+        sh(&format!(
+            "ip -n {host} link add nic0 type veth peer name lan0 netns {lan}
+             ip -n {host} link set nic0 up
+             ip -n {lan} addr add {ROUTER}/24 dev lan0
+             ip -n {lan} addr add {ROUTER6}/64 dev lan0 nodad
+             ip -n {lan} link set lan0 up"
+        ));
+        lab.target("box");
+        lab
+    }
+
+    /// A namespace that is called `name` in this lab.
+    pub fn namespace(&mut self, name: &str) {
+        let full = self.full(name);
+        sh(&format!("ip netns add {full} && ip -n {full} link set lo up"));
+        self.namespaces.push(full);
+    }
+
+    /// A namespace with an uplink and a default route, and a static one with marks of its own.
+    pub fn target(&mut self, name: &str) {
+        self.namespace(name);
+        let full = self.full(name);
+        sh(&format!(
+            "ip -n {full} link add eth0 type veth peer name up0
+             ip -n {full} link set up0 up && ip -n {full} link set eth0 up
+             ip -n {full} addr add 172.17.0.2/16 dev eth0
+             ip -n {full} addr add fd17::2/64 dev eth0 nodad
+             ip -n {full} route add default via 172.17.0.1 dev eth0 proto boot mtu lock 1400 advmss 1300
+             ip -n {full} -6 route add default via fd17::1 dev eth0 metric 512"
+        ));
+        self.settle(name);
+    }
+
+    /// Waits until IPv6 has finished its duplicate address detection: the state then stands still.
+    fn settle(&self, name: &str) {
+        wait_for("link-local addresses", || {
+            let addresses = self.ip(name, "-6 addr show");
+            !addresses.contains("tentative") && addresses.matches("fe80").count() >= 2
+        });
+    }
+
+    /// The name under /run/netns of what the lab calls `name`.
+    pub fn full(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    /// The target as plumb names it.
+    pub fn netns(&self, name: &str) -> String {
+        format!("netns:{}", self.full(name))
+    }
+
+    /// A process in the namespace, for `pid:N`.
+    pub fn process(&mut self, name: &str) -> u32 {
+        let child = Command::new("nsenter").arg(format!("--net=/run/netns/{}", self.full(name))).args(["sleep", "600"]).spawn().unwrap();
+        let pid = child.id();
+        self.processes.push(child);
+        wait_for("the process to enter", || fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "sleep"));
+        pid
+    }
+
+    pub fn kill(&mut self, pid: u32) {
+        let child = self.processes.iter_mut().find(|child| child.id() == pid).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    pub fn store(&self) -> PathBuf {
+        self.folder.path().join("store")
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// `plumb ARGUMENTS` on the lab's host, not yet started. Words in quotes stay together.
+    pub fn command(&self, arguments: &str) -> Command {
+        let mut command = self.on_host(PLUMB);
+        command.args(words(arguments));
+        command
+    }
+
+    /// A program on the lab's host.
+    pub fn on_host(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--net=/run/netns/{}", self.full("host")))
+            .arg(program)
+            .env("PLUMB_STORE", self.store())
+            .env("PLUMB_CONFIG", "/dev/null")
+            .env_remove("DOCKER_HOST")
+            .stdin(Stdio::null());
+        command
+    }
+
+    pub fn plumb(&self, arguments: &str) -> Ran {
+        Ran::of(&mut self.command(arguments))
+    }
+
+    /// `plumb flat box -i nic0 ARGUMENTS` without the waits of probe and check.
+    pub fn flat(&self, arguments: &str) -> Ran {
+        self.plumb(&format!("flat {} -i nic0 --probe 0 --no-check {arguments}", self.netns("box")))
+    }
+
+    /// What `ip ARGUMENTS` prints in the namespace.
+    pub fn ip(&self, name: &str, arguments: &str) -> String {
+        output(&format!("ip -n {} {arguments}", self.full(name)))
+    }
+
+    pub fn json(&self, name: &str, arguments: &str) -> Value {
+        serde_json::from_str(&self.ip(name, &format!("-j {arguments}"))).unwrap()
+    }
+
+    /// Whether a ping from one of the lab's namespaces is answered.
+    pub fn pings(&self, from: &str, to: &str) -> bool {
+        let version = if to.contains(':') { "ping6" } else { "ping" };
+        let mut ping = Command::new("nsenter");
+        ping.arg(format!("--net=/run/netns/{}", self.full(from))).args(["busybox", version, "-c1", "-W2", to]);
+        ping.output().unwrap().status.success()
+    }
+
+    /// Everything there is to see of the host, the LAN and the targets, and of the store, once IPv6
+    /// has settled.
+    pub fn state(&self) -> State {
+        let mut state = self.state_now();
+        wait_for("IPv6 to settle", || {
+            let settled = !state.contains(" tentative");
+            if !settled {
+                state = self.state_now();
+            }
+            settled
+        });
+        State(state)
+    }
+
+    fn state_now(&self) -> String {
+        let mut state = String::new();
+        for full in &self.namespaces {
+            for what in ["-d addr", "route show table all", "-6 route show table all", "rule"] {
+                state += &format!("{full} {what}\n{}\n", output(&format!("ip -n {full} {what}")));
+            }
+            let settings = "grep -s . /proc/sys/net/ipv6/conf/*/accept_ra /proc/sys/net/ipv6/conf/*/disable_ipv6";
+            state += &output(&format!("nsenter --net=/run/netns/{full} sh -c '{settings}; true'"));
+        }
+        let mut files = files(&self.store());
+        files.sort();
+        state + &files.join("\n")
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for child in &mut self.processes {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        for full in &self.namespaces {
+            let _ = Command::new("ip").args(["netns", "del", full]).output();
+        }
+    }
+}
+
+/// What was there to see at one moment. Of two that differ, the lines that do are shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct State(pub String);
+
+impl State {
+    #[track_caller]
+    pub fn is(&self, other: &State) {
+        let missing = |these: &State, those: &State| -> String {
+            these.0.lines().filter(|line| !those.0.lines().any(|other| other == *line)).map(|line| format!("  {line}\n")).collect()
+        };
+        assert!(self == other, "only now:\n{}only before:\n{}", missing(self, other), missing(other, self));
+    }
+}
+
+/// A finished run of plumb.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl Ran {
+    pub fn of(command: &mut Command) -> Ran {
+        Ran::from(command.output().unwrap())
+    }
+
+    #[track_caller]
+    pub fn ok(self) -> Ran {
+        assert_eq!(self.code, 0, "{self:#?}");
+        self
+    }
+
+    /// It ended with this code, and its message is exactly this.
+    #[track_caller]
+    pub fn refused(self, code: i32, message: &str) -> Ran {
+        assert_eq!(self.code, code, "{self:#?}");
+        assert_eq!(self.err.lines().next().unwrap_or_default(), format!("plumb: {message}"), "{self:#?}");
+        assert_eq!(self.out, "");
+        self
+    }
+
+    #[track_caller]
+    pub fn hints(self, hint: &str) -> Ran {
+        assert!(self.err.contains(&format!("hint: {hint}")), "{self:#?}");
+        self
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:#?}"))
+    }
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Ran {
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        Ran { code: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) }
+    }
+}
+
+/// The files of a store, claims with where they point to.
+pub fn files(folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        match fs::read_link(&path) {
+            Ok(to) => found.push(format!("{} -> {}", path.display(), to.display())),
+            Err(_) if path.is_dir() => found.extend(files(&path)),
+            Err(_) => found.push(path.display().to_string()),
+        }
+    }
+    found
+}
+
+pub fn words(text: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    for (at, part) in text.split('\'').enumerate() {
+        if at % 2 == 1 {
+            words.push(part.to_owned());
+        } else {
+            words.extend(part.split_whitespace().map(str::to_owned));
+        }
+    }
+    words
+}
+
+#[track_caller]
+pub fn sh(script: &str) {
+    let output = Command::new("sh").args(["-ec", script]).output().unwrap();
+    assert!(output.status.success(), "{script}\n{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[track_caller]
+pub fn output(command: &str) -> String {
+    let output = Command::new("sh").args(["-c", command]).output().unwrap();
+    assert!(output.status.success(), "{command}\n{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Waits for what must happen within seconds.
+#[track_caller]
+pub fn wait_for(what: &str, mut happened: impl FnMut() -> bool) {
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while !happened() {
+        assert!(std::time::Instant::now() < end, "waited 20 s for {what}");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}

@@ -1,0 +1,13 @@
+//! plumb on a real kernel, in namespaces of the tests' own, and with real engines. Needs root.
+
+mod attach;
+mod concurrency;
+mod detach;
+mod docker;
+mod dry_run;
+mod gc;
+mod killed;
+mod lab;
+mod podman;
+mod refusals;
+mod refused_steps;
