@@ -12,10 +12,10 @@ use crate::{
 
 /// Connects running containers to real networks
 #[derive(Debug, Parser)]
-#[command(name = "plumb", version, max_term_width = 100, disable_help_subcommand = true, subcommand_required = true, arg_required_else_help = true)]
+#[command(name = "plumb", version, max_term_width = 100, disable_help_subcommand = true, args_override_self = true, subcommand_required = true, arg_required_else_help = true)]
 #[command(after_help = "Targets: a Docker container's name or id, podman:NAME, pid:N, netns:NAME, netns:/PATH\n\
     Exit codes: 0 done, 1 failed and nothing changed, 2 usage, 3 not found, 4 conflict, 5 not permitted,\n\
-    6 something was left behind (listed), 7 timed out")]
+    6 something was left behind (listed), 7 timed out, 130 interrupted")]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,
@@ -35,17 +35,17 @@ pub struct Global {
     /// Print errors only
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
-    /// Where records are kept [default: /var/lib/plumb]
-    #[arg(long, global = true, value_name = "DIR", env = "PLUMB_STORE", hide_env_values = true, value_hint = ValueHint::DirPath)]
+    /// Where records are kept [env: PLUMB_STORE] [default: /var/lib/plumb]
+    #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub store: Option<String>,
-    /// Docker's socket [default: unix:///var/run/docker.sock]
-    #[arg(long, global = true, value_name = "SOCKET", env = "DOCKER_HOST", hide_env_values = true)]
+    /// Docker's socket [env: DOCKER_HOST] [default: unix:///var/run/docker.sock]
+    #[arg(long, global = true, value_name = "SOCKET")]
     pub docker: Option<String>,
-    /// Podman's socket [default: unix:///run/podman/podman.sock]
-    #[arg(long, global = true, value_name = "SOCKET", env = "PLUMB_PODMAN", hide_env_values = true)]
+    /// Podman's socket [env: PLUMB_PODMAN] [default: unix:///run/podman/podman.sock]
+    #[arg(long, global = true, value_name = "SOCKET")]
     pub podman: Option<String>,
-    /// Configuration file [default: /etc/plumb/plumb.toml]
-    #[arg(long, global = true, value_name = "FILE", env = "PLUMB_CONFIG", hide_env_values = true, value_hint = ValueHint::FilePath)]
+    /// Configuration file [env: PLUMB_CONFIG] [default: /etc/plumb/plumb.toml]
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
 }
 
@@ -65,6 +65,7 @@ pub enum Verb {
 /// the addresses, makes it the way out, and remembers what was there before. Everything or nothing:
 /// after an error the container is as it was.
 #[derive(Debug, Args)]
+#[command(override_usage = "plumb flat TARGET -i HOSTIF --ip ADDR/LEN [--gateway ADDR] [OPTIONS]")]
 #[command(after_help = "Examples:\n  \
     plumb flat web -i eth0 --ip 192.168.0.100/24 --gateway 192.168.0.1\n  \
     plumb flat web -i eth0 --ip 192.168.0.100/24 --ip fd00::100/64 --keep-default\n  \
@@ -83,18 +84,18 @@ pub struct Flat {
     /// Default router: replaces the default route of its IP version; once for each version
     #[arg(long, alias = "gw", value_name = "ADDR")]
     pub gateway: Vec<Gateway>,
-    #[command(flatten)]
-    pub link: LinkOptions,
-    #[command(flatten)]
-    pub routing: RoutingOptions,
-    #[command(flatten)]
-    pub checks: CheckOptions,
     /// Wait so long for the container to run
     #[arg(long, value_name = "DURATION")]
     pub wait: Option<Span>,
     /// Print the commands that do the same, and change nothing
     #[arg(long)]
     pub dry_run: bool,
+    #[command(flatten)]
+    pub link: LinkOptions,
+    #[command(flatten)]
+    pub routing: RoutingOptions,
+    #[command(flatten)]
+    pub checks: CheckOptions,
 }
 
 /// How the link is made; shared by the verbs that make one.
@@ -150,10 +151,10 @@ pub struct CheckOptions {
     /// address detection, which takes one to two seconds.
     #[arg(long, value_name = "DURATION")]
     pub probe: Option<Span>,
-    /// Ping the gateway from inside afterwards (the default where there is a gateway)
+    /// Ping the gateway from inside afterwards, even if the configuration says no [default: yes]
     #[arg(long, overrides_with = "no_check")]
     pub check: bool,
-    /// Don't
+    /// Don't ping the gateway afterwards
     #[arg(long, overrides_with = "check")]
     pub no_check: bool,
     /// Ping this address from inside as well, repeatable
@@ -191,7 +192,7 @@ pub struct Detach {
     #[arg(required_unless_present = "all", conflicts_with = "all", add = ArgValueCandidates::new(complete::attached))]
     pub target: Option<TargetName>,
     /// One interface [default: all that plumb attached to the target]
-    #[arg(value_name = "IFNAME")]
+    #[arg(value_name = "IFNAME", add = ArgValueCandidates::new(complete::attached_interfaces))]
     pub interface: Option<IfName>,
     /// Everything that plumb attached on this host
     #[arg(long)]
@@ -225,6 +226,7 @@ pub struct Gc {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  plumb completions bash > /etc/bash_completion.d/plumb\n  plumb completions zsh > /usr/local/share/zsh/site-functions/_plumb")]
 pub struct Completions {
+    /// The shell to complete in
     pub shell: Shell,
 }
 

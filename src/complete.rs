@@ -1,18 +1,18 @@
 //! What the shell offers at TAB: the containers and interfaces that are there at this moment.
 
-use std::fs;
+use std::{collections::BTreeSet, fs};
 
 use clap_complete::CompletionCandidate;
 
 use crate::{
-    config::Config,
+    config::{self, Config},
     docker::{Engine, EngineKind},
-    store,
+    store::{self, Attachment},
 };
 
 /// Running containers by name, and named namespaces.
 pub fn targets() -> Vec<CompletionCandidate> {
-    let address = std::env::var("DOCKER_HOST").ok().or_else(|| config().docker).unwrap_or_else(|| EngineKind::Docker.default_address().into());
+    let address = config::variable("DOCKER_HOST").or_else(|| config().docker).unwrap_or_else(|| EngineKind::Docker.default_address().into());
     let containers = Engine::connect(EngineKind::Docker, &address).and_then(|engine| engine.list(false)).unwrap_or_default();
     let containers = containers.into_iter().map(|(name, id)| CompletionCandidate::new(name).help(Some(id.get(..12).unwrap_or(&id).to_owned().into())));
     let namespaces = file_names("/run/netns").into_iter().map(|name| CompletionCandidate::new(format!("netns:{name}")).help(Some("namespace".into())));
@@ -21,11 +21,19 @@ pub fn targets() -> Vec<CompletionCandidate> {
 
 /// The targets that something is attached to.
 pub fn attached() -> Vec<CompletionCandidate> {
-    let place = std::env::var("PLUMB_STORE").ok().or_else(|| config().store).unwrap_or_else(|| store::DEFAULT.into());
+    each_attachment(|attachment| attachment.target.to_string())
+}
+
+/// The interfaces that were attached, to whichever target.
+pub fn attached_interfaces() -> Vec<CompletionCandidate> {
+    each_attachment(|attachment| attachment.interface().to_owned())
+}
+
+fn each_attachment(name: impl Fn(&Attachment) -> String) -> Vec<CompletionCandidate> {
+    let place = config::variable("PLUMB_STORE").or_else(|| config().store).unwrap_or_else(|| store::DEFAULT.into());
     let Ok(store) = store::open(&place) else { return Vec::new() };
     let kept = store::attachment::all(&*store, None).unwrap_or_default();
-    let mut names: Vec<String> = kept.into_iter().filter_map(|kept| Some(kept.ok()?.target.to_string())).collect();
-    names.dedup();
+    let names: BTreeSet<String> = kept.into_iter().flatten().map(|attachment| name(&attachment)).collect();
     names.into_iter().map(CompletionCandidate::new).collect()
 }
 
@@ -35,7 +43,7 @@ pub fn interfaces() -> Vec<CompletionCandidate> {
 }
 
 fn config() -> Config {
-    Config::read(None).unwrap_or_default()
+    Config::read(config::path(None).as_deref()).unwrap_or_default()
 }
 
 fn file_names(folder: &str) -> Vec<String> {

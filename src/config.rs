@@ -1,7 +1,10 @@
 //! `/etc/plumb/plumb.toml`: defaults for flags. What is typed wins over the environment, the
 //! environment over the file, the file over what is built in.
 
-use std::{io::ErrorKind, path::Path};
+use std::{
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
 
 use serde::Deserialize;
 
@@ -21,6 +24,16 @@ pub struct Config {
     pub host_interface: Option<IfName>,
     pub probe: Option<Span>,
     pub check: Option<bool>,
+}
+
+/// The value of an environment variable; an empty one counts as not set.
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// The file that was asked for, by flag or by variable.
+pub fn path(flag: Option<PathBuf>) -> Option<PathBuf> {
+    flag.or_else(|| variable("PLUMB_CONFIG").map(PathBuf::from))
 }
 
 impl Config {

@@ -63,7 +63,7 @@ pub fn find(name: &TargetName, engines: &Engines, wait: Option<Span>) -> Result<
         match find_now(name, engines) {
             Err(error) if error.kind == Kind::NotFound && Instant::now() < end => {}
             Err(error) if error.kind == Kind::NotFound => {
-                return Err(Error { kind: Kind::TimedOut, message: format!("{}, after waiting {wait}", error.message), ..error });
+                return Err(Error { kind: Kind::TimedOut, message: format!("{}, after waiting {wait}", error.message), hint: None, ..error });
             }
             other => return other,
         }

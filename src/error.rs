@@ -54,11 +54,14 @@ pub struct Error {
     pub hint: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub leftovers: Vec<String>,
+    /// The user has been told already, within a document that tells of other things too.
+    #[serde(skip)]
+    pub said: bool,
 }
 
 impl Error {
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Error { kind, message: message.into(), hint: None, leftovers: Vec::new() }
+        Error { kind, message: message.into(), hint: None, leftovers: Vec::new(), said: false }
     }
 
     pub fn failed(message: impl Into<String>) -> Self {
@@ -97,6 +100,13 @@ impl Error {
             _ => Kind::Failed,
         };
         Error::new(kind, format!("{doing}: {}", plain(error)))
+    }
+
+    /// Several failures as one: all that was left behind is told.
+    pub fn join(self, other: Error) -> Error {
+        let kind = if other.kind == Kind::LeftBehind { Kind::LeftBehind } else { self.kind };
+        let leftovers = self.leftovers.into_iter().chain(other.leftovers).collect();
+        Error { kind, message: format!("{}\n{}", self.message, other.message), hint: self.hint.or(other.hint), leftovers, said: false }
     }
 
     pub fn hint(mut self, hint: impl Into<String>) -> Self {

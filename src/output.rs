@@ -6,10 +6,11 @@ use std::{
 };
 
 use colored::Colorize;
+use comfy_table::Table;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use crate::error::Error;
+use crate::error::{Error, Result};
 
 #[derive(Debug, Clone, Copy)]
 pub struct Output {
@@ -34,6 +35,16 @@ impl Output {
         }
     }
 
+    /// The end of a command that goes on past failures: with `--json` one document tells of both.
+    pub fn conclude(self, mut document: serde_json::Value, failures: impl IntoIterator<Item = Error>) -> Result<()> {
+        let failure = failures.into_iter().reduce(Error::join);
+        if let Some(error) = &failure {
+            document["error"] = serde_json::json!(error);
+        }
+        self.document(&document);
+        failure.map_or(Ok(()), |error| Err(Error { said: self.json, ..error }))
+    }
+
     /// What works but may surprise. With `--json` it is in the document.
     pub fn warn(self, text: &str) {
         if !self.json && !self.quiet {
@@ -50,6 +61,9 @@ impl Output {
     }
 
     pub fn error(self, error: &Error) {
+        if error.said {
+            return;
+        }
         if self.json {
             self.document(&serde_json::json!({ "error": error }));
             return;
@@ -83,6 +97,15 @@ impl Drop for Waiting {
     fn drop(&mut self) {
         self.0.finish_and_clear();
     }
+}
+
+/// A table without frame, flush with the left margin as `ps` prints its own, and without blanks at
+/// the ends of lines.
+pub fn flush_left(mut table: Table) -> String {
+    if let Some(first) = table.column_mut(0) {
+        first.set_padding((0, 1));
+    }
+    table.trim_fmt()
 }
 
 /// Colour only on a terminal, and never with `NO_COLOR`.

@@ -2,14 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
-
-use super::{Context, namespace, require_capabilities, take_back};
+use super::{Context, namespace, records, require_capabilities, take_back};
 use crate::{
     cli::Detach,
-    container,
-    error::{Error, Kind, Result},
-    kernel::Netns,
+    error::{Error, Result},
     store::{Attachment, Kept, attachment},
     types::TargetName,
 };
@@ -17,7 +13,7 @@ use crate::{
 pub fn run(options: Detach, context: &Context) -> Result<()> {
     let (chosen, damaged) = choose(&options, context)?;
     if options.dry_run {
-        return dry_run(&chosen, context);
+        return dry_run(&chosen, damaged, context);
     }
     if !chosen.is_empty() {
         require_capabilities()?;
@@ -27,18 +23,17 @@ pub fn run(options: Detach, context: &Context) -> Result<()> {
     if let Some(attachment) = outcome.detached.last() {
         context.store.flush(&attachment.key())?;
     }
-    say(&options, &outcome.detached, context);
-    match outcome.failures.into_iter().chain(damaged).reduce(join) {
-        None => Ok(()),
-        Some(error) => Err(error),
-    }
+    let failures: Vec<Error> = outcome.failures.into_iter().chain(damaged).collect();
+    say(&options, &outcome.detached, failures.is_empty(), context);
+    let detached: Vec<_> = outcome.detached.iter().map(|a| serde_json::json!({ "target": a.target, "interface": a.interface() })).collect();
+    context.output.conclude(serde_json::json!({ "detached": detached }), failures)
 }
 
 /// The attachments that are meant, newest first, and what is wrong with damaged records among them.
 fn choose(options: &Detach, context: &Context) -> Result<(Vec<Attachment>, Vec<Error>)> {
     let kept: Vec<Kept> = match &options.target {
         None => attachment::all(&*context.store, None)?,
-        Some(target) => of_target(target, context)?,
+        Some(target) => records::of_target(target, context)?,
     };
     let (mut chosen, mut damaged) = (Vec::new(), Vec::new());
     for kept in kept {
@@ -52,34 +47,15 @@ fn choose(options: &Detach, context: &Context) -> Result<(Vec<Attachment>, Vec<E
     Ok((chosen, damaged))
 }
 
-/// What was attached to the target under this name, or to its namespace under another: who
-/// attached to pid:42 may detach from the container that the process belongs to.
-fn of_target(target: &TargetName, context: &Context) -> Result<Vec<Kept>> {
-    let by_name = attachment::of_target(&*context.store, target)?;
-    if !by_name.is_empty() {
-        return Ok(by_name);
-    }
-    let everything = attachment::all(&*context.store, None)?;
-    if everything.is_empty() {
-        return Ok(everything);
-    }
-    // That it cannot be found is no error: a container that is gone has nothing attached.
-    let Ok(found) = container::find(target, &context.engines, None) else { return Ok(Vec::new()) };
-    let inode = namespace::open(&found, &Netns::of_this_thread()?)?.id().0;
-    let is_here = |a: &Attachment| a.namespace.inode == inode && namespace::reopen(a).is_some();
-    Ok(everything.into_iter().filter(|kept| kept.as_ref().is_ok_and(is_here)).collect())
-}
-
-fn dry_run(chosen: &[Attachment], context: &Context) -> Result<()> {
+fn dry_run(chosen: &[Attachment], damaged: Vec<Error>, context: &Context) -> Result<()> {
     let mut commands = Vec::new();
     for attachment in chosen {
         let Some(namespace) = namespace::reopen(attachment) else { continue };
         let steps = namespace.look_inside(|kernel| take_back::plan(attachment, &namespace, kernel))?;
         commands.extend(steps.iter().map(|step| step.command(&namespace.path().display().to_string())));
     }
-    context.output.document(&serde_json::json!({ "dry_run": true, "commands": commands }));
     commands.iter().for_each(|command| context.output.line(command));
-    Ok(())
+    context.output.conclude(serde_json::json!({ "dry_run": true, "commands": commands }), damaged)
 }
 
 #[derive(Default)]
@@ -122,32 +98,17 @@ fn take_all_back(chosen: &[Attachment], context: &Context) -> Outcome {
 /// Enough that the kernel's waits overlap, few enough for a small machine.
 const SIDE_BY_SIDE: usize = 256;
 
-fn say(options: &Detach, detached: &[Attachment], context: &Context) {
-    #[derive(Serialize)]
-    struct Detached<'a> {
-        target: &'a TargetName,
-        interface: &'a str,
+fn say(options: &Detach, detached: &[Attachment], all_well: bool, context: &Context) {
+    for attachment in detached {
+        let addresses: Vec<String> = attachment.wish.addresses.iter().map(|address| format!(" {address}")).collect();
+        context.output.line(format_args!("{}: {}{} detached", attachment.target, attachment.interface(), addresses.concat()));
     }
-    let document: Vec<Detached> = detached.iter().map(|a| Detached { target: &a.target, interface: a.interface() }).collect();
-    context.output.document(&serde_json::json!({ "detached": document }));
-    match &options.target {
-        _ if !detached.is_empty() => {
-            for attachment in detached {
-                let addresses: Vec<String> = attachment.wish.addresses.iter().map(|address| format!(" {address}")).collect();
-                context.output.line(format_args!("{}: {}{} detached", attachment.target, attachment.interface(), addresses.concat()));
-            }
-        }
-        Some(target) => match &options.interface {
-            Some(interface) => context.output.line(format_args!("{target}: {interface} is not attached")),
-            None => context.output.line(format_args!("{target}: nothing is attached")),
-        },
-        None => context.output.line("nothing is attached"),
+    if !detached.is_empty() || !all_well {
+        return;
     }
-}
-
-/// Several failures as one: all that was left behind is told.
-pub fn join(one: Error, other: Error) -> Error {
-    let kind = if other.kind == Kind::LeftBehind { Kind::LeftBehind } else { one.kind };
-    let leftovers = one.leftovers.into_iter().chain(other.leftovers).collect();
-    Error { kind, message: format!("{}\n{}", one.message, other.message), hint: one.hint.or(other.hint), leftovers }
+    match (&options.target, &options.interface) {
+        (None, _) => context.output.line("nothing is attached"),
+        (Some(target), Some(interface)) => context.output.line(format_args!("{target}: {interface} is not attached")),
+        (Some(target), None) => context.output.line(records::nothing_attached(target, context)),
+    }
 }

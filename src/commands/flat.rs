@@ -17,7 +17,7 @@ use crate::{
     kernel::{self, Kernel, Netns, Reach, survey},
     plan::{Driver, Facts, MacvlanMode, Parent, Wiring, Wish, facts::InsideLink, wiring, wiring::MacRule},
     store::{Attachment, Progress, attachment},
-    types::{IfName, IpChoice, MacChoice, Span, Tag, nearest},
+    types::{IfName, IpChoice, Span, Tag, nearest},
 };
 
 /// What the options mean, apart from the wish itself.
@@ -68,7 +68,7 @@ fn meaning(options: &Flat, context: &Context) -> Result<(Wish, Intent)> {
         target: options.target.to_string(),
         driver: driver(options)?,
         name: options.link.name.clone(),
-        mac: mac_rule(&options.link.mac)?,
+        mac: options.link.mac.as_ref().map_or_else(|| MacRule::Derived { host: machine_id() }, |choice| MacRule::Given(choice.mac())),
         mtu: options.link.mtu,
         addresses,
         gateways: options.gateway.clone(),
@@ -97,20 +97,11 @@ fn driver(options: &Flat) -> Result<Driver> {
     }))
 }
 
-fn mac_rule(choice: &Option<MacChoice>) -> Result<MacRule> {
-    match choice {
-        Some(choice) => Ok(MacRule::Given(choice.mac())),
-        None => Ok(MacRule::Derived { host: machine_id()? }),
-    }
-}
-
 /// What tells this host from all others, so that two containers of one name on two hosts do not
 /// get one MAC address (machine-id(5)).
-fn machine_id() -> Result<String> {
+fn machine_id() -> Option<String> {
     let read = |path| fs::read_to_string(path).ok().map(|text: String| text.trim().to_owned()).filter(|id| !id.is_empty());
-    read("/etc/machine-id")
-        .or_else(|| read("/var/lib/dbus/machine-id"))
-        .ok_or_else(|| Error::failed("this host has no machine id to derive a MAC address from").hint("systemd-machine-id-setup makes one; or give --mac"))
+    read("/etc/machine-id").or_else(|| read("/var/lib/dbus/machine-id"))
 }
 
 /// A container's probe does not reach its own host, so the host's addresses are asked for here.
@@ -133,12 +124,13 @@ struct Work<'a> {
 
 impl Work<'_> {
     fn attach(mut self, wish: &Wish) -> Result<Report> {
-        self.clear_leftovers()?;
+        let leftovers = self.clear_leftovers()?;
         let facts = Facts { parent: self.parent()?, inside: self.kernel.look()? };
         let tag = Tag::new(self.context.store.mark(), random()?);
         let wiring = wiring::plan(wish, &facts, &tag)?;
         let mut report = Report::new(self.target, wish, &wiring, &self.namespace.path().display().to_string());
-        report.warn_about_published_ports(self.target, &wiring);
+        report.warn_about_published_ports(self.target, wish, &wiring);
+        report.warnings.extend(leftovers);
         if self.intent.dry_run {
             report.dry_run = true;
             return Ok(report);
@@ -152,20 +144,22 @@ impl Work<'_> {
     /// A run on this target that was killed has left its record and perhaps more, and an interface
     /// of ours that somebody deleted its record: both are taken back first. No other plumb is at
     /// work here: the namespace is locked.
-    fn clear_leftovers(&mut self) -> Result<()> {
+    fn clear_leftovers(&mut self) -> Result<Option<String>> {
         let kept = attachment::all(&*self.context.store, Some(&self.target.name))?;
         let here: Vec<Attachment> = kept.into_iter().flatten().filter(|a| namespace::is_same(a, self.namespace, self.kernel)).collect();
         if here.is_empty() || self.intent.dry_run {
-            return Ok(());
+            return Ok(None);
         }
         let links = self.kernel.links()?;
+        let mut said = None;
         for attachment in here {
             let has_gone = !links.iter().any(|link| link.tag.as_ref() == Some(&attachment.tag));
             if attachment.is_unfinished() || has_gone {
                 take_back::here(self.context, &attachment, self.namespace, self.kernel)?;
+                said = Some(format!("what was left of an earlier {} was taken back first", attachment.interface()));
             }
         }
-        Ok(())
+        Ok(said)
     }
 
     fn parent(&mut self) -> Result<Parent> {
@@ -199,8 +193,12 @@ impl Work<'_> {
     /// Record first, act second, confirm last: whenever this ends, something tells what was done.
     fn make(&mut self, attachment: &mut Attachment, wiring: &Wiring, parent: &Parent) -> Result<()> {
         let store = &*self.context.store;
-        // Of an earlier run of the container, whose namespace has gone with all that was in it.
-        let earlier = attachment::read(store, &attachment.final_key())?;
+        // Of an earlier run of the container. Its namespace has gone with all that was in it, or a
+        // sidecar has kept it, with an interface that still has our MAC and IP addresses.
+        let mut earlier = attachment::read(store, &attachment.final_key())?;
+        if let Some(ghost) = earlier.take_if(|earlier| namespace::reopen(earlier).is_some()) {
+            take_back::anywhere(self.context, &ghost)?;
+        }
         let begun = attachment.save(store).and_then(|()| attachment.claim(store));
         match begun.and_then(|()| self.wire(attachment, wiring, parent)) {
             Ok(()) => earlier.map_or(Ok(()), |earlier| earlier.release_to(Some(attachment), store)),
@@ -365,7 +363,9 @@ struct Check {
 impl Report {
     fn new(target: &Target, wish: &Wish, wiring: &Wiring, namespace: &str) -> Report {
         let gateways = wish.gateways.iter().filter(|_| !wish.keep_default).map(|gateway| gateway.ip()).collect();
-        let remarks = wiring.replaced_defaults().map(|route| format!("the default route was by {}; detach gives it back", route.way())).collect();
+        let replaced = wiring.replaced_defaults().map(|route| format!("the default route was by {}; detach gives it back", route.way()));
+        let better = wiring.better_defaults.iter().map(|route| format!("the default route by {} has the better metric, {}, and stays the way out", route.way(), route.metric()));
+        let remarks = replaced.chain(better).collect();
         Report {
             target: wish.target.clone(),
             container: target.id.clone(),
@@ -386,16 +386,21 @@ impl Report {
         }
     }
 
-    /// Docker forwards published ports to its bridge's address; the answers leave by the default route.
-    fn warn_about_published_ports(&mut self, target: &Target, wiring: &Wiring) {
-        if !target.published.is_empty() && wiring.replaced_defaults().next().is_some() {
-            self.warnings.push(format!(
-                "{} publishes {}: answers to other subnets now leave by {} and are lost; with --keep-default they are not",
-                self.target,
-                target.published.join(", "),
-                self.interface
-            ));
-        }
+    /// Docker hands what arrives at a published port to its bridge's address inside, and the client
+    /// waits for an answer from the host. One that leaves by the new interface is not that.
+    fn warn_about_published_ports(&mut self, target: &Target, wish: &Wish, wiring: &Wiring) {
+        let Some(address) = wish.addresses.iter().find(|address| !address.is_ipv6()).filter(|_| !target.published.is_empty()) else { return };
+        let who = match wiring.replaced_defaults().next() {
+            Some(_) => "other machines no longer reach them".to_owned(),
+            None => format!("machines in {} no longer reach them", address.subnet()),
+        };
+        let ports = target.published.join(", ");
+        self.warnings.push(format!(
+            "{} publishes {ports} on this host: {who} there, as the answers leave by {}; they can use {} itself",
+            self.target,
+            self.interface,
+            address.ip()
+        ));
     }
 
     fn add_check(&mut self, host: IpAddr, is_gateway: bool, reach: Reach, parent: &IfName) {
@@ -409,6 +414,11 @@ impl Report {
             Reach::OnLinkOnly => {
                 self.remarks.push(format!("{what}{host} is there but answers no pings"));
                 (true, None)
+            }
+            Reach::Silent if !is_gateway => {
+                let router = self.gateways.first().map_or("the router".to_owned(), |ip| format!("the router, {ip},"));
+                self.warnings.push(format!("{host} does not answer within {} s. Look at: whether {router} forwards there; a route back; a firewall", PING_LIMIT.as_secs()));
+                (false, None)
             }
             Reach::Silent => {
                 self.warnings.push(format!(

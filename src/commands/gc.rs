@@ -24,12 +24,11 @@ pub fn run(options: Gc, context: &Context) -> Result<()> {
     sweep.claims()?;
     sweep.files()?;
     let Sweep { done, failures, .. } = sweep;
-    context.output.document(&serde_json::json!({ "dry_run": options.dry_run, "done": done }));
     done.iter().for_each(|item| context.output.line(&item.text));
     if done.is_empty() && failures.is_empty() {
         context.output.line("nothing was left behind");
     }
-    failures.into_iter().reduce(super::detach::join).map_or(Ok(()), Err)
+    context.output.conclude(serde_json::json!({ "dry_run": options.dry_run, "done": done }), failures)
 }
 
 #[derive(Serialize)]

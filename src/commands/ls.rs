@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::{Context, namespace};
 use crate::{
     error::{Kind, Result},
+    output::flush_left,
     store::{Attachment, attachment},
 };
 
@@ -113,7 +114,7 @@ impl Row {
     }
 }
 
-fn table(rows: &[Row]) -> Table {
+fn table(rows: &[Row]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(["TARGET", "INTERFACE", "ADDRESS", "GATEWAY", "PARENT", "DRIVER", "STATE"]);
@@ -129,9 +130,5 @@ fn table(rows: &[Row]) -> Table {
             row.state.name().to_owned(),
         ]);
     }
-    // Flush with the left margin, as ps and docker ps print theirs.
-    if let Some(first) = table.column_mut(0) {
-        first.set_padding((0, 1));
-    }
-    table
+    flush_left(table)
 }

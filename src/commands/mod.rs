@@ -6,6 +6,7 @@ mod flat;
 mod gc;
 mod ls;
 mod namespace;
+mod records;
 mod show;
 mod take_back;
 
@@ -13,7 +14,7 @@ use caps::{CapSet, Capability};
 
 use crate::{
     cli::{Cli, Global, Verb},
-    config::Config,
+    config::{self, Config},
     container::Engines,
     docker::EngineKind,
     error::{Error, Result},
@@ -32,12 +33,14 @@ pub struct Context {
 impl Context {
     /// Settles each setting: flag or variable first, then the file, then what is built in.
     fn new(global: Global, output: Output) -> Result<Context> {
-        let config = Config::read(global.config.as_deref())?;
-        let settle = |typed: Option<String>, filed: &Option<String>, built_in: &str| typed.or_else(|| filed.clone()).unwrap_or_else(|| built_in.to_owned());
-        let place = settle(global.store, &config.store, store::DEFAULT);
+        let config = Config::read(config::path(global.config).as_deref())?;
+        let settle = |typed: Option<String>, variable: &str, filed: &Option<String>, built_in: &str| {
+            typed.or_else(|| config::variable(variable)).or_else(|| filed.clone()).unwrap_or_else(|| built_in.to_owned())
+        };
+        let place = settle(global.store, "PLUMB_STORE", &config.store, store::DEFAULT);
         let engines = Engines {
-            docker: settle(global.docker, &config.docker, EngineKind::Docker.default_address()),
-            podman: settle(global.podman, &config.podman, EngineKind::Podman.default_address()),
+            docker: settle(global.docker, "DOCKER_HOST", &config.docker, EngineKind::Docker.default_address()),
+            podman: settle(global.podman, "PLUMB_PODMAN", &config.podman, EngineKind::Podman.default_address()),
         };
         Ok(Context { store: store::open(&place)?, engines, config, output })
     }
@@ -67,5 +70,5 @@ fn require_capabilities() -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    Err(Error::not_permitted(format!("not permitted: {} missing", missing.join(" and "))).hint("run plumb as root, such as with sudo"))
+    Err(Error::not_permitted(format!("not permitted: this process lacks {}", missing.join(", "))).hint("run plumb as root, such as with sudo"))
 }

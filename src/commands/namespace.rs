@@ -5,7 +5,7 @@ use std::fs;
 use crate::{
     container::{self, Target},
     error::{Error, Kind, Result},
-    kernel::{Kernel, Netns},
+    kernel::{self, Kernel, Netns},
     store::{Attachment, NamespaceMark},
     types::Place,
 };
@@ -32,13 +32,22 @@ pub fn mark(namespace: &Netns, kernel: &Kernel) -> NamespaceMark {
     NamespaceMark { inode: namespace.id().0, cookie: kernel.cookie(), boot: boot() }
 }
 
-/// The namespace that the attachment was made in, or `None` if it is gone.
+/// The namespace that the attachment was made in, or `None` if it is gone. It may outlive its
+/// process: a sidecar that shares it (`--net=container:web`) keeps it when `web` is restarted.
 pub fn reopen(attachment: &Attachment) -> Option<Netns> {
-    if !is_of_this_boot(attachment) || !container::is_there(&attachment.place) {
+    if !is_of_this_boot(attachment) {
         return None;
     }
-    let namespace = Netns::open(&attachment.place.path()).ok()?;
-    (namespace.id().0 == attachment.namespace.inode).then_some(namespace)
+    let has_inode = |namespace: &Netns| namespace.id().0 == attachment.namespace.inode;
+    if container::is_there(&attachment.place) {
+        return Netns::open(&attachment.place.path()).ok().filter(has_inode);
+    }
+    // The number of an inode is used again at once: the restarted container's own may have it.
+    let is_it = |namespace: &Netns| {
+        let cookie = namespace.look_inside(|kernel| Ok(kernel.cookie()));
+        cookie.is_ok_and(|cookie| cookie.is_some() && cookie == attachment.namespace.cookie)
+    };
+    kernel::all_namespaces().into_iter().find(|namespace| has_inode(namespace) && is_it(namespace))
 }
 
 /// Whether the kernel works in the namespace that the attachment was made in: an inode's number may

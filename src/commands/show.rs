@@ -4,17 +4,18 @@ use colored::Colorize;
 use comfy_table::{Table, presets};
 use serde::Serialize;
 
-use super::{Context, ls::State, namespace};
+use super::{Context, ls::State, namespace, records};
 use crate::{
     cli::Show,
     container,
     error::{Error, Result},
+    output::flush_left,
     plan::{Inside, Step, facts::InsideLink},
-    store::{Attachment, attachment},
+    store::Attachment,
 };
 
 pub fn run(options: Show, context: &Context) -> Result<()> {
-    let kept = attachment::of_target(&*context.store, &options.target)?;
+    let kept = records::of_target(&options.target, context)?;
     if kept.is_empty() {
         // Nothing on record is an answer for a target that exists; one that does not is a slip.
         container::find(&options.target, &context.engines, None)?;
@@ -26,12 +27,11 @@ pub fn run(options: Show, context: &Context) -> Result<()> {
             Err(error) => damaged.push(error),
         }
     }
-    context.output.document(&serde_json::json!({ "target": options.target, "attachments": shown, "damaged": damaged }));
     if shown.is_empty() && damaged.is_empty() {
-        context.output.line(format_args!("{}: nothing is attached", options.target));
+        context.output.line(records::nothing_attached(&options.target, context));
     }
     shown.iter().for_each(|shown| context.output.line(shown));
-    damaged.into_iter().reduce(super::detach::join).map_or(Ok(()), Err)
+    context.output.conclude(serde_json::json!({ "target": options.target, "attachments": shown }), damaged)
 }
 
 #[derive(Serialize)]
@@ -135,12 +135,18 @@ impl std::fmt::Display for Shown {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
-        table.set_header(["", "ON RECORD", "NOW", ""]);
+        let has_ended = self.state == State::Stopped;
+        table.set_header(if has_ended { vec!["", "ON RECORD"] } else { vec!["", "ON RECORD", "NOW", ""] });
         for property in &self.properties {
             let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".into());
             let mark = if property.differs { "≠".red().bold().to_string() } else { String::new() };
-            table.add_row([property.name.to_owned(), text(&property.recorded), text(&property.now), mark]);
+            let row = [property.name.to_owned(), text(&property.recorded), text(&property.now), mark];
+            table.add_row(row.into_iter().take(if has_ended { 2 } else { 4 }));
         }
-        write!(f, "{}\n{table}", self.title)
+        write!(f, "{}\n{}", self.title, flush_left(table))?;
+        if has_ended {
+            f.write_str("\n  the target has ended, and the interface with it; attach it again when it runs")?;
+        }
+        Ok(())
     }
 }

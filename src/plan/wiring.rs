@@ -48,7 +48,7 @@ pub enum MacRule {
     Given(Mac),
     /// From this host's identity (its machine id), the target and the interface's name: the same
     /// after a restart, another on another host.
-    Derived { host: String },
+    Derived { host: Option<String> },
 }
 
 /// A plan: the link, and its steps by stages. Between the stages of an attachment the LAN is asked
@@ -60,6 +60,8 @@ pub struct Wiring {
     pub connect: Vec<Step>,
     pub addresses: Vec<Step>,
     pub routes: Vec<Step>,
+    /// Default routes that win over the new one, as its metric asked for.
+    pub better_defaults: Vec<Route>,
     /// What works but may surprise.
     pub warnings: Vec<String>,
 }
@@ -83,7 +85,7 @@ impl Wish {
     /// themselves. Errors are usage errors.
     pub fn check(&self) -> Result<()> {
         if matches!(self.driver, Driver::Macvlan(MacvlanMode::Passthru)) && matches!(self.mac, MacRule::Given(_)) {
-            return Err(Error::usage("a passthru link takes its parent's MAC address, so --mac cannot be given"));
+            return Err(Error::usage("a passthru link takes its parent's MAC address, so --mac cannot be given").hint("leave --mac out"));
         }
         if matches!(&self.driver, Driver::Macvlan(MacvlanMode::Source(macs)) if macs.is_empty()) {
             return Err(Error::usage("mode source accepts frames from listed addresses only, and none is listed")
@@ -91,12 +93,12 @@ impl Wish {
         }
         for (at, address) in self.addresses.iter().enumerate() {
             if self.addresses[..at].iter().any(|other| other.ip() == address.ip()) {
-                return Err(Error::usage(format!("address {} is given twice", address.ip())));
+                return Err(Error::usage(format!("address {} is given twice", address.ip())).hint("give each --ip once"));
             }
         }
         for (at, gateway) in self.gateways.iter().enumerate() {
-            if self.gateways[..at].iter().any(|other| other.ip().is_ipv4() == gateway.ip().is_ipv4()) {
-                return Err(Error::usage(format!("gateways {} and {gateway} are both of one IP version; one default route has one gateway", self.gateways[at - 1])));
+            if let Some(other) = self.gateways[..at].iter().find(|other| other.ip().is_ipv4() == gateway.ip().is_ipv4()) {
+                return Err(Error::usage(format!("gateways {other} and {gateway} are of one IP version; a default route has one gateway")));
             }
             self.check_gateway(*gateway, "gateway")?;
         }
@@ -124,7 +126,7 @@ impl Wish {
             return Err(Error::usage(format!("{what} {ip} needs an {version} address on the interface")).hint("add --ip"));
         }
         if family.iter().any(|address| address.ip() == ip) {
-            return Err(Error::usage(format!("{what} {ip} is the container's own address")));
+            return Err(Error::usage(format!("{what} {ip} is the container's own address")).hint("give the router's address"));
         }
         let Some(home) = family.iter().find(|address| address.reaches(ip)) else {
             if gateway.is_link_local() || self.off_link_gateway {
@@ -135,7 +137,7 @@ impl Wish {
                 .hint("check the address and its prefix length; if the gateway really is off-link, add --off-link-gateway"));
         };
         match gateway.unfit_for(*home) {
-            Some(reason) => Err(Error::usage(format!("{what} {reason}"))),
+            Some(reason) => Err(Error::usage(format!("{what} {reason}")).hint("give the router's address")),
             None => Ok(()),
         }
     }
@@ -165,6 +167,7 @@ pub fn plan(wish: &Wish, facts: &Facts, tag: &Tag) -> Result<Wiring> {
         connect: connect(wish, &link, &facts.inside, tag)?,
         addresses: addresses(wish, &link, &facts.inside, &mut warnings)?,
         routes: routes(wish, &link, &facts.inside)?,
+        better_defaults: better_defaults(wish, &facts.inside),
         link,
         warnings,
     })
@@ -233,7 +236,10 @@ fn mac(wish: &Wish, name: &IfName, parent: &Parent) -> Result<Option<Mac>> {
     }
     let mac = match &wish.mac {
         MacRule::Given(mac) => *mac,
-        MacRule::Derived { host } => Mac::derived(&["plumb mac", host, &wish.target, name.as_str()]),
+        MacRule::Derived { host: Some(host) } => Mac::derived(&["plumb mac", host, &wish.target, name.as_str()]),
+        MacRule::Derived { host: None } => {
+            return Err(Error::failed("this host has no machine id to derive a MAC address from").hint("systemd-machine-id-setup makes one; or give --mac"));
+        }
     };
     if parent.mac == Some(mac) {
         return Err(Error::conflict(format!("MAC {mac} is that of {} itself", parent.name)).hint("leave --mac out, or give another"));
@@ -319,6 +325,15 @@ fn default_route(new: Route, metric_was_asked_for: bool, inside: &Inside) -> Vec
         steps.extend(old.iter().filter(|route| route.metric() < new.metric()).map(|route| Step::DeleteRoute((*route).clone())));
     }
     steps
+}
+
+fn better_defaults(wish: &Wish, inside: &Inside) -> Vec<Route> {
+    let (Some(metric), false) = (wish.metric, wish.keep_default) else { return Vec::new() };
+    let wins = |route: &&Route| {
+        let same_version = wish.gateways.iter().any(|gateway| gateway.ip().is_ipv6() == route.is_ipv6());
+        route.is_default() && same_version && route.metric() < metric
+    };
+    inside.routes.iter().filter(wins).cloned().collect()
 }
 
 fn check_free(wish: &Wish, route: &Route, destination: IpNetwork, inside: &Inside) -> Result<()> {

@@ -197,7 +197,7 @@ pub fn read(store: &dyn Store, key: &Key) -> Result<Option<Attachment>> {
     let Some(text) = store.get(key)? else { return Ok(None) };
     let damaged = |reason: String| {
         Error::failed(format!("the record {} is damaged: {reason}", store.place(key)))
-            .hint("it was left as it is; mend it by hand, or remove the file and run plumb gc, which takes its link back")
+            .hint("it was left as it is; mend it by hand, or remove the file and run plumb gc: that deletes its interface, but a default route that it had replaced must then be set by hand")
     };
     // Read in two steps, so that a later format is recognised even if all else in it is different.
     let value: serde_json::Value = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;

