@@ -54,7 +54,11 @@ impl<E: Execute> Transaction<'_, E> {
     }
 }
 
-fn timed<E: Execute>(executor: &mut E, step: &Step, observe: &mut dyn FnMut(&Step, Duration)) -> std::result::Result<(), StepError> {
+fn timed<E: Execute>(
+    executor: &mut E,
+    step: &Step,
+    observe: &mut dyn FnMut(&Step, Duration),
+) -> std::result::Result<(), StepError> {
     let start = Instant::now();
     executor.execute(step)?;
     observe(step, start.elapsed());

@@ -12,7 +12,15 @@ use crate::{
 
 /// Connects running containers to real networks
 #[derive(Debug, Parser)]
-#[command(name = "plumb", version, max_term_width = 100, disable_help_subcommand = true, args_override_self = true, subcommand_required = true, arg_required_else_help = true)]
+#[command(
+    name = "plumb",
+    version,
+    max_term_width = 100,
+    disable_help_subcommand = true,
+    args_override_self = true,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
 #[command(after_help = "Targets: a Docker container's name or id, podman:NAME, pid:N, netns:NAME, netns:/PATH\n\
     Exit codes: 0 done, 1 failed and nothing changed, 2 usage, 3 not found, 4 conflict, 5 not permitted,\n\
     6 something was left behind (listed), 7 timed out, 130 interrupted")]
@@ -50,6 +58,7 @@ pub struct Global {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one of it in a process")]
 pub enum Verb {
     Flat(Flat),
     Detach(Detach),
@@ -224,7 +233,9 @@ pub struct Gc {
 
 /// Print the completion script of a shell
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  plumb completions bash > /etc/bash_completion.d/plumb\n  plumb completions zsh > /usr/local/share/zsh/site-functions/_plumb")]
+#[command(
+    after_help = "Examples:\n  plumb completions bash > /etc/bash_completion.d/plumb\n  plumb completions zsh > /usr/local/share/zsh/site-functions/_plumb"
+)]
 pub struct Completions {
     /// The shell to complete in
     pub shell: Shell,

@@ -12,10 +12,17 @@ use crate::{
 
 /// Running containers by name, and named namespaces.
 pub fn targets() -> Vec<CompletionCandidate> {
-    let address = config::variable("DOCKER_HOST").or_else(|| config().docker).unwrap_or_else(|| EngineKind::Docker.default_address().into());
-    let containers = Engine::connect(EngineKind::Docker, &address).and_then(|engine| engine.list(false)).unwrap_or_default();
-    let containers = containers.into_iter().map(|(name, id)| CompletionCandidate::new(name).help(Some(id.get(..12).unwrap_or(&id).to_owned().into())));
-    let namespaces = file_names("/run/netns").into_iter().map(|name| CompletionCandidate::new(format!("netns:{name}")).help(Some("namespace".into())));
+    let address = config::variable("DOCKER_HOST")
+        .or_else(|| config().docker)
+        .unwrap_or_else(|| EngineKind::Docker.default_address().into());
+    let containers =
+        Engine::connect(EngineKind::Docker, &address).and_then(|engine| engine.list(false)).unwrap_or_default();
+    let containers = containers
+        .into_iter()
+        .map(|(name, id)| CompletionCandidate::new(name).help(Some(id.get(..12).unwrap_or(&id).to_owned().into())));
+    let namespaces = file_names("/run/netns")
+        .into_iter()
+        .map(|name| CompletionCandidate::new(format!("netns:{name}")).help(Some("namespace".into())));
     containers.chain(namespaces).collect()
 }
 
@@ -47,7 +54,8 @@ fn config() -> Config {
 }
 
 fn file_names(folder: &str) -> Vec<String> {
-    let entries = fs::read_dir(folder).into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let entries =
+        fs::read_dir(folder).into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let mut names: Vec<String> = entries.collect();
     names.sort();
     names

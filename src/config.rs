@@ -51,7 +51,8 @@ impl Config {
         toml::from_str(text).map_err(|error| {
             let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
             let line = before.matches('\n').count() + 1;
-            Error::usage(format!("{} line {line}: {}", path.display(), error.message())).hint("README.md lists what the file may say")
+            Error::usage(format!("{} line {line}: {}", path.display(), error.message()))
+                .hint("README.md lists what the file may say")
         })
     }
 }
@@ -66,7 +67,8 @@ mod tests {
 
     #[test]
     fn each_line_is_understood() {
-        let config = parse("store = \"/srv/plumb\"\nhost-interface = \"eth0\"\nprobe = \"0\"\ncheck = false\n").unwrap();
+        let config =
+            parse("store = \"/srv/plumb\"\nhost-interface = \"eth0\"\nprobe = \"0\"\ncheck = false\n").unwrap();
         assert_eq!(config.host_interface.unwrap().as_str(), "eth0");
         assert!(config.probe.unwrap().is_zero());
     }

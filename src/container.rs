@@ -63,7 +63,12 @@ pub fn find(name: &TargetName, engines: &Engines, wait: Option<Span>) -> Result<
         match find_now(name, engines) {
             Err(error) if error.kind == Kind::NotFound && Instant::now() < end => {}
             Err(error) if error.kind == Kind::NotFound => {
-                return Err(Error { kind: Kind::TimedOut, message: format!("{}, after waiting {wait}", error.message), hint: None, ..error });
+                return Err(Error {
+                    kind: Kind::TimedOut,
+                    message: format!("{}, after waiting {wait}", error.message),
+                    hint: None,
+                    ..error
+                });
             }
             other => return other,
         }
@@ -84,7 +89,13 @@ fn find_now(name: &TargetName, engines: &Engines) -> Result<Target> {
         TargetName::NetnsName(_) | TargetName::NetnsPath(_) => {
             let path = name.netns_path().unwrap_or_default();
             match fs::metadata(&path) {
-                Ok(_) => Ok(Target { name: name.clone(), id: None, place: Place::Path(path), published: Vec::new(), engine: None }),
+                Ok(_) => Ok(Target {
+                    name: name.clone(),
+                    id: None,
+                    place: Place::Path(path),
+                    published: Vec::new(),
+                    engine: None,
+                }),
                 Err(error) if error.kind() == ErrorKind::NotFound => Err(no_such_namespace(name, &path)),
                 Err(error) => Err(Error::io(format!("cannot look at {}", path.display()), &error)),
             }
@@ -95,7 +106,8 @@ fn find_now(name: &TargetName, engines: &Engines) -> Result<Target> {
 fn no_such_namespace(name: &TargetName, path: &Path) -> Error {
     let error = Error::not_found(format!("there is no namespace {}", path.display()));
     let TargetName::NetnsName(wanted) = name else { return error };
-    let entries = fs::read_dir("/run/netns").into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let entries =
+        fs::read_dir("/run/netns").into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let names: Vec<String> = entries.collect();
     match crate::types::nearest(wanted, names.iter().map(String::as_str)) {
         Some(near) => error.hint(format!("did you mean netns:{near}?")),
@@ -108,7 +120,8 @@ fn in_engine(name: &str, kind: EngineKind, address: &str) -> Result<Target> {
     let container = engine.inspect(name)?;
     let running = running(&container, &engine)?;
     let started = started_at(running.pid).ok_or_else(|| {
-        Error::failed(format!("{}'s process {} is not on this machine", container.name, running.pid)).hint("plumb must run where the engine runs, and see its processes (in a container: --pid=host)")
+        Error::failed(format!("{}'s process {} is not on this machine", container.name, running.pid))
+            .hint("plumb must run where the engine runs, and see its processes (in a container: --pid=host)")
     })?;
     let canonical = match kind {
         EngineKind::Docker => TargetName::Docker(container.name.clone()),
@@ -127,9 +140,13 @@ fn in_engine(name: &str, kind: EngineKind, address: &str) -> Result<Target> {
 fn running(container: &Container, engine: &Engine) -> Result<Running> {
     if let NetworkMode::Of(other) = &container.network {
         // People know containers by name, the engine tells an id.
-        let other = engine.inspect(other).map_or_else(|_| other.get(..12).unwrap_or(other).to_owned(), |other| other.name);
-        return Err(Error::failed(format!("{} shares the network of {other} (--net=container:{other}): it has no namespace of its own", container.name))
-            .hint(format!("what {other} gets, {} has too: use {other} as the target", container.name)));
+        let other =
+            engine.inspect(other).map_or_else(|_| other.get(..12).unwrap_or(other).to_owned(), |other| other.name);
+        return Err(Error::failed(format!(
+            "{} shares the network of {other} (--net=container:{other}): it has no namespace of its own",
+            container.name
+        ))
+        .hint(format!("what {other} gets, {} has too: use {other} as the target", container.name)));
     }
     running_on_its_own(container, engine.kind())
 }
@@ -137,15 +154,20 @@ fn running(container: &Container, engine: &Engine) -> Result<Running> {
 fn running_on_its_own(container: &Container, kind: EngineKind) -> Result<Running> {
     let (name, engine) = (&container.name, kind.command());
     if container.network == NetworkMode::Host {
-        return Err(Error::failed(format!("{name} uses the host's network (--net=host): it has no namespace of its own"))
-            .hint("run it with another --network, such as bridge or none"));
+        return Err(Error::failed(format!(
+            "{name} uses the host's network (--net=host): it has no namespace of its own"
+        ))
+        .hint("run it with another --network, such as bridge or none"));
     }
-    let not_running = |how: &str, what_next: String| Err(Error::not_found(format!("container {name} {how}")).hint(what_next));
+    let not_running =
+        |how: &str, what_next: String| Err(Error::not_found(format!("container {name} {how}")).hint(what_next));
     match &container.state {
         State::Running(running) | State::Paused(running) => Ok(running.clone()),
         State::Restarting => not_running("is restarting", "--wait 10s waits until it runs".into()),
         State::Dead => not_running("is dead: the engine could not remove it", format!("{engine} rm -f {name}")),
-        State::Stopped(status) => not_running(&format!("is not running ({status})"), format!("{engine} start {name}; or --wait 10s")),
+        State::Stopped(status) => {
+            not_running(&format!("is not running ({status})"), format!("{engine} start {name}; or --wait 10s"))
+        }
     }
 }
 
@@ -189,12 +211,24 @@ mod tests {
     #[test]
     fn each_state_has_its_own_answer() {
         let run = Running { pid: 42, started_at: "then".into() };
-        let answer = |state, network| running_on_its_own(&container(state, network), EngineKind::Docker).map_err(|error| (error.kind, error.message));
+        let answer = |state, network| {
+            running_on_its_own(&container(state, network), EngineKind::Docker)
+                .map_err(|error| (error.kind, error.message))
+        };
         assert_eq!(answer(State::Running(run.clone()), NetworkMode::Own), Ok(run.clone()));
         assert_eq!(answer(State::Paused(run.clone()), NetworkMode::Own), Ok(run.clone()));
-        assert_eq!(answer(State::Restarting, NetworkMode::Own), Err((Kind::NotFound, "container web is restarting".into())));
-        assert_eq!(answer(State::Dead, NetworkMode::Own), Err((Kind::NotFound, "container web is dead: the engine could not remove it".into())));
-        assert_eq!(answer(State::Stopped("exited".into()), NetworkMode::Own), Err((Kind::NotFound, "container web is not running (exited)".into())));
+        assert_eq!(
+            answer(State::Restarting, NetworkMode::Own),
+            Err((Kind::NotFound, "container web is restarting".into()))
+        );
+        assert_eq!(
+            answer(State::Dead, NetworkMode::Own),
+            Err((Kind::NotFound, "container web is dead: the engine could not remove it".into()))
+        );
+        assert_eq!(
+            answer(State::Stopped("exited".into()), NetworkMode::Own),
+            Err((Kind::NotFound, "container web is not running (exited)".into()))
+        );
         assert!(answer(State::Running(run), NetworkMode::Host).unwrap_err().1.contains("--net=host"));
     }
 

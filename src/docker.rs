@@ -58,7 +58,9 @@ impl EngineKind {
 
     fn how_to_start(self) -> &'static str {
         match self {
-            EngineKind::Docker => "is the engine running? systemctl start docker; another socket is named with --docker or DOCKER_HOST",
+            EngineKind::Docker => {
+                "is the engine running? systemctl start docker; another socket is named with --docker or DOCKER_HOST"
+            }
             EngineKind::Podman => "systemctl start podman.socket, or: podman system service -t 0",
         }
     }
@@ -109,15 +111,21 @@ impl Engine {
         let path = match address.split_once("://") {
             Some(("unix", path)) => path,
             Some((scheme, _)) => {
-                return Err(Error::usage(format!("{address}: plumb must run on the engine's own host and reach it by a Unix socket, not by {scheme}"))
-                    .hint(format!("unset DOCKER_HOST, or give --docker {}", kind.default_address())));
+                return Err(Error::usage(format!(
+                    "{address}: plumb must run on the engine's own host and reach it by a Unix socket, not by {scheme}"
+                ))
+                .hint(format!("unset DOCKER_HOST, or give --docker {}", kind.default_address())));
             }
             None => address,
         };
         let socket = PathBuf::from(path);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| Error::io("cannot start the event loop", &error))?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Error::io("cannot start the event loop", &error))?;
         // The version goes into no path: unversioned ones serve every engine, old and new.
-        let client = Docker::connect_with_unix(path, PATIENCE.as_secs(), bollard::API_DEFAULT_VERSION).map_err(|_| no_answer(kind, &socket))?;
+        let client = Docker::connect_with_unix(path, PATIENCE.as_secs(), bollard::API_DEFAULT_VERSION)
+            .map_err(|_| no_answer(kind, &socket))?;
         Ok(Engine { kind, socket, client, runtime })
     }
 
@@ -133,8 +141,14 @@ impl Engine {
         match answer {
             Err(_) => Err(self.silent()),
             Ok(Ok(answer)) => self.container(answer, name),
-            Ok(Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. })) => Err(self.unknown(name)),
-            Ok(Err(bollard::errors::Error::DockerResponseServerError { message, .. })) => Err(self.ambiguous(name).unwrap_or_else(|| Error::failed(format!("{} refuses to tell about {name}: {message}", self.kind.name())))),
+            Ok(Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. })) => {
+                Err(self.unknown(name))
+            }
+            Ok(Err(bollard::errors::Error::DockerResponseServerError { message, .. })) => {
+                Err(self.ambiguous(name).unwrap_or_else(|| {
+                    Error::failed(format!("{} refuses to tell about {name}: {message}", self.kind.name()))
+                }))
+            }
             Ok(Err(error)) => Err(self.unreachable(&error)),
         }
     }
@@ -142,7 +156,9 @@ impl Engine {
     /// Names and ids of all containers; only of the running ones unless `all`.
     pub fn list(&self, all: bool) -> Result<Vec<(String, String)>> {
         let options = ListContainersOptions { all, ..Default::default() };
-        let answer = self.runtime.block_on(async { tokio::time::timeout(PATIENCE, self.client.list_containers(Some(options))).await });
+        let answer = self
+            .runtime
+            .block_on(async { tokio::time::timeout(PATIENCE, self.client.list_containers(Some(options))).await });
         let containers = answer.map_err(|_| self.silent())?.map_err(|error| self.unreachable(&error))?;
         let name_and_id = |container: bollard::models::ContainerSummary| {
             let name = container.names?.into_iter().next()?;
@@ -189,22 +205,35 @@ impl Engine {
         let names: Vec<String> = self.list(true).unwrap_or_default().into_iter().map(|(name, _)| name).collect();
         error.hint(match crate::types::nearest(name, names.iter().map(String::as_str)) {
             Some(near) => format!("did you mean {near}?"),
-            None => format!("{} ps -a lists them; other targets are written podman:NAME, pid:N, netns:NAME", self.kind.command()),
+            None => format!(
+                "{} ps -a lists them; other targets are written podman:NAME, pid:N, netns:NAME",
+                self.kind.command()
+            ),
         })
     }
 
     /// An error if `name` begins the ids of several containers.
     fn ambiguous(&self, name: &str) -> Option<Error> {
         let containers = self.list(true).ok()?;
-        let matching: Vec<String> = containers.iter().filter(|(_, id)| id.starts_with(name)).map(|(name, id)| format!("{name} ({})", id.get(..12).unwrap_or(id))).collect();
+        let matching: Vec<String> = containers
+            .iter()
+            .filter(|(_, id)| id.starts_with(name))
+            .map(|(name, id)| format!("{name} ({})", id.get(..12).unwrap_or(id)))
+            .collect();
         (matching.len() > 1).then(|| {
-            Error::not_found(format!("{name} is ambiguous: the ids of {} begin so", matching.join(" and "))).hint("give more of the id, or the name")
+            Error::not_found(format!("{name} is ambiguous: the ids of {} begin so", matching.join(" and ")))
+                .hint("give more of the id, or the name")
         })
     }
 
     fn silent(&self) -> Error {
-        Error::timed_out(format!("{} did not answer on {} within {} s", self.kind.name(), self.socket.display(), PATIENCE.as_secs()))
-            .hint("is the engine hung? pid:N and netns:NAME work without it")
+        Error::timed_out(format!(
+            "{} did not answer on {} within {} s",
+            self.kind.name(),
+            self.socket.display(),
+            PATIENCE.as_secs()
+        ))
+        .hint("is the engine hung? pid:N and netns:NAME work without it")
     }
 
     fn unreachable(&self, error: &bollard::errors::Error) -> Error {
@@ -212,7 +241,11 @@ impl Engine {
             bollard::errors::Error::RequestTimeoutError => self.silent(),
             _ => match UnixStream::connect(&self.socket) {
                 Err(_) => no_answer(self.kind, &self.socket),
-                Ok(_) => Error::failed(format!("{} answers on {} with something else than its API: {error}", self.kind.name(), self.socket.display())),
+                Ok(_) => Error::failed(format!(
+                    "{} answers on {} with something else than its API: {error}",
+                    self.kind.name(),
+                    self.socket.display()
+                )),
             },
         }
     }
@@ -225,8 +258,12 @@ fn no_answer(kind: EngineKind, socket: &Path) -> Error {
         Err(ErrorKind::PermissionDenied) => {
             Error::not_permitted(format!("not permitted to use {name}'s socket {path}")).hint("run plumb as root")
         }
-        Err(ErrorKind::ConnectionRefused) => Error::failed(format!("nobody listens on {name}'s socket {path}")).hint(kind.how_to_start()),
-        Err(ErrorKind::NotFound) => Error::failed(format!("{name}'s socket {path} does not exist")).hint(kind.how_to_start()),
+        Err(ErrorKind::ConnectionRefused) => {
+            Error::failed(format!("nobody listens on {name}'s socket {path}")).hint(kind.how_to_start())
+        }
+        Err(ErrorKind::NotFound) => {
+            Error::failed(format!("{name}'s socket {path} does not exist")).hint(kind.how_to_start())
+        }
         _ => Error::failed(format!("{name} cannot be reached on {path}")).hint(kind.how_to_start()),
     }
 }

@@ -106,7 +106,13 @@ impl Error {
     pub fn join(self, other: Error) -> Error {
         let kind = if other.kind == Kind::LeftBehind { Kind::LeftBehind } else { self.kind };
         let leftovers = self.leftovers.into_iter().chain(other.leftovers).collect();
-        Error { kind, message: format!("{}\n{}", self.message, other.message), hint: self.hint.or(other.hint), leftovers, said: false }
+        Error {
+            kind,
+            message: format!("{}\n{}", self.message, other.message),
+            hint: self.hint.or(other.hint),
+            leftovers,
+            said: false,
+        }
     }
 
     pub fn hint(mut self, hint: impl Into<String>) -> Self {

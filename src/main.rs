@@ -40,8 +40,17 @@ fn not_understood(error: &clap::Error) -> ExitCode {
     } else {
         let text = error.render().to_string();
         // Up to the usage, which is for people.
-        let lines: Vec<&str> = text.lines().take_while(|line| !line.starts_with("Usage:")).map(str::trim).filter(|line| !line.is_empty()).collect();
-        let message = lines.join(" ").trim_start_matches("error: ").trim_end_matches(" For more information, try '--help'.").to_owned();
+        let lines: Vec<&str> = text
+            .lines()
+            .take_while(|line| !line.starts_with("Usage:"))
+            .map(str::trim)
+            .filter(|line| !line.is_empty())
+            .collect();
+        let message = lines
+            .join(" ")
+            .trim_start_matches("error: ")
+            .trim_end_matches(" For more information, try '--help'.")
+            .to_owned();
         Output { json, quiet: false, verbose: false }.error(&Error::usage(message).hint("plumb --help"));
     }
     ExitCode::from(error.exit_code() as u8)

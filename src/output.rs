@@ -30,7 +30,8 @@ impl Output {
     /// The one document of a command, with `--json`.
     pub fn document(self, document: &impl Serialize) {
         if self.json {
-            let text = serde_json::to_string_pretty(document).unwrap_or_else(|error| format!("{{\"error\": \"{error}\"}}"));
+            let text =
+                serde_json::to_string_pretty(document).unwrap_or_else(|error| format!("{{\"error\": \"{error}\"}}"));
             print(&mut std::io::stdout(), &format!("{text}\n"));
         }
     }
@@ -83,7 +84,8 @@ impl Output {
         if self.json || self.quiet || !std::io::stderr().is_terminal() {
             return Waiting(ProgressBar::hidden());
         }
-        let style = ProgressStyle::with_template("{spinner} {msg} {elapsed}").unwrap_or_else(|_| ProgressStyle::default_spinner());
+        let style = ProgressStyle::with_template("{spinner} {msg} {elapsed}")
+            .unwrap_or_else(|_| ProgressStyle::default_spinner());
         let bar = ProgressBar::new_spinner().with_style(style).with_message(for_what);
         bar.enable_steady_tick(Duration::from_millis(100));
         Waiting(bar)

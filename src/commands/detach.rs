@@ -25,7 +25,11 @@ pub fn run(options: Detach, context: &Context) -> Result<()> {
     }
     let failures: Vec<Error> = outcome.failures.into_iter().chain(damaged).collect();
     say(&options, &outcome.detached, failures.is_empty(), context);
-    let detached: Vec<_> = outcome.detached.iter().map(|a| serde_json::json!({ "target": a.target, "interface": a.interface() })).collect();
+    let detached: Vec<_> = outcome
+        .detached
+        .iter()
+        .map(|a| serde_json::json!({ "target": a.target, "interface": a.interface() }))
+        .collect();
     context.output.conclude(serde_json::json!({ "detached": detached }), failures)
 }
 
@@ -38,7 +42,9 @@ fn choose(options: &Detach, context: &Context) -> Result<(Vec<Attachment>, Vec<E
     let (mut chosen, mut damaged) = (Vec::new(), Vec::new());
     for kept in kept {
         match kept {
-            Ok(attachment) if options.interface.as_ref().is_none_or(|name| name.as_str() == attachment.interface()) => chosen.push(attachment),
+            Ok(attachment) if options.interface.as_ref().is_none_or(|name| name.as_str() == attachment.interface()) => {
+                chosen.push(attachment)
+            }
             Ok(_) => {}
             Err(error) => damaged.push(error),
         }
@@ -77,10 +83,13 @@ fn take_all_back(chosen: &[Attachment], context: &Context) -> Outcome {
     let mut outcome = Outcome::default();
     for batch in groups.chunks(SIDE_BY_SIDE) {
         let finished: Vec<(&Attachment, Result<()>)> = std::thread::scope(|scope| {
-            let work = |group: &Vec<&Attachment>| group.iter().map(|a| take_back::anywhere(context, a)).collect::<Vec<_>>();
+            let work =
+                |group: &Vec<&Attachment>| group.iter().map(|a| take_back::anywhere(context, a)).collect::<Vec<_>>();
             let threads: Vec<_> = batch.iter().map(|group| (group, scope.spawn(move || work(group)))).collect();
             let joined = |(group, thread): (&Vec<_>, std::thread::ScopedJoinHandle<Vec<_>>)| {
-                let results = thread.join().unwrap_or_else(|_| vec![Err(Error::failed("a thread of plumb's ended unexpectedly: this is a bug"))]);
+                let results = thread.join().unwrap_or_else(|_| {
+                    vec![Err(Error::failed("a thread of plumb's ended unexpectedly: this is a bug"))]
+                });
                 group.clone().into_iter().zip(results).collect::<Vec<_>>()
             };
             threads.into_iter().flat_map(joined).collect()
@@ -101,7 +110,12 @@ const SIDE_BY_SIDE: usize = 256;
 fn say(options: &Detach, detached: &[Attachment], all_well: bool, context: &Context) {
     for attachment in detached {
         let addresses: Vec<String> = attachment.wish.addresses.iter().map(|address| format!(" {address}")).collect();
-        context.output.line(format_args!("{}: {}{} detached", attachment.target, attachment.interface(), addresses.concat()));
+        context.output.line(format_args!(
+            "{}: {}{} detached",
+            attachment.target,
+            attachment.interface(),
+            addresses.concat()
+        ));
     }
     if !detached.is_empty() || !all_well {
         return;

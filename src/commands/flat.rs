@@ -42,8 +42,9 @@ pub fn run(options: Flat, context: &Context) -> Result<()> {
     let host = Netns::of_this_thread()?;
     let namespace = namespace::open(&target, &host)?;
     namespace.lock()?;
-    let report = namespace
-        .enter(|kernel| Work { context, intent: &intent, target: &target, host: &host, namespace: &namespace, kernel }.attach(&wish))?;
+    let report = namespace.enter(|kernel| {
+        Work { context, intent: &intent, target: &target, host: &host, namespace: &namespace, kernel }.attach(&wish)
+    })?;
     report.say(context);
     Ok(())
 }
@@ -51,24 +52,38 @@ pub fn run(options: Flat, context: &Context) -> Result<()> {
 /// From what was typed to what is meant: flag first, then the configuration, then what is built in.
 fn meaning(options: &Flat, context: &Context) -> Result<(Wish, Intent)> {
     let parent = options.host_interface.clone().or_else(|| context.config.host_interface.clone());
-    let parent = parent.ok_or_else(|| Error::usage("which interface of the host leads to the LAN? -i is missing").hint("-i eth0, or host-interface = \"eth0\" in the configuration; ip -br link lists them"))?;
+    let parent = parent.ok_or_else(|| {
+        Error::usage("which interface of the host leads to the LAN? -i is missing")
+            .hint("-i eth0, or host-interface = \"eth0\" in the configuration; ip -br link lists them")
+    })?;
     let mut addresses = Vec::new();
     for choice in &options.ip {
         match choice {
             IpChoice::Address(address) => addresses.push(*address),
-            IpChoice::None if options.ip.len() > 1 => return Err(Error::usage("--ip none cannot stand beside other addresses")),
+            IpChoice::None if options.ip.len() > 1 => {
+                return Err(Error::usage("--ip none cannot stand beside other addresses"));
+            }
             IpChoice::None => {}
         }
     }
     let probe = options.checks.probe.or(context.config.probe).unwrap_or(Span::millis(200));
     let check_gateways = options.checks.check || !options.checks.no_check && context.config.check.unwrap_or(true);
     let gateways = options.gateway.iter().map(|gateway| gateway.ip()).filter(|_| check_gateways);
-    let intent = Intent { parent, probe, check: gateways.chain(options.checks.check_host.iter().copied()).collect(), dry_run: options.dry_run };
+    let intent = Intent {
+        parent,
+        probe,
+        check: gateways.chain(options.checks.check_host.iter().copied()).collect(),
+        dry_run: options.dry_run,
+    };
     let wish = Wish {
         target: options.target.to_string(),
         driver: driver(options)?,
         name: options.link.name.clone(),
-        mac: options.link.mac.as_ref().map_or_else(|| MacRule::Derived { host: machine_id() }, |choice| MacRule::Given(choice.mac())),
+        mac: options
+            .link
+            .mac
+            .as_ref()
+            .map_or_else(|| MacRule::Derived { host: machine_id() }, |choice| MacRule::Given(choice.mac())),
         mtu: options.link.mtu,
         addresses,
         gateways: options.gateway.clone(),
@@ -100,14 +115,17 @@ fn driver(options: &Flat) -> Result<Driver> {
 /// What tells this host from all others, so that two containers of one name on two hosts do not
 /// get one MAC address (machine-id(5)).
 fn machine_id() -> Option<String> {
-    let read = |path| fs::read_to_string(path).ok().map(|text: String| text.trim().to_owned()).filter(|id| !id.is_empty());
+    let read =
+        |path| fs::read_to_string(path).ok().map(|text: String| text.trim().to_owned()).filter(|id| !id.is_empty());
     read("/etc/machine-id").or_else(|| read("/var/lib/dbus/machine-id"))
 }
 
 /// A container's probe does not reach its own host, so the host's addresses are asked for here.
 fn refuse_own_addresses(wish: &Wish) -> Result<()> {
     match wish.addresses.iter().find(|address| kernel::is_hosts_own(address.ip())) {
-        Some(address) => Err(Error::conflict(format!("{} is this host's own address", address.ip())).hint("choose another")),
+        Some(address) => {
+            Err(Error::conflict(format!("{} is this host's own address", address.ip())).hint("choose another"))
+        }
         None => Ok(()),
     }
 }
@@ -146,7 +164,8 @@ impl Work<'_> {
     /// work here: the namespace is locked.
     fn clear_leftovers(&mut self) -> Result<Option<String>> {
         let kept = attachment::all(&*self.context.store, Some(&self.target.name))?;
-        let here: Vec<Attachment> = kept.into_iter().flatten().filter(|a| namespace::is_same(a, self.namespace, self.kernel)).collect();
+        let here: Vec<Attachment> =
+            kept.into_iter().flatten().filter(|a| namespace::is_same(a, self.namespace, self.kernel)).collect();
         if here.is_empty() || self.intent.dry_run {
             return Ok(None);
         }
@@ -169,10 +188,12 @@ impl Work<'_> {
         }
         let names: Vec<String> = self.kernel.host_names()?.into_iter().filter(|name| name != "lo").collect();
         let there = format!("the host has {}", names.join(", "));
-        Err(Error::not_found(format!("the host has no interface {name}")).hint(match nearest(name.as_str(), names.iter().map(String::as_str)) {
-            Some(near) => format!("did you mean {near}? {there}"),
-            None => there,
-        }))
+        Err(Error::not_found(format!("the host has no interface {name}")).hint(
+            match nearest(name.as_str(), names.iter().map(String::as_str)) {
+                Some(near) => format!("did you mean {near}? {there}"),
+                None => there,
+            },
+        ))
     }
 
     fn record(&self, wish: &Wish, wiring: &Wiring, tag: Tag) -> Attachment {
@@ -274,11 +295,17 @@ fn name_who_is_in_the_way(error: Error, host: &Netns, wiring: &Wiring, context: 
         return error;
     }
     let (ours, wants_all) = (wiring.link.mac.map(|mac| mac.bytes()), wiring.link.driver.mode() == "passthru");
-    let is_in_the_way = |link: &&InsideLink| wants_all || link.mode.as_deref() == Some("passthru") || (ours.is_some() && link.mac == ours);
-    let records: Vec<Attachment> = attachment::all(&*context.store, None).unwrap_or_default().into_iter().flatten().collect();
+    let is_in_the_way = |link: &&InsideLink| {
+        wants_all || link.mode.as_deref() == Some("passthru") || (ours.is_some() && link.mac == ours)
+    };
+    let records: Vec<Attachment> =
+        attachment::all(&*context.store, None).unwrap_or_default().into_iter().flatten().collect();
     for found in survey::children(host, wiring.link.parent.index) {
         let Some(link) = found.links.iter().find(is_in_the_way) else { continue };
-        let owner = records.iter().find(|record| link.tag.as_ref() == Some(&record.tag)).map(|record| record.target.to_string());
+        let owner = records
+            .iter()
+            .find(|record| link.tag.as_ref() == Some(&record.tag))
+            .map(|record| record.target.to_string());
         let owner = owner.unwrap_or_else(|| format!("{} (not plumb's)", found.namespace.path().display()));
         // Behind the clause that says what is in the way, before the one that says why that matters.
         let (what, why) = error.message.split_once(',').map_or((error.message.as_str(), ""), |(what, why)| (what, why));
@@ -288,12 +315,19 @@ fn name_who_is_in_the_way(error: Error, host: &Netns, wiring: &Wiring, context: 
     error
 }
 
-fn probe_ipv4(tx: &mut Transaction<'_, Kernel>, attachment: &Attachment, wiring: &Wiring, parent: &Parent, duration: Duration) -> Result<()> {
+fn probe_ipv4(
+    tx: &mut Transaction<'_, Kernel>,
+    attachment: &Attachment,
+    wiring: &Wiring,
+    parent: &Parent,
+    duration: Duration,
+) -> Result<()> {
     let (ips, _) = by_version(attachment);
     let Some(mac) = wiring.link.mac.or(parent.mac).filter(|_| !ips.is_empty()) else { return Ok(()) };
     match tx.executor.probe(wiring.link.index, mac.bytes(), &ips, duration)? {
         None => Ok(()),
-        Some(answer) => Err(Error::conflict(format!("{} is in use on the LAN by {}", answer.ip, answer.mac_text())).hint("choose another address; --probe 0 takes it all the same")),
+        Some(answer) => Err(Error::conflict(format!("{} is in use on the LAN by {}", answer.ip, answer.mac_text()))
+            .hint("choose another address; --probe 0 takes it all the same")),
     }
 }
 
@@ -363,8 +397,16 @@ struct Check {
 impl Report {
     fn new(target: &Target, wish: &Wish, wiring: &Wiring, namespace: &str) -> Report {
         let gateways = wish.gateways.iter().filter(|_| !wish.keep_default).map(|gateway| gateway.ip()).collect();
-        let replaced = wiring.replaced_defaults().map(|route| format!("the default route was by {}; detach gives it back", route.way()));
-        let better = wiring.better_defaults.iter().map(|route| format!("the default route by {} has the better metric, {}, and stays the way out", route.way(), route.metric()));
+        let replaced = wiring
+            .replaced_defaults()
+            .map(|route| format!("the default route was by {}; detach gives it back", route.way()));
+        let better = wiring.better_defaults.iter().map(|route| {
+            format!(
+                "the default route by {} has the better metric, {}, and stays the way out",
+                route.way(),
+                route.metric()
+            )
+        });
         let remarks = replaced.chain(better).collect();
         Report {
             target: wish.target.clone(),
@@ -389,7 +431,11 @@ impl Report {
     /// Docker hands what arrives at a published port to its bridge's address inside, and the client
     /// waits for an answer from the host. One that leaves by the new interface is not that.
     fn warn_about_published_ports(&mut self, target: &Target, wish: &Wish, wiring: &Wiring) {
-        let Some(address) = wish.addresses.iter().find(|address| !address.is_ipv6()).filter(|_| !target.published.is_empty()) else { return };
+        let Some(address) =
+            wish.addresses.iter().find(|address| !address.is_ipv6()).filter(|_| !target.published.is_empty())
+        else {
+            return;
+        };
         let who = match wiring.replaced_defaults().next() {
             Some(_) => "other machines no longer reach them".to_owned(),
             None => format!("machines in {} no longer reach them", address.subnet()),
@@ -448,7 +494,8 @@ impl Report {
 /// `web: eth1 192.168.0.100/24 via 192.168.0.1 on eth0 (macvlan bridge)`
 impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let addresses = if self.addresses.is_empty() { "without an address".to_owned() } else { self.addresses.join(", ") };
+        let addresses =
+            if self.addresses.is_empty() { "without an address".to_owned() } else { self.addresses.join(", ") };
         write!(f, "{}: {} {addresses}", self.target, self.interface)?;
         if !self.gateways.is_empty() {
             let gateways: Vec<String> = self.gateways.iter().map(|ip| ip.to_string()).collect();

@@ -59,8 +59,14 @@ impl Sweep<'_> {
             match kept {
                 Err(error) => self.failures.push(error),
                 Ok(attachment) if attachment.is_unfinished() => self.unfinished(&attachment)?,
-                Ok(attachment) if namespace::reopen(&attachment).is_none() && is_gone_for_good(&attachment, self.context) => {
-                    let text = format!("{}: {} forgotten, the target exists no more", attachment.target, attachment.interface());
+                Ok(attachment)
+                    if namespace::reopen(&attachment).is_none() && is_gone_for_good(&attachment, self.context) =>
+                {
+                    let text = format!(
+                        "{}: {} forgotten, the target exists no more",
+                        attachment.target,
+                        attachment.interface()
+                    );
                     self.note("record", text, || attachment.forget(&*self.context.store));
                 }
                 Ok(_) => {}
@@ -72,7 +78,11 @@ impl Sweep<'_> {
     fn unfinished(&mut self, attachment: &Attachment) -> Result<()> {
         let text = format!("{}: {} taken back, its run was killed", attachment.target, attachment.interface());
         if !namespace::is_of_this_boot(attachment) {
-            let text = format!("{}: {} kept, the power was lost when it was just made", attachment.target, attachment.interface());
+            let text = format!(
+                "{}: {} kept, the power was lost when it was just made",
+                attachment.target,
+                attachment.interface()
+            );
             self.note("record", text, || attachment.clone().confirm(&*self.context.store));
             return Ok(());
         }
@@ -98,7 +108,8 @@ impl Sweep<'_> {
         let mark = self.context.store.mark();
         // With a damaged record nobody can tell which links are its own: none is taken for lost.
         let Some(known) = known_tags(self.context)? else { return Ok(()) };
-        let is_lost = |link: &InsideLink| link.tag.as_ref().is_some_and(|tag| tag.store == mark && !known.contains(tag));
+        let is_lost =
+            |link: &InsideLink| link.tag.as_ref().is_some_and(|tag| tag.store == mark && !known.contains(tag));
         for found in survey::links(is_lost) {
             for link in &found.links {
                 self.lost(&found.namespace, link)?;
@@ -112,7 +123,8 @@ impl Sweep<'_> {
             return Ok(());
         }
         // A run that has ended meanwhile may have left the record of what looked lost before.
-        let is_known = |tag: &Tag| known_tags(self.context).is_ok_and(|known| known.is_none_or(|known| known.contains(tag)));
+        let is_known =
+            |tag: &Tag| known_tags(self.context).is_ok_and(|known| known.is_none_or(|known| known.contains(tag)));
         if link.tag.as_ref().is_none_or(is_known) {
             return Ok(());
         }
@@ -125,7 +137,9 @@ impl Sweep<'_> {
     fn claims(&mut self) -> Result<()> {
         for (claim, owner) in self.context.store.claims(&Key::new([attachment::CLAIM]))? {
             if !attachment::is_on_record(&*self.context.store, &owner)? {
-                self.note("claim", format!("{claim} released, its owner {owner} has no record"), || self.context.store.release(&claim, &owner));
+                self.note("claim", format!("{claim} released, its owner {owner} has no record"), || {
+                    self.context.store.release(&claim, &owner)
+                });
             }
         }
         Ok(())
@@ -156,7 +170,9 @@ fn is_gone_for_good(attachment: &Attachment, context: &Context) -> bool {
         TargetName::NetnsName(_) | TargetName::NetnsPath(_) => return !container::is_there(&attachment.place),
     };
     let id = attachment.container.as_deref().unwrap_or_default();
-    let gone = |name: &str| engine.as_ref().is_ok_and(|engine| engine.inspect(name).is_err_and(|error| error.kind == Kind::NotFound));
+    let gone = |name: &str| {
+        engine.as_ref().is_ok_and(|engine| engine.inspect(name).is_err_and(|error| error.kind == Kind::NotFound))
+    };
     // Neither the container nor one that was made anew under its name, which is to get the same again.
     let (TargetName::Docker(name) | TargetName::Podman(name)) = &attachment.target else { return false };
     gone(id) && gone(name)

@@ -35,7 +35,10 @@ impl Context {
     fn new(global: Global, output: Output) -> Result<Context> {
         let config = Config::read(config::path(global.config).as_deref())?;
         let settle = |typed: Option<String>, variable: &str, filed: &Option<String>, built_in: &str| {
-            typed.or_else(|| config::variable(variable)).or_else(|| filed.clone()).unwrap_or_else(|| built_in.to_owned())
+            typed
+                .or_else(|| config::variable(variable))
+                .or_else(|| filed.clone())
+                .unwrap_or_else(|| built_in.to_owned())
         };
         let place = settle(global.store, "PLUMB_STORE", &config.store, store::DEFAULT);
         let engines = Engines {
@@ -66,9 +69,11 @@ fn require_capabilities() -> Result<()> {
         (Capability::CAP_NET_RAW, "CAP_NET_RAW (to speak ARP)"),
     ];
     let lacks = |capability| !caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false);
-    let missing: Vec<&str> = NEEDED.into_iter().filter(|(capability, _)| lacks(*capability)).map(|(_, text)| text).collect();
+    let missing: Vec<&str> =
+        NEEDED.into_iter().filter(|(capability, _)| lacks(*capability)).map(|(_, text)| text).collect();
     if missing.is_empty() {
         return Ok(());
     }
-    Err(Error::not_permitted(format!("not permitted: this process lacks {}", missing.join(", "))).hint("run plumb as root, such as with sudo"))
+    Err(Error::not_permitted(format!("not permitted: this process lacks {}", missing.join(", ")))
+        .hint("run plumb as root, such as with sudo"))
 }

@@ -15,14 +15,18 @@ use crate::{
 pub fn open(target: &Target, host: &Netns) -> Result<Netns> {
     let path = target.place.path();
     let namespace = Netns::open(&path).map_err(|error| match (&target.place, error.kind) {
-        (Place::Process { pid, .. }, Kind::NotPermitted) => {
-            Error::not_permitted(format!("not permitted to open the namespace of process {pid}: CAP_SYS_PTRACE is missing")).hint("run plumb as root; in a container with --pid=host and --cap-add SYS_PTRACE")
+        (Place::Process { pid, .. }, Kind::NotPermitted) => Error::not_permitted(format!(
+            "not permitted to open the namespace of process {pid}: CAP_SYS_PTRACE is missing"
+        ))
+        .hint("run plumb as root; in a container with --pid=host and --cap-add SYS_PTRACE"),
+        (Place::Process { pid, .. }, _) if !container::is_there(&target.place) => {
+            Error::not_found(format!("process {pid} of {} has ended", target.name))
         }
-        (Place::Process { pid, .. }, _) if !container::is_there(&target.place) => Error::not_found(format!("process {pid} of {} has ended", target.name)),
         _ => error,
     })?;
     if namespace.id() == host.id() {
-        return Err(Error::failed(format!("{} is in the host's own network namespace", target.name)).hint("choose a container or a process that has a namespace of its own"));
+        return Err(Error::failed(format!("{} is in the host's own network namespace", target.name))
+            .hint("choose a container or a process that has a namespace of its own"));
     }
     Ok(namespace)
 }

@@ -68,8 +68,11 @@ impl Shown {
             (State::Stopped, _) | (_, None) => properties(attachment, None),
             (_, Some(there)) => properties(attachment, Some(&there.look_inside(|kernel| kernel.look())?)),
         };
-        let link = attachment.link().ok_or_else(|| Error::failed(format!("the record of {} names no link", attachment.key())))?;
-        let title = format!("{}: {} on {} ({}), {}", attachment.target, link.name, link.parent.name, link.driver, state.name());
+        let link = attachment
+            .link()
+            .ok_or_else(|| Error::failed(format!("the record of {} names no link", attachment.key())))?;
+        let title =
+            format!("{}: {} on {} ({}), {}", attachment.target, link.name, link.parent.name, link.driver, state.name());
         let as_recorded = !properties.iter().any(|property| property.differs);
         Ok(Shown { interface: link.name.to_string(), state, as_recorded, properties, title })
     }
@@ -83,10 +86,22 @@ fn properties(attachment: &Attachment, now: Option<&Inside>) -> Vec<Property> {
     let mut properties = vec![
         Property::new("interface", Some(recorded.name.to_string()), of_found(&|link| Some(link.name.clone()))),
         Property::new("state", Some("up".into()), of_found(&|link| Some(if link.up { "up" } else { "down" }.into()))),
-        Property::new("mac", recorded.mac.map(|mac| mac.to_string()).or_else(|| of_found(&mac_text)), of_found(&mac_text)),
+        Property::new(
+            "mac",
+            recorded.mac.map(|mac| mac.to_string()).or_else(|| of_found(&mac_text)),
+            of_found(&mac_text),
+        ),
         Property::new("mtu", Some(recorded.mtu.to_string()), of_found(&|link| Some(link.mtu.to_string()))),
-        Property::new("mode", Some(recorded.driver.to_string()), of_found(&|link| Some(format!("{} {}", link.kind.as_deref()?, link.mode.as_deref()?)))),
-        Property::new("tag", Some(attachment.tag.to_string()), of_found(&|link| link.tag.as_ref().map(|tag| tag.to_string()))),
+        Property::new(
+            "mode",
+            Some(recorded.driver.to_string()),
+            of_found(&|link| Some(format!("{} {}", link.kind.as_deref()?, link.mode.as_deref()?))),
+        ),
+        Property::new(
+            "tag",
+            Some(attachment.tag.to_string()),
+            of_found(&|link| link.tag.as_ref().map(|tag| tag.to_string())),
+        ),
     ];
     let there = |inside: &Inside| -> Vec<String> {
         let ours = inside.addresses.iter().filter(|a| a.index == index && !is_link_local(a.ip));
@@ -123,7 +138,10 @@ fn routes(attachment: &Attachment, now: Option<&Inside>) -> Vec<Property> {
         let (Step::AddRoute(route) | Step::ReplaceRoute { new: route, .. }) = step else { continue };
         let there = now.and_then(|inside| inside.routes.iter().find(|other| other.competes_with(route)));
         let short = |route: &crate::plan::Route| {
-            let to = route.destination().filter(|network| network.prefix() > 0).map_or("default".to_owned(), |network| network.to_string());
+            let to = route
+                .destination()
+                .filter(|network| network.prefix() > 0)
+                .map_or("default".to_owned(), |network| network.to_string());
             format!("{to} by {}", route.way())
         };
         properties.push(Property::new("route", Some(short(route)), there.map(short)));

@@ -32,8 +32,12 @@ impl Kernel {
     /// Equivalent to `ip addr add ADDRESS brd + dev NAME`.
     pub(super) fn add_address(&mut self, address: &LinkAddress) -> std::result::Result<(), StepError> {
         let message = Message::NewAddress(message(address));
-        let outcome = self.inside(async |inside| inside.change(message, NLM_F_CREATE | NLM_F_EXCL).await).map_err(StepError::Refused)?;
-        outcome.map_err(|refusal| refused(format_args!("cannot give {} the address {}", address.name, address.address), &refusal, &[]))
+        let outcome = self
+            .inside(async |inside| inside.change(message, NLM_F_CREATE | NLM_F_EXCL).await)
+            .map_err(StepError::Refused)?;
+        outcome.map_err(|refusal| {
+            refused(format_args!("cannot give {} the address {}", address.name, address.address), &refusal, &[])
+        })
     }
 
     /// Equivalent to `ip addr del ADDRESS dev NAME`.
@@ -41,7 +45,9 @@ impl Kernel {
         let message = Message::DelAddress(message(address));
         let outcome = self.inside(async |inside| inside.change(message, 0).await).map_err(StepError::Refused)?;
         let gone = [Errno::ENODEV, Errno::EADDRNOTAVAIL];
-        outcome.map_err(|refusal| refused(format_args!("cannot take {} from {}", address.address, address.name), &refusal, &gone))
+        outcome.map_err(|refusal| {
+            refused(format_args!("cannot take {} from {}", address.address, address.name), &refusal, &gone)
+        })
     }
 
     /// Waits until the kernel has asked the LAN whether somebody else has the link's IPv6 addresses.
@@ -49,16 +55,26 @@ impl Kernel {
     pub fn await_ipv6(&mut self, index: u32, limit: Duration) -> Result<()> {
         let end = Instant::now() + limit;
         loop {
-            let ours: Vec<InsideAddress> =
-                self.addresses()?.into_iter().filter(|a| a.index == index && a.ip.is_ipv6() && !is_link_local(a.ip)).collect();
+            let ours: Vec<InsideAddress> = self
+                .addresses()?
+                .into_iter()
+                .filter(|a| a.index == index && a.ip.is_ipv6() && !is_link_local(a.ip))
+                .collect();
             if let Some(duplicate) = ours.iter().find(|a| a.duplicate) {
-                return Err(Error::conflict(format!("{} is in use on the LAN: another host answers for it", duplicate.ip)).hint("choose another address"));
+                return Err(Error::conflict(format!(
+                    "{} is in use on the LAN: another host answers for it",
+                    duplicate.ip
+                ))
+                .hint("choose another address"));
             }
             if !ours.iter().any(|a| a.tentative) {
                 return Ok(());
             }
             if Instant::now() > end {
-                return Err(Error::timed_out(format!("the kernel did not finish duplicate address detection within {limit:?}")).hint("is the parent's carrier up? --probe 0 does without"));
+                return Err(Error::timed_out(format!(
+                    "the kernel did not finish duplicate address detection within {limit:?}"
+                ))
+                .hint("is the parent's carrier up? --probe 0 does without"));
             }
             interrupt::sleep(Duration::from_millis(20))?;
         }
@@ -78,7 +94,9 @@ fn message(address: &LinkAddress) -> AddressMessage {
     message.attributes.push(AddressAttribute::Local(ip));
     message.attributes.push(AddressAttribute::Address(ip));
     match address.address.subnet().broadcast() {
-        IpAddr::V4(broadcast) if address.address.prefix() < 31 => message.attributes.push(AddressAttribute::Broadcast(broadcast)),
+        IpAddr::V4(broadcast) if address.address.prefix() < 31 => {
+            message.attributes.push(AddressAttribute::Broadcast(broadcast))
+        }
         IpAddr::V6(_) if address.skip_dad => message.header.flags |= AddressHeaderFlags::Nodad,
         _ => {}
     }
@@ -91,7 +109,10 @@ fn address_of(message: &Message) -> Option<InsideAddress> {
     // On a point-to-point link ADDRESS is the peer and LOCAL is ours; IPv6 often tells ADDRESS only.
     let local = find(|a| if let AddressAttribute::Local(ip) = a { Some(*ip) } else { None });
     let ip = local.or_else(|| find(|a| if let AddressAttribute::Address(ip) = a { Some(*ip) } else { None }))?;
-    let flags = message.attributes.iter().find_map(|a| if let AddressAttribute::Flags(flags) = a { Some(*flags) } else { None });
+    let flags = message
+        .attributes
+        .iter()
+        .find_map(|a| if let AddressAttribute::Flags(flags) = a { Some(*flags) } else { None });
     let flags = flags.unwrap_or(AddressFlags::from_bits_retain(message.header.flags.bits().into()));
     Some(InsideAddress {
         index: message.header.index,

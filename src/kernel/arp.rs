@@ -38,7 +38,13 @@ impl Kernel {
     /// Asks for `duration` whether any other host has one of `ips`, without using them: the first
     /// that has is returned. Half of an address conflict is that two take it at once, so another
     /// host's probe for the same address counts as well (RFC 5227 section 2.1.1).
-    pub fn probe(&mut self, interface: u32, mac: [u8; 6], ips: &[Ipv4Addr], duration: Duration) -> Result<Option<Answer>> {
+    pub fn probe(
+        &mut self,
+        interface: u32,
+        mac: [u8; 6],
+        ips: &[Ipv4Addr],
+        duration: Duration,
+    ) -> Result<Option<Answer>> {
         let failed = |error: std::io::Error| Error::io("cannot probe the LAN by ARP", &error);
         let socket = ArpSocket::open(interface).map_err(failed)?;
         socket.listen().map_err(failed)?;

@@ -65,12 +65,18 @@ impl Kernel {
 
     /// Whether the host has answered ARP or neighbour discovery lately.
     fn is_neighbour(&mut self, ip: IpAddr) -> Result<bool> {
-        let neighbours = self.inside(async |inside| inside.dump(Message::GetNeighbour(NeighbourMessage::default())).await)?;
+        let neighbours =
+            self.inside(async |inside| inside.dump(Message::GetNeighbour(NeighbourMessage::default())).await)?;
         let alive = |message: &Message| {
             let Message::NewNeighbour(neighbour) = message else { return false };
             let state = neighbour.header.state;
-            matches!(state, NeighbourState::Reachable | NeighbourState::Stale | NeighbourState::Delay | NeighbourState::Probe)
-                && neighbour.attributes.iter().any(|a| matches!(a, NeighbourAttribute::Destination(to) if *to == ip.into()))
+            matches!(
+                state,
+                NeighbourState::Reachable | NeighbourState::Stale | NeighbourState::Delay | NeighbourState::Probe
+            ) && neighbour
+                .attributes
+                .iter()
+                .any(|a| matches!(a, NeighbourAttribute::Destination(to) if *to == ip.into()))
         };
         Ok(neighbours.map_err(super::cannot_read("neighbours inside"))?.iter().any(alive))
     }
@@ -169,7 +175,8 @@ fn is_reply(packet: &[u8], from: IpAddr) -> bool {
 
 /// The Internet checksum (RFC 1071).
 fn checksum(bytes: &[u8]) -> u16 {
-    let mut sum: u32 = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0))).sum();
+    let mut sum: u32 =
+        bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0))).sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }

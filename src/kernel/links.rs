@@ -21,11 +21,7 @@ use crate::{
     apply::StepError,
     error::{Error, Result},
     interrupt,
-    plan::{
-        Driver, Link, MacvlanMode, Parent, TaggedLink,
-        facts::InsideLink,
-        link::GROUP,
-    },
+    plan::{Driver, Link, MacvlanMode, Parent, TaggedLink, facts::InsideLink, link::GROUP},
     types::{IfName, Mac},
 };
 
@@ -44,7 +40,8 @@ impl Kernel {
                 _ => return Ok(None),
             };
             // A port is named with its master, so that the message can say where to go instead.
-            let master = attribute(&found, |a| if let LinkAttribute::Controller(index) = a { Some(*index) } else { None });
+            let master =
+                attribute(&found, |a| if let LinkAttribute::Controller(index) = a { Some(*index) } else { None });
             let port_of = match master {
                 Some(index) => Some(name_of(host, index).await.unwrap_or_else(|| format!("interface {index}"))),
                 None => None,
@@ -75,9 +72,15 @@ impl Kernel {
         let mut question = NsidMessage::default();
         question.attributes.push(NsidAttribute::Fd(other.raw() as u32));
         let answer = self.inside(async |inside| inside.get(Message::GetNsId(question)).await)?;
-        let Some(Message::NewNsId(answer)) = answer.map_err(cannot_read("namespace's number"))? else { return Ok(None) };
+        let Some(Message::NewNsId(answer)) = answer.map_err(cannot_read("namespace's number"))? else {
+            return Ok(None);
+        };
         // The kernel says -1 for a namespace that it has no number for.
-        Ok(answer.attributes.iter().find_map(|a| if let NsidAttribute::Id(number) = a { Some(*number) } else { None }).filter(|number| *number >= 0))
+        Ok(answer
+            .attributes
+            .iter()
+            .find_map(|a| if let NsidAttribute::Id(number) = a { Some(*number) } else { None })
+            .filter(|number| *number >= 0))
     }
 
     /// Creates the link in place, with its final name, address and MTU, and up: one request on the
@@ -143,7 +146,9 @@ impl Kernel {
 
     fn delete_index(&mut self, index: u32, name: &str) -> std::result::Result<(), StepError> {
         let message = LinkUnspec::new_with_index(index).build();
-        let outcome = self.inside(async |inside| inside.change(Message::DelLink(message), 0).await).map_err(StepError::Refused)?;
+        let outcome = self
+            .inside(async |inside| inside.change(Message::DelLink(message), 0).await)
+            .map_err(StepError::Refused)?;
         outcome.map_err(|refusal| refused(format_args!("cannot delete {name}"), &refusal, &[Errno::ENODEV]))
     }
 
@@ -151,14 +156,18 @@ impl Kernel {
     /// name in the request that creates a link.
     pub(super) fn add_tag(&mut self, tagged: &TaggedLink) -> std::result::Result<(), StepError> {
         let message = Message::NewLinkProp(property(tagged));
-        let outcome = self.inside(async |inside| inside.change(message, NLM_F_EXCL | NLM_F_CREATE | NLM_F_APPEND).await).map_err(StepError::Refused)?;
+        let outcome = self
+            .inside(async |inside| inside.change(message, NLM_F_EXCL | NLM_F_CREATE | NLM_F_APPEND).await)
+            .map_err(StepError::Refused)?;
         outcome.map_err(|refusal| refused(format_args!("cannot tag {}", tagged.name), &refusal, &[]))
     }
 
     pub(super) fn delete_tag(&mut self, tagged: &TaggedLink) -> std::result::Result<(), StepError> {
         let message = Message::DelLinkProp(property(tagged));
         let outcome = self.inside(async |inside| inside.change(message, 0).await).map_err(StepError::Refused)?;
-        outcome.map_err(|refusal| refused(format_args!("cannot untag {}", tagged.name), &refusal, &[Errno::ENODEV, Errno::ENOENT]))
+        outcome.map_err(|refusal| {
+            refused(format_args!("cannot untag {}", tagged.name), &refusal, &[Errno::ENODEV, Errno::ENOENT])
+        })
     }
 }
 
@@ -182,7 +191,9 @@ fn creation(link: &Link, name: &str, namespace: std::os::fd::RawFd, up: bool) ->
         .setns_by_fd(namespace);
     if let MacvlanMode::Source(macs) = mode {
         let macs = macs.iter().map(|mac| InfoMacVlan::MacAddr(mac.bytes())).collect();
-        builder = builder.append_info_data(InfoMacVlan::MacAddrMode(MacVlanMacAddressMode::Set)).append_info_data(InfoMacVlan::MacAddrData(macs));
+        builder = builder
+            .append_info_data(InfoMacVlan::MacAddrMode(MacVlanMacAddressMode::Set))
+            .append_info_data(InfoMacVlan::MacAddrData(macs));
     }
     if let Some(mac) = link.mac {
         builder = builder.address(mac.bytes().to_vec());
@@ -196,14 +207,18 @@ fn why_not_created(link: &Link, refusal: &Refusal) -> StepError {
     StepError::Refused(match refusal.errno {
         Errno::EADDRINUSE => {
             let mac = link.mac.map_or("its parent's".to_owned(), |mac| mac.to_string());
-            Error::conflict(format!("MAC {mac} is in use on {parent} already")).hint("give another with --mac, or detach the container that has it")
+            Error::conflict(format!("MAC {mac} is in use on {parent} already"))
+                .hint("give another with --mac, or detach the container that has it")
         }
         Errno::EINVAL | Errno::EBUSY if matches!(link.driver, Driver::Macvlan(MacvlanMode::Passthru)) => {
-            Error::conflict(format!("{parent} has a link already, and passthru tolerates no other")).hint("use --mode bridge, or another parent")
+            Error::conflict(format!("{parent} has a link already, and passthru tolerates no other"))
+                .hint("use --mode bridge, or another parent")
         }
         // The rest of what the kernel checks was checked by the plan.
-        Errno::EINVAL => Error::conflict(format!("{parent} has a passthru link, which tolerates no other")).hint("detach that one, or use another parent"),
-        Errno::EOPNOTSUPP => Error::failed(format!("this kernel cannot make a {}: {refusal}", link.driver.kind())).hint(format!("modprobe {}", link.driver.kind())),
+        Errno::EINVAL => Error::conflict(format!("{parent} has a passthru link, which tolerates no other"))
+            .hint("detach that one, or use another parent"),
+        Errno::EOPNOTSUPP => Error::failed(format!("this kernel cannot make a {}: {refusal}", link.driver.kind()))
+            .hint(format!("modprobe {}", link.driver.kind())),
         Errno::ENODEV => return StepError::Refused(Error::not_found(format!("{parent} has gone"))),
         _ => match refused(format_args!("cannot create {} on {parent}", link.name), refusal, &[]) {
             StepError::Gone(message) => Error::failed(message),
@@ -278,11 +293,14 @@ fn link_of(message: &Message) -> Option<InsideLink> {
         mac: mac_of(message),
         mtu: mtu_of(message),
         up: message.header.flags.contains(LinkFlags::Up),
-        group: attribute(message, |a| if let LinkAttribute::Group(group) = a { Some(*group) } else { None }).unwrap_or(0),
+        group: attribute(message, |a| if let LinkAttribute::Group(group) = a { Some(*group) } else { None })
+            .unwrap_or(0),
         kind: info.iter().find_map(|i| if let LinkInfo::Kind(kind) = i { Some(kind.to_string()) } else { None }),
         mode: info.iter().find_map(mode_of),
         parent_index: attribute(message, |a| if let LinkAttribute::Link(index) = a { Some(*index) } else { None }),
-        parent_namespace: attribute(message, |a| if let LinkAttribute::LinkNetNsId(number) = a { Some(*number) } else { None }),
+        parent_namespace: attribute(message, |a| {
+            if let LinkAttribute::LinkNetNsId(number) = a { Some(*number) } else { None }
+        }),
         tag: attribute(message, tag_of),
     })
 }

@@ -81,13 +81,17 @@ impl Kernel {
     }
 
     fn inside<T>(&mut self, ask: impl AsyncFnOnce(&mut Netlink) -> T) -> Result<T> {
-        let inside = self.inside.as_mut().ok_or_else(|| Error::failed("no socket inside the namespace: this is a bug"))?;
+        let inside =
+            self.inside.as_mut().ok_or_else(|| Error::failed("no socket inside the namespace: this is a bug"))?;
         Ok(self.runtime.block_on(ask(inside)))
     }
 }
 
 fn runtime() -> Result<Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(|error| Error::io("cannot start the event loop", &error))
+    tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()
+        .map_err(|error| Error::io("cannot start the event loop", &error))
 }
 
 /// An error for a question that the kernel refused to answer.
@@ -120,8 +124,12 @@ fn refused(doing: impl std::fmt::Display, refusal: &Refusal, gone: &[nix::errno:
         return StepError::Gone(message);
     }
     StepError::Refused(match refusal.errno {
-        nix::errno::Errno::EPERM => Error::not_permitted(message).hint("CAP_NET_ADMIN is needed, in the container's user namespace too"),
-        nix::errno::Errno::EEXIST | nix::errno::Errno::EBUSY | nix::errno::Errno::EADDRINUSE => Error::conflict(message),
+        nix::errno::Errno::EPERM => {
+            Error::not_permitted(message).hint("CAP_NET_ADMIN is needed, in the container's user namespace too")
+        }
+        nix::errno::Errno::EEXIST | nix::errno::Errno::EBUSY | nix::errno::Errno::EADDRINUSE => {
+            Error::conflict(message)
+        }
         _ => Error::failed(message),
     })
 }

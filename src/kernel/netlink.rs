@@ -1,12 +1,12 @@
 //! A netlink socket in one namespace: requests and answers, with the kernel's own words for a refusal.
 
 use futures_util::StreamExt;
+use nix::errno::Errno;
+use rtnetlink::Handle;
 use rtnetlink::packet_core::{
     ErrorMessage, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload, NlasIterator, parse_string,
 };
 use rtnetlink::packet_route::RouteNetlinkMessage;
-use nix::errno::Errno;
-use rtnetlink::Handle;
 use tokio::runtime::Runtime;
 
 use crate::error::{Error, Result};
@@ -54,16 +54,26 @@ impl Netlink {
     }
 
     /// Asks for one object.
-    pub async fn get(&mut self, message: RouteNetlinkMessage) -> std::result::Result<Option<RouteNetlinkMessage>, Refusal> {
+    pub async fn get(
+        &mut self,
+        message: RouteNetlinkMessage,
+    ) -> std::result::Result<Option<RouteNetlinkMessage>, Refusal> {
         Ok(self.exchange(message, NLM_F_REQUEST | NLM_F_ACK).await?.pop())
     }
 
     /// Asks for all objects of a kind.
-    pub async fn dump(&mut self, message: RouteNetlinkMessage) -> std::result::Result<Vec<RouteNetlinkMessage>, Refusal> {
+    pub async fn dump(
+        &mut self,
+        message: RouteNetlinkMessage,
+    ) -> std::result::Result<Vec<RouteNetlinkMessage>, Refusal> {
         self.exchange(message, NLM_F_REQUEST | NLM_F_DUMP).await
     }
 
-    async fn exchange(&mut self, message: RouteNetlinkMessage, flags: u16) -> std::result::Result<Vec<RouteNetlinkMessage>, Refusal> {
+    async fn exchange(
+        &mut self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+    ) -> std::result::Result<Vec<RouteNetlinkMessage>, Refusal> {
         let mut request = NetlinkMessage::from(message);
         request.header.flags = flags;
         let lost = |_| Refusal { errno: Errno::EIO, text: Some("the netlink connection is lost".into()) };

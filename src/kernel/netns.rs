@@ -28,7 +28,13 @@ pub fn cookie() -> Option<u64> {
     let mut size = std::mem::size_of::<u64>() as libc::socklen_t;
     // SAFETY: pointer and size are those of a live u64, and the kernel writes no more than that.
     let outcome = unsafe {
-        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_NETNS_COOKIE, (&raw mut cookie).cast(), &raw mut size)
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut size,
+        )
     };
     (outcome == 0).then_some(cookie)
 }
@@ -52,8 +58,9 @@ impl Netns {
         // SAFETY: the request reads no memory of ours; on a file of another kind it fails.
         let kind = unsafe { ns_get_nstype(file.as_raw_fd()) };
         if kind != Ok(libc::CLONE_NEWNET) {
-            return Err(Error::failed(format!("{} is not a network namespace", path.display()))
-                .hint("a namespace made by ip netns add NAME lies at /run/netns/NAME, a process's at /proc/PID/ns/net"));
+            return Err(Error::failed(format!("{} is not a network namespace", path.display())).hint(
+                "a namespace made by ip netns add NAME lies at /run/netns/NAME, a process's at /proc/PID/ns/net",
+            ));
         }
         let metadata = file.metadata().map_err(|error| Error::io(doing(), &error))?;
         Ok(Netns { file, path: path.to_owned(), id: NetnsId(metadata.ino()) })
@@ -88,7 +95,9 @@ impl Netns {
         match self.file.try_lock() {
             Ok(()) => Ok(true),
             Err(std::fs::TryLockError::WouldBlock) => Ok(false),
-            Err(std::fs::TryLockError::Error(error)) => Err(Error::io(format!("cannot lock {}", self.path.display()), &error)),
+            Err(std::fs::TryLockError::Error(error)) => {
+                Err(Error::io(format!("cannot lock {}", self.path.display()), &error))
+            }
         }
     }
 
@@ -118,7 +127,10 @@ fn setns(file: BorrowedFd<'_>, path: &Path) -> Result<()> {
     nix::sched::setns(file, CloneFlags::CLONE_NEWNET).map_err(|errno| {
         let reason = plain(&errno.into());
         match errno {
-            nix::errno::Errno::EPERM => Error::not_permitted(format!("cannot enter {}: CAP_SYS_ADMIN is missing", path.display())).hint("run plumb as root"),
+            nix::errno::Errno::EPERM => {
+                Error::not_permitted(format!("cannot enter {}: CAP_SYS_ADMIN is missing", path.display()))
+                    .hint("run plumb as root")
+            }
             _ => Error::failed(format!("cannot enter {}: {reason}", path.display())),
         }
     })
@@ -141,7 +153,9 @@ pub fn all() -> Vec<Netns> {
     let mut found: Vec<Netns> = Vec::new();
     let mut seen = std::collections::HashSet::new();
     let entries = |dir: &str| std::fs::read_dir(dir).into_iter().flatten().filter_map(|entry| entry.ok());
-    let processes = entries("/proc").filter(|entry| entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit)).map(|entry| entry.path().join("ns/net"));
+    let processes = entries("/proc")
+        .filter(|entry| entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit))
+        .map(|entry| entry.path().join("ns/net"));
     let named = entries("/run/netns").map(|entry| entry.path());
     for path in named.chain(processes) {
         // The link's text, net:[4026531840], tells without opening whether it is a new one.

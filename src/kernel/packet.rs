@@ -49,7 +49,9 @@ impl ArpSocket {
     pub fn broadcast(&self, payload: &[u8]) -> io::Result<()> {
         let address = self.address();
         // SAFETY: pointer and length are those of a live slice and a live sockaddr_ll.
-        let sent = unsafe { libc::sendto(self.raw(), payload.as_ptr().cast(), payload.len(), 0, (&raw const address).cast(), SIZE) };
+        let sent = unsafe {
+            libc::sendto(self.raw(), payload.as_ptr().cast(), payload.len(), 0, (&raw const address).cast(), SIZE)
+        };
         if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
@@ -92,7 +94,13 @@ impl Drop for ArpSocket {
         if let Ok((here, there)) = pair {
             // The receiving end travels to itself: that makes the cycle.
             let descriptors = [fd.as_raw_fd(), there.as_raw_fd()];
-            let _ = sendmsg::<()>(here.as_raw_fd(), &[IoSlice::new(&[0])], &[ControlMessage::ScmRights(&descriptors)], MsgFlags::MSG_DONTWAIT, None);
+            let _ = sendmsg::<()>(
+                here.as_raw_fd(),
+                &[IoSlice::new(&[0])],
+                &[ControlMessage::ScmRights(&descriptors)],
+                MsgFlags::MSG_DONTWAIT,
+                None,
+            );
             // Ours first: closing the pair sets the collector off, and the last to close is who waits.
             drop(fd);
         }

@@ -51,8 +51,16 @@ impl Kernel {
         self.route("delete", route, Message::DelRoute(route.message().clone()), 0, &[Errno::ESRCH, Errno::ENODEV])
     }
 
-    fn route(&mut self, verb: &str, route: &Route, message: Message, flags: u16, gone: &[Errno]) -> std::result::Result<(), StepError> {
-        let outcome: std::result::Result<(), Refusal> = self.inside(async |inside| inside.change(message, flags).await).map_err(StepError::Refused)?;
+    fn route(
+        &mut self,
+        verb: &str,
+        route: &Route,
+        message: Message,
+        flags: u16,
+        gone: &[Errno],
+    ) -> std::result::Result<(), StepError> {
+        let outcome: std::result::Result<(), Refusal> =
+            self.inside(async |inside| inside.change(message, flags).await).map_err(StepError::Refused)?;
         outcome.map_err(|refusal| refused(format_args!("cannot {verb} the route {route}"), &refusal, gone))
     }
 }

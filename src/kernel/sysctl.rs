@@ -10,7 +10,9 @@ use crate::{
 
 /// What a new interface starts with, or `None` where there is no IPv6.
 pub fn ipv6_defaults() -> Option<Ipv6Defaults> {
-    let read = |key: &str| fs::read_to_string(format!("/proc/sys/net/ipv6/conf/default/{key}")).ok().map(|text| text.trim().to_owned());
+    let read = |key: &str| {
+        fs::read_to_string(format!("/proc/sys/net/ipv6/conf/default/{key}")).ok().map(|text| text.trim().to_owned())
+    };
     Some(Ipv6Defaults { disabled: read("disable_ipv6")? != "0", accept_ra: read("accept_ra")? })
 }
 

@@ -31,13 +31,20 @@ pub enum Step {
     DeleteLink(Link),
     AddTag(TaggedLink),
     DeleteTag(TaggedLink),
-    SetSysctl { key: String, from: String, to: String },
+    SetSysctl {
+        key: String,
+        from: String,
+        to: String,
+    },
     AddAddress(LinkAddress),
     DeleteAddress(LinkAddress),
     AddRoute(Route),
     DeleteRoute(Route),
     /// Puts `new` where `old` is, in one request: there is no moment without a route.
-    ReplaceRoute { old: Route, new: Route },
+    ReplaceRoute {
+        old: Route,
+        new: Route,
+    },
 }
 
 /// A link and the alternative name by which plumb knows it again.
@@ -109,9 +116,17 @@ pub(crate) mod samples {
             Step::AddLink(link()),
             Step::AddTag(TaggedLink { index, name: name.clone(), tag: tag() }),
             Step::SetSysctl { key: "net/ipv6/conf/eth1/accept_ra".into(), from: "1".into(), to: "0".into() },
-            Step::AddAddress(LinkAddress { index, name, address: "192.168.0.100/24".parse().unwrap(), skip_dad: false }),
+            Step::AddAddress(LinkAddress {
+                index,
+                name,
+                address: "192.168.0.100/24".parse().unwrap(),
+                skip_dad: false,
+            }),
             Step::AddRoute(Route::new(Some("10.0.0.0/8".parse().unwrap()), None, false, None, (7, "eth1"), false)),
-            Step::ReplaceRoute { old: default_via("172.17.0.1", 2, "eth0"), new: default_via("192.168.0.1", 7, "eth1") },
+            Step::ReplaceRoute {
+                old: default_via("172.17.0.1", 2, "eth0"),
+                new: default_via("192.168.0.1", 7, "eth1"),
+            },
             Step::DeleteRoute(default_via("172.17.0.1", 2, "eth0")),
         ]
     }

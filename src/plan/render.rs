@@ -13,9 +13,16 @@ impl Step {
             // Created from the host, as the parent is there; everything else happens inside.
             Step::AddLink(link) => add_link(link, namespace),
             Step::DeleteLink(link) => inside(format!("ip link del dev {}", quote(link.name.as_str()))),
-            Step::AddTag(tagged) => inside(format!("ip link property add dev {} altname {}", quote(tagged.name.as_str()), tagged.tag)),
-            Step::DeleteTag(tagged) => inside(format!("ip link property del dev {} altname {}", quote(tagged.name.as_str()), tagged.tag)),
-            Step::SetSysctl { key, to, .. } => inside(format!("sh -c {}", quote(&format!("echo {} > {}", quote(to), quote(&format!("/proc/sys/{key}")))))),
+            Step::AddTag(tagged) => {
+                inside(format!("ip link property add dev {} altname {}", quote(tagged.name.as_str()), tagged.tag))
+            }
+            Step::DeleteTag(tagged) => {
+                inside(format!("ip link property del dev {} altname {}", quote(tagged.name.as_str()), tagged.tag))
+            }
+            Step::SetSysctl { key, to, .. } => inside(format!(
+                "sh -c {}",
+                quote(&format!("echo {} > {}", quote(to), quote(&format!("/proc/sys/{key}"))))
+            )),
             Step::AddAddress(a) => {
                 let broadcast = if !a.address.is_ipv6() && a.address.prefix() < 31 { " brd +" } else { "" };
                 let nodad = if a.address.is_ipv6() && a.skip_dad { " nodad" } else { "" };
@@ -75,15 +82,19 @@ mod tests {
 
     #[test]
     fn each_step_reads_as_the_command_that_does_it() {
-        let commands: Vec<String> =
-            samples::steps().iter().flat_map(|step| [step.command("/proc/42/ns/net"), step.inverse().command("/proc/42/ns/net")]).collect();
+        let commands: Vec<String> = samples::steps()
+            .iter()
+            .flat_map(|step| [step.command("/proc/42/ns/net"), step.inverse().command("/proc/42/ns/net")])
+            .collect();
         let group = GROUP;
         let inside = "nsenter --net=/proc/42/ns/net";
         let tag = samples::tag();
         assert_eq!(
             commands,
             [
-                format!("ip link add link eth0 name eth1 index 7 address 02:00:00:00:00:07 mtu 1500 group {group} netns /proc/42/ns/net up type macvlan mode bridge"),
+                format!(
+                    "ip link add link eth0 name eth1 index 7 address 02:00:00:00:00:07 mtu 1500 group {group} netns /proc/42/ns/net up type macvlan mode bridge"
+                ),
                 format!("{inside} ip link del dev eth1"),
                 format!("{inside} ip link property add dev eth1 altname {tag}"),
                 format!("{inside} ip link property del dev eth1 altname {tag}"),

@@ -35,7 +35,10 @@ impl Route {
         message.attributes.retain(|attribute| match attribute {
             RouteAttribute::CacheInfo(_) | RouteAttribute::Expires(_) => false,
             // A route by next hop id is dumped with the id's meaning beside it, but taken only without.
-            RouteAttribute::Gateway(_) | RouteAttribute::Via(_) | RouteAttribute::Oif(_) | RouteAttribute::MultiPath(_) => !by_id,
+            RouteAttribute::Gateway(_)
+            | RouteAttribute::Via(_)
+            | RouteAttribute::Oif(_)
+            | RouteAttribute::MultiPath(_) => !by_id,
             _ => true,
         });
         if let Some(RouteAttribute::MultiPath(hops)) =
@@ -51,7 +54,14 @@ impl Route {
 
     /// A new route by `device` (its index and name). `via` is the router, `onlink` says that it is
     /// on the link although no address there says so.
-    pub fn new(destination: Option<IpNetwork>, via: Option<IpAddr>, onlink: bool, metric: Option<u32>, device: (u32, &str), ipv6: bool) -> Route {
+    pub fn new(
+        destination: Option<IpNetwork>,
+        via: Option<IpAddr>,
+        onlink: bool,
+        metric: Option<u32>,
+        device: (u32, &str),
+        ipv6: bool,
+    ) -> Route {
         let mut message = RouteMessage::default();
         message.header = RouteHeader {
             address_family: if ipv6 { AddressFamily::Inet6 } else { AddressFamily::Inet },
@@ -210,7 +220,9 @@ impl fmt::Display for Route {
             write!(f, " tos {}", header.tos)?;
         }
         // The way first, as ip route prints it, whatever the kernel's order.
-        let is_way = |a: &&RouteAttribute| matches!(a, RouteAttribute::Gateway(_) | RouteAttribute::Via(_) | RouteAttribute::Oif(_));
+        let is_way = |a: &&RouteAttribute| {
+            matches!(a, RouteAttribute::Gateway(_) | RouteAttribute::Via(_) | RouteAttribute::Oif(_))
+        };
         let attributes = &self.message.attributes;
         for attribute in attributes.iter().filter(is_way).chain(attributes.iter().filter(|a| !is_way(a))) {
             self.show_attribute(f, attribute)?;
@@ -247,7 +259,15 @@ impl Route {
             RouteAttribute::NhId(id) => write!(f, " nhid {id}"),
             RouteAttribute::Preference(preference) => {
                 let pref = u8::from(*preference);
-                write!(f, " pref {}", match pref { 1 => "high", 3 => "low", _ => "medium" })
+                write!(
+                    f,
+                    " pref {}",
+                    match pref {
+                        1 => "high",
+                        3 => "low",
+                        _ => "medium",
+                    }
+                )
             }
             RouteAttribute::Metrics(metrics) => show_metrics(f, metrics),
             RouteAttribute::MultiPath(hops) => hops.iter().try_for_each(|hop| self.show_hop(f, hop)),
@@ -269,7 +289,8 @@ impl Route {
 }
 
 fn show_metrics(f: &mut fmt::Formatter<'_>, metrics: &[RouteMetric]) -> fmt::Result {
-    let locked = metrics.iter().find_map(|m| if let RouteMetric::Lock(bits) = m { Some(*bits) } else { None }).unwrap_or(0);
+    let locked =
+        metrics.iter().find_map(|m| if let RouteMetric::Lock(bits) = m { Some(*bits) } else { None }).unwrap_or(0);
     // Bit N of the lock says that metric N (RTAX_…) must not be changed by what the path teaches.
     let lock = |number: u32| if locked & (1 << number) != 0 { " lock" } else { "" };
     for metric in metrics {
@@ -315,7 +336,8 @@ impl TryFrom<Stored> for Route {
     type Error = String;
 
     fn try_from(stored: Stored) -> Result<Route, String> {
-        let bytes = unhex(&stored.message).ok_or_else(|| format!("route message {:?} is not hexadecimal", stored.message))?;
+        let bytes =
+            unhex(&stored.message).ok_or_else(|| format!("route message {:?} is not hexadecimal", stored.message))?;
         if bytes.len() < 12 {
             return Err(format!("route message of {} bytes is cut off", bytes.len()));
         }

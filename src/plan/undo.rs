@@ -54,7 +54,9 @@ fn give_back(old: &Route, new: Option<&Route>, now: &Inside) -> Option<Step> {
     }
     match now.routes.iter().find(|route| route.competes_with(old)) {
         None => Some(Step::AddRoute(old.clone())),
-        Some(there) if new.is_some_and(|new| there.is(new)) => Some(Step::ReplaceRoute { old: there.clone(), new: old.clone() }),
+        Some(there) if new.is_some_and(|new| there.is(new)) => {
+            Some(Step::ReplaceRoute { old: there.clone(), new: old.clone() })
+        }
         Some(_) => None,
     }
 }
@@ -118,7 +120,10 @@ mod tests {
     fn done() -> Vec<Step> {
         vec![
             Step::AddLink(link()),
-            Step::ReplaceRoute { old: default_via("172.17.0.1", 2, "eth0"), new: default_via("192.168.0.1", 7, "eth1") },
+            Step::ReplaceRoute {
+                old: default_via("172.17.0.1", 2, "eth0"),
+                new: default_via("192.168.0.1", 7, "eth1"),
+            },
         ]
     }
 
@@ -130,7 +135,10 @@ mod tests {
     fn the_default_route_returns_before_the_link_goes() {
         let now = inside(vec![eth(2, None), eth(7, Some(tag()))], vec![default_via("192.168.0.1", 7, "eth7")]);
         let steps = undo(&done(), &tag(), &now);
-        assert!(matches!(&steps[..], [Step::ReplaceRoute { new, .. }, Step::DeleteLink(l)] if new.gateway() == Some([172, 17, 0, 1].into()) && l.name.as_str() == "eth7"), "{steps:?}");
+        assert!(
+            matches!(&steps[..], [Step::ReplaceRoute { new, .. }, Step::DeleteLink(l)] if new.gateway() == Some([172, 17, 0, 1].into()) && l.name.as_str() == "eth7"),
+            "{steps:?}"
+        );
     }
 
     #[test]

@@ -5,9 +5,7 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Driver, Facts, Inside, Link, LinkAddress, MacvlanMode, Parent, Route, Step, TaggedLink, link::ParentLink,
-};
+use super::{Driver, Facts, Inside, Link, LinkAddress, MacvlanMode, Parent, Route, Step, TaggedLink, link::ParentLink};
 use crate::{
     error::{Error, Result},
     types::{Gateway, HostAddress, IfName, Mac, Mtu, RouteSpec, Tag},
@@ -48,7 +46,9 @@ pub enum MacRule {
     Given(Mac),
     /// From this host's identity (its machine id), the target and the interface's name: the same
     /// after a restart, another on another host.
-    Derived { host: Option<String> },
+    Derived {
+        host: Option<String>,
+    },
 }
 
 /// A plan: the link, and its steps by stages. Between the stages of an attachment the LAN is asked
@@ -85,7 +85,8 @@ impl Wish {
     /// themselves. Errors are usage errors.
     pub fn check(&self) -> Result<()> {
         if matches!(self.driver, Driver::Macvlan(MacvlanMode::Passthru)) && matches!(self.mac, MacRule::Given(_)) {
-            return Err(Error::usage("a passthru link takes its parent's MAC address, so --mac cannot be given").hint("leave --mac out"));
+            return Err(Error::usage("a passthru link takes its parent's MAC address, so --mac cannot be given")
+                .hint("leave --mac out"));
         }
         if matches!(&self.driver, Driver::Macvlan(MacvlanMode::Source(macs)) if macs.is_empty()) {
             return Err(Error::usage("mode source accepts frames from listed addresses only, and none is listed")
@@ -93,12 +94,17 @@ impl Wish {
         }
         for (at, address) in self.addresses.iter().enumerate() {
             if self.addresses[..at].iter().any(|other| other.ip() == address.ip()) {
-                return Err(Error::usage(format!("address {} is given twice", address.ip())).hint("give each --ip once"));
+                return Err(
+                    Error::usage(format!("address {} is given twice", address.ip())).hint("give each --ip once")
+                );
             }
         }
         for (at, gateway) in self.gateways.iter().enumerate() {
-            if let Some(other) = self.gateways[..at].iter().find(|other| other.ip().is_ipv4() == gateway.ip().is_ipv4()) {
-                return Err(Error::usage(format!("gateways {other} and {gateway} are of one IP version; a default route has one gateway")));
+            if let Some(other) = self.gateways[..at].iter().find(|other| other.ip().is_ipv4() == gateway.ip().is_ipv4())
+            {
+                return Err(Error::usage(format!(
+                    "gateways {other} and {gateway} are of one IP version; a default route has one gateway"
+                )));
             }
             self.check_gateway(*gateway, "gateway")?;
         }
@@ -106,35 +112,45 @@ impl Wish {
             if let Some(via) = route.via {
                 self.check_gateway(via, &format!("gateway of route {}", route.destination))?;
             } else if !self.addresses.iter().any(|a| a.is_ipv6() == route.destination.is_ipv6()) {
-                return Err(Error::usage(format!("route {} needs an address of its IP version on the interface", route.destination)));
+                return Err(Error::usage(format!(
+                    "route {} needs an address of its IP version on the interface",
+                    route.destination
+                )));
             }
         }
         let ipv6 = self.addresses.iter().any(|address| address.is_ipv6());
         match self.mtu {
-            Some(mtu) if ipv6 && mtu.bytes() < Mtu::LEAST_IPV6 => {
-                Err(Error::usage(format!("MTU {mtu} is too small for IPv6, which needs {} bytes (RFC 8200)", Mtu::LEAST_IPV6)))
-            }
+            Some(mtu) if ipv6 && mtu.bytes() < Mtu::LEAST_IPV6 => Err(Error::usage(format!(
+                "MTU {mtu} is too small for IPv6, which needs {} bytes (RFC 8200)",
+                Mtu::LEAST_IPV6
+            ))),
             _ => Ok(()),
         }
     }
 
     fn check_gateway(&self, gateway: Gateway, what: &str) -> Result<()> {
         let ip = gateway.ip();
-        let family: Vec<HostAddress> = self.addresses.iter().copied().filter(|a| a.ip().is_ipv4() == ip.is_ipv4()).collect();
+        let family: Vec<HostAddress> =
+            self.addresses.iter().copied().filter(|a| a.ip().is_ipv4() == ip.is_ipv4()).collect();
         let version = if ip.is_ipv4() { "IPv4" } else { "IPv6" };
         if family.is_empty() && !gateway.is_link_local() {
-            return Err(Error::usage(format!("{what} {ip} needs an {version} address on the interface")).hint("add --ip"));
+            return Err(
+                Error::usage(format!("{what} {ip} needs an {version} address on the interface")).hint("add --ip")
+            );
         }
         if family.iter().any(|address| address.ip() == ip) {
-            return Err(Error::usage(format!("{what} {ip} is the container's own address")).hint("give the router's address"));
+            return Err(
+                Error::usage(format!("{what} {ip} is the container's own address")).hint("give the router's address")
+            );
         }
         let Some(home) = family.iter().find(|address| address.reaches(ip)) else {
             if gateway.is_link_local() || self.off_link_gateway {
                 return Ok(());
             }
             let subnets: Vec<String> = family.iter().map(|address| address.subnet().to_string()).collect();
-            return Err(Error::usage(format!("{what} {ip} is outside of {}", subnets.join(" and ")))
-                .hint("check the address and its prefix length; if the gateway really is off-link, add --off-link-gateway"));
+            return Err(Error::usage(format!("{what} {ip} is outside of {}", subnets.join(" and "))).hint(
+                "check the address and its prefix length; if the gateway really is off-link, add --off-link-gateway",
+            ));
         };
         match gateway.unfit_for(*home) {
             Some(reason) => Err(Error::usage(format!("{what} {reason}")).hint("give the router's address")),
@@ -176,17 +192,29 @@ pub fn plan(wish: &Wish, facts: &Facts, tag: &Tag) -> Result<Wiring> {
 fn check_parent(wish: &Wish, parent: &Parent, warnings: &mut Vec<String>) -> Result<()> {
     let name = &parent.name;
     if parent.loopback {
-        return Err(Error::failed(format!("{name} is the loopback interface: nothing behind it to connect to")).hint("choose the interface that leads to the LAN"));
+        return Err(Error::failed(format!("{name} is the loopback interface: nothing behind it to connect to"))
+            .hint("choose the interface that leads to the LAN"));
     }
     if let Some(master) = &parent.port_of {
-        return Err(Error::conflict(format!("{name} is a port of {master}, so no {} can be put on it", wish.driver.kind())).hint(format!("use -i {master}")));
+        return Err(Error::conflict(format!(
+            "{name} is a port of {master}, so no {} can be put on it",
+            wish.driver.kind()
+        ))
+        .hint(format!("use -i {master}")));
     }
     if !parent.ethernet {
-        return Err(Error::failed(format!("{name} is not an Ethernet interface, so it cannot carry a {}", wish.driver.kind())));
+        return Err(Error::failed(format!(
+            "{name} is not an Ethernet interface, so it cannot carry a {}",
+            wish.driver.kind()
+        )));
     }
     if parent.wireless && !wish.allow_wifi {
-        return Err(Error::failed(format!("{name} is a wifi interface: access points drop frames from MAC addresses that did not log in"))
-            .hint("use a wired interface; if this access point accepts several addresses (4-address mode), add --allow-wifi"));
+        return Err(Error::failed(format!(
+            "{name} is a wifi interface: access points drop frames from MAC addresses that did not log in"
+        ))
+        .hint(
+            "use a wired interface; if this access point accepts several addresses (4-address mode), add --allow-wifi",
+        ));
     }
     if !parent.up {
         warnings.push(format!("{name} is down, so nothing can be reached by it yet; ip link set {name} up"));
@@ -199,8 +227,12 @@ fn check_parent(wish: &Wish, parent: &Parent, warnings: &mut Vec<String>) -> Res
 fn mtu(wish: &Wish, parent: &Parent) -> Result<Mtu> {
     let most = Mtu::try_from(parent.mtu).map_err(|reason| Error::failed(format!("{}: {reason}", parent.name)))?;
     match wish.mtu {
-        Some(mtu) if mtu > most => Err(Error::failed(format!("MTU {mtu} is above that of {}, which is {most}", parent.name))
-            .hint(format!("give --mtu {most} or less, or leave it out; or raise the parent's: ip link set {} mtu {mtu}", parent.name))),
+        Some(mtu) if mtu > most => {
+            Err(Error::failed(format!("MTU {mtu} is above that of {}, which is {most}", parent.name)).hint(format!(
+                "give --mtu {most} or less, or leave it out; or raise the parent's: ip link set {} mtu {mtu}",
+                parent.name
+            )))
+        }
         Some(mtu) => Ok(mtu),
         None => Ok(most),
     }
@@ -238,11 +270,13 @@ fn mac(wish: &Wish, name: &IfName, parent: &Parent) -> Result<Option<Mac>> {
         MacRule::Given(mac) => *mac,
         MacRule::Derived { host: Some(host) } => Mac::derived(&["plumb mac", host, &wish.target, name.as_str()]),
         MacRule::Derived { host: None } => {
-            return Err(Error::failed("this host has no machine id to derive a MAC address from").hint("systemd-machine-id-setup makes one; or give --mac"));
+            return Err(Error::failed("this host has no machine id to derive a MAC address from")
+                .hint("systemd-machine-id-setup makes one; or give --mac"));
         }
     };
     if parent.mac == Some(mac) {
-        return Err(Error::conflict(format!("MAC {mac} is that of {} itself", parent.name)).hint("leave --mac out, or give another"));
+        return Err(Error::conflict(format!("MAC {mac} is that of {} itself", parent.name))
+            .hint("leave --mac out, or give another"));
     }
     Ok(Some(mac))
 }
@@ -259,7 +293,10 @@ fn connect(wish: &Wish, link: &Link, inside: &Inside, tag: &Tag) -> Result<Vec<S
         to: to.to_owned(),
     };
     match &inside.ipv6 {
-        None if wants_ipv6 => return Err(Error::failed(format!("{} has no IPv6: its kernel was started without it", wish.target)).hint("leave the IPv6 addresses out")),
+        None if wants_ipv6 => {
+            return Err(Error::failed(format!("{} has no IPv6: its kernel was started without it", wish.target))
+                .hint("leave the IPv6 addresses out"));
+        }
         None => {}
         Some(defaults) => {
             // A router's advertisement must not add addresses and default routes that nobody asked for.
@@ -278,16 +315,26 @@ fn connect(wish: &Wish, link: &Link, inside: &Inside, tag: &Tag) -> Result<Vec<S
 fn addresses(wish: &Wish, link: &Link, inside: &Inside, warnings: &mut Vec<String>) -> Result<Vec<Step>> {
     for address in &wish.addresses {
         if let Some(holder) = inside.holder_of(address.ip()) {
-            return Err(Error::conflict(format!("{} already has {} on {holder}", wish.target, address.ip())).hint(format!("plumb show {}", wish.target)));
+            return Err(Error::conflict(format!("{} already has {} on {holder}", wish.target, address.ip()))
+                .hint(format!("plumb show {}", wish.target)));
         }
         let subnet = address.subnet();
-        if let Some(other) = inside.routes.iter().find(|route| route.destination() == Some(subnet) && route.gateway().is_none() && route.table() == 254) {
+        if let Some(other) = inside
+            .routes
+            .iter()
+            .find(|route| route.destination() == Some(subnet) && route.gateway().is_none() && route.table() == 254)
+        {
             let device = other.device().unwrap_or("another interface");
             warnings.push(format!("{} already reaches {subnet} by {device}: the two will compete", wish.target));
         }
     }
     let step = |address: &HostAddress| {
-        Step::AddAddress(LinkAddress { index: link.index, name: link.name.clone(), address: *address, skip_dad: wish.skip_dad })
+        Step::AddAddress(LinkAddress {
+            index: link.index,
+            name: link.name.clone(),
+            address: *address,
+            skip_dad: wish.skip_dad,
+        })
     };
     Ok(wish.addresses.iter().map(step).collect())
 }
@@ -305,7 +352,14 @@ fn routes(wish: &Wish, link: &Link, inside: &Inside) -> Result<Vec<Step>> {
     for spec in &wish.routes {
         let via = spec.via.map(Gateway::ip);
         let onlink = via.is_some_and(|ip| wish.is_off_link(ip));
-        let route = Route::new(Some(spec.destination), via, onlink, spec.metric.or(wish.metric), device, spec.destination.is_ipv6());
+        let route = Route::new(
+            Some(spec.destination),
+            via,
+            onlink,
+            spec.metric.or(wish.metric),
+            device,
+            spec.destination.is_ipv6(),
+        );
         check_free(wish, &route, spec.destination, inside)?;
         steps.push(Step::AddRoute(route));
     }
@@ -315,14 +369,17 @@ fn routes(wish: &Wish, link: &Link, inside: &Inside) -> Result<Vec<Step>> {
 /// Makes `new` the default route. One of equal metric is replaced in one request; unless a metric
 /// was asked for, those that would win over it go as well. Worse ones stay.
 fn default_route(new: Route, metric_was_asked_for: bool, inside: &Inside) -> Vec<Step> {
-    let old: Vec<&Route> = inside.routes.iter().filter(|route| route.is_default() && route.is_ipv6() == new.is_ipv6()).collect();
+    let old: Vec<&Route> =
+        inside.routes.iter().filter(|route| route.is_default() && route.is_ipv6() == new.is_ipv6()).collect();
     let mut steps = Vec::new();
     match old.iter().find(|route| route.competes_with(&new)) {
         Some(equal) => steps.push(Step::ReplaceRoute { old: (*equal).clone(), new: new.clone() }),
         None => steps.push(Step::AddRoute(new.clone())),
     }
     if !metric_was_asked_for {
-        steps.extend(old.iter().filter(|route| route.metric() < new.metric()).map(|route| Step::DeleteRoute((*route).clone())));
+        steps.extend(
+            old.iter().filter(|route| route.metric() < new.metric()).map(|route| Step::DeleteRoute((*route).clone())),
+        );
     }
     steps
 }
@@ -339,8 +396,13 @@ fn better_defaults(wish: &Wish, inside: &Inside) -> Vec<Route> {
 fn check_free(wish: &Wish, route: &Route, destination: IpNetwork, inside: &Inside) -> Result<()> {
     match inside.routes.iter().find(|there| there.competes_with(route)) {
         None => Ok(()),
-        Some(there) => Err(Error::conflict(format!("{} already has a route to {destination}, by {}", wish.target, there.way()))
-            .hint(format!("give this one a metric of its own: --route {destination},metric {}", there.metric() + 100))),
+        Some(there) => {
+            Err(Error::conflict(format!("{} already has a route to {destination}, by {}", wish.target, there.way()))
+                .hint(format!(
+                    "give this one a metric of its own: --route {destination},metric {}",
+                    there.metric() + 100
+                )))
+        }
     }
 }
 

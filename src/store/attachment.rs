@@ -94,7 +94,8 @@ impl Attachment {
     }
 
     pub fn save(&self, store: &dyn Store) -> Result<()> {
-        let mut text = serde_json::to_vec_pretty(self).map_err(|error| Error::failed(format!("cannot write the record: {error}")))?;
+        let mut text = serde_json::to_vec_pretty(self)
+            .map_err(|error| Error::failed(format!("cannot write the record: {error}")))?;
         text.push(b'\n');
         store.put(&self.key(), &text)
     }
@@ -144,8 +145,10 @@ fn held(claim: &Key, holder: &Key) -> Error {
         _ => ("", ""),
     };
     match holder.parts() {
-        [_, target, interface] => Error::conflict(format!("{address} is given to {target} ({interface}) on {parent} already"))
-            .hint(format!("choose another, or free it: plumb detach {target} {interface}")),
+        [_, target, interface] => {
+            Error::conflict(format!("{address} is given to {target} ({interface}) on {parent} already"))
+                .hint(format!("choose another, or free it: plumb detach {target} {interface}"))
+        }
         _ => Error::conflict(format!("{address} on {parent} is claimed by {holder}")),
     }
 }
@@ -203,13 +206,18 @@ pub fn read(store: &dyn Store, key: &Key) -> Result<Option<Attachment>> {
     let value: serde_json::Value = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
     match value.get("format").and_then(serde_json::Value::as_u64) {
         Some(format) if format > u64::from(FORMAT) => {
-            return Err(Error::failed(format!("the record {} is of format {format}, and this plumb knows {FORMAT}", store.place(key))).hint("a newer plumb wrote it: use that one"));
+            return Err(Error::failed(format!(
+                "the record {} is of format {format}, and this plumb knows {FORMAT}",
+                store.place(key)
+            ))
+            .hint("a newer plumb wrote it: use that one"));
         }
         Some(_) => {}
         None => return Err(damaged("it has no format number".into())),
     }
     let mut attachment: Attachment = serde_json::from_value(value).map_err(|error| damaged(error.to_string()))?;
-    attachment.progress = if key.parts().first().is_some_and(|kind| kind == UNFINISHED) { Progress::Unfinished } else { Progress::Done };
+    attachment.progress =
+        if key.parts().first().is_some_and(|kind| kind == UNFINISHED) { Progress::Unfinished } else { Progress::Done };
     if attachment.key() != *key {
         return Err(damaged(format!("it describes {}", attachment.key())));
     }
@@ -224,7 +232,8 @@ pub fn of_target(store: &dyn Store, target: &TargetName) -> Result<Vec<Kept>> {
     if !by_name.is_empty() || prefix.len() < 4 {
         return Ok(by_name);
     }
-    let begins = |attachment: &Attachment| attachment.container.as_ref().is_some_and(|id| id.starts_with(prefix.as_str()));
+    let begins =
+        |attachment: &Attachment| attachment.container.as_ref().is_some_and(|id| id.starts_with(prefix.as_str()));
     Ok(all(store, None)?.into_iter().filter(|kept| kept.as_ref().is_ok_and(begins)).collect())
 }
 

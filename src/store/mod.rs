@@ -91,7 +91,8 @@ impl fmt::Display for Key {
 /// Opens the store that `address` names: a directory.
 pub fn open(address: &str) -> Result<Box<dyn Store>> {
     match address.split_once("://") {
-        Some((scheme, _)) => Err(Error::new(Kind::Usage, format!("{address}: plumb knows no {scheme} store")).hint("give a directory, such as /var/lib/plumb")),
+        Some((scheme, _)) => Err(Error::new(Kind::Usage, format!("{address}: plumb knows no {scheme} store"))
+            .hint("give a directory, such as /var/lib/plumb")),
         None => Ok(Box::new(Directory::new(address)?)),
     }
 }

@@ -149,7 +149,9 @@ impl FromStr for Gateway {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let ip: IpAddr = text.parse().map_err(|_| match text.split_once('/') {
-            Some((ip, _)) if ip.parse::<IpAddr>().is_ok() => format!("a gateway is one address, without a prefix length: {ip}"),
+            Some((ip, _)) if ip.parse::<IpAddr>().is_ok() => {
+                format!("a gateway is one address, without a prefix length: {ip}")
+            }
             _ => format!("{text:?} is no address; write one like 192.168.0.1"),
         })?;
         let bits = if ip.is_ipv4() { 32 } else { 128 };
@@ -204,7 +206,9 @@ mod tests {
 
     #[test]
     fn point_to_point_prefixes_are_accepted() {
-        for good in ["10.0.0.0/31", "10.0.0.1/31", "10.0.0.0/32", "fd00::/127", "fd00::/128", "fd00::ffff:ffff:ffff:ffff/64"] {
+        for good in
+            ["10.0.0.0/31", "10.0.0.1/31", "10.0.0.0/32", "fd00::/127", "fd00::/128", "fd00::ffff:ffff:ffff:ffff/64"]
+        {
             assert!(good.parse::<HostAddress>().is_ok(), "{good}");
         }
     }
@@ -217,7 +221,10 @@ mod tests {
 
     #[test]
     fn a_gateway_has_no_mask() {
-        assert_eq!("192.168.0.1/24".parse::<Gateway>().unwrap_err(), "a gateway is one address, without a prefix length: 192.168.0.1");
+        assert_eq!(
+            "192.168.0.1/24".parse::<Gateway>().unwrap_err(),
+            "a gateway is one address, without a prefix length: 192.168.0.1"
+        );
         assert!("224.0.0.1".parse::<Gateway>().is_err());
         assert!("fe80::1".parse::<Gateway>().unwrap().is_link_local());
     }

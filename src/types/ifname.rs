@@ -27,7 +27,10 @@ impl FromStr for IfName {
     fn from_str(text: &str) -> Result<Self, String> {
         let bytes = text.len();
         if bytes > Self::MAX_BYTES {
-            return Err(format!("interface name {text:?} has {bytes} bytes, the kernel takes at most {}", Self::MAX_BYTES));
+            return Err(format!(
+                "interface name {text:?} has {bytes} bytes, the kernel takes at most {}",
+                Self::MAX_BYTES
+            ));
         }
         match text {
             "" => return Err("an interface name cannot be empty".into()),

@@ -124,7 +124,15 @@ mod tests {
     fn refuses_what_the_kernel_refuses() {
         assert!("00:00:00:00:00:00".parse::<Mac>().unwrap_err().contains("no address"));
         assert!("01:00:5e:00:00:01".parse::<Mac>().unwrap_err().contains("multicast"));
-        for bad in ["", "02:42", "02:42:ac:11:00:02:03", "02:42:ac:11:00:0g", "0242ac110002", "02:42:ac:11:00:+2", "é2:42:ac:11:00:02"] {
+        for bad in [
+            "",
+            "02:42",
+            "02:42:ac:11:00:02:03",
+            "02:42:ac:11:00:0g",
+            "0242ac110002",
+            "02:42:ac:11:00:+2",
+            "é2:42:ac:11:00:02",
+        ] {
             assert!(bad.parse::<Mac>().unwrap_err().contains("no MAC address"), "{bad:?}");
         }
     }

@@ -26,7 +26,9 @@ impl TryFrom<u32> for Mtu {
 
     fn try_from(bytes: u32) -> Result<Self, String> {
         match bytes {
-            0..Self::LEAST => Err(format!("MTU {bytes} is too small: every IP link carries at least {} bytes (RFC 791)", Self::LEAST)),
+            0..Self::LEAST => {
+                Err(format!("MTU {bytes} is too small: every IP link carries at least {} bytes (RFC 791)", Self::LEAST))
+            }
             Self::LEAST..=Self::MOST => Ok(Mtu(bytes)),
             _ => Err(format!("MTU {bytes} is too large: the kernel takes at most {}", Self::MOST)),
         }
@@ -43,7 +45,8 @@ impl FromStr for Mtu {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let bytes: u32 = text.parse().map_err(|_| format!("{text:?} is no MTU; give a number of bytes such as 1500"))?;
+        let bytes: u32 =
+            text.parse().map_err(|_| format!("{text:?} is no MTU; give a number of bytes such as 1500"))?;
         Mtu::try_from(bytes)
     }
 }
@@ -62,7 +65,10 @@ mod tests {
     #[test]
     fn sixty_eight_bytes_are_the_least() {
         assert!("68".parse::<Mtu>().is_ok());
-        assert_eq!("67".parse::<Mtu>().unwrap_err(), "MTU 67 is too small: every IP link carries at least 68 bytes (RFC 791)");
+        assert_eq!(
+            "67".parse::<Mtu>().unwrap_err(),
+            "MTU 67 is too small: every IP link carries at least 68 bytes (RFC 791)"
+        );
         assert!("65536".parse::<Mtu>().is_err());
         assert!("1500b".parse::<Mtu>().is_err());
     }

@@ -9,7 +9,10 @@ use serde::{Deserialize, Serialize};
 pub enum Place {
     /// A process, by its id and the time it was started at, in clock ticks since boot (field 22 of
     /// `/proc/PID/stat`). Ids are used again, the pair is not.
-    Process { pid: u32, started: u64 },
+    Process {
+        pid: u32,
+        started: u64,
+    },
     Path(PathBuf),
 }
 

@@ -27,13 +27,20 @@ impl FromStr for RouteSpec {
             match part.split_once([' ', '=']) {
                 Some(("via", gateway)) if spec.via.is_none() => spec.via = Some(gateway.trim().parse()?),
                 Some(("metric", metric)) if spec.metric.is_none() => {
-                    spec.metric = Some(metric.trim().parse().map_err(|_| format!("{metric:?} is no metric; give a number from 0 to {}", u32::MAX))?);
+                    spec.metric = Some(
+                        metric
+                            .trim()
+                            .parse()
+                            .map_err(|_| format!("{metric:?} is no metric; give a number from 0 to {}", u32::MAX))?,
+                    );
                 }
                 _ => return Err(format!("{part:?} in {text:?} is not understood; {FORM}")),
             }
         }
         match spec.via {
-            Some(via) if via.ip().is_ipv4() != destination.is_ipv4() => Err(format!("route {destination} and its gateway {via} are of different IP versions")),
+            Some(via) if via.ip().is_ipv4() != destination.is_ipv4() => {
+                Err(format!("route {destination} and its gateway {via} are of different IP versions"))
+            }
             _ => Ok(spec),
         }
     }

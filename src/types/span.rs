@@ -41,7 +41,8 @@ impl FromStr for Span {
             "" if !number.is_empty() => return Err(format!("{text:?} has no unit; write {text}ms or {text}s")),
             _ => return Err(format!("{text:?} is no duration; write one like 200ms, 1.5s or 2m")),
         };
-        let number: f64 = number.parse().map_err(|_| format!("{text:?} is no duration; write one like 200ms, 1.5s or 2m"))?;
+        let number: f64 =
+            number.parse().map_err(|_| format!("{text:?} is no duration; write one like 200ms, 1.5s or 2m"))?;
         match Duration::try_from_secs_f64(number * seconds_each) {
             Ok(duration) if duration <= MOST => Ok(Span(duration)),
             _ => Err(format!("{text:?} is too long: at most a day")),

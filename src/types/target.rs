@@ -45,7 +45,9 @@ impl FromStr for TargetName {
                 Err(format!("{rest:?} names no namespace; write netns:NAME, or netns:/PATH"))
             }
             "netns" => Ok(TargetName::NetnsName(rest.to_owned())),
-            _ => Err(format!("{text:?} names no target; write a container's name or id, podman:NAME, pid:N, netns:NAME or netns:/PATH")),
+            _ => Err(format!(
+                "{text:?} names no target; write a container's name or id, podman:NAME, pid:N, netns:NAME or netns:/PATH"
+            )),
         }
     }
 }
@@ -92,7 +94,20 @@ mod tests {
 
     #[test]
     fn what_cannot_be_a_target_is_refused() {
-        for bad in ["", "pid:", "pid:0", "pid:-1", "pid:x", "netns:", "netns:..", "netns:a/b", "lxc:web", "we b", "-web", "web/../x"] {
+        for bad in [
+            "",
+            "pid:",
+            "pid:0",
+            "pid:-1",
+            "pid:x",
+            "netns:",
+            "netns:..",
+            "netns:a/b",
+            "lxc:web",
+            "we b",
+            "-web",
+            "web/../x",
+        ] {
             assert!(bad.parse::<TargetName>().is_err(), "{bad:?}");
         }
     }

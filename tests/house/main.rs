@@ -1,6 +1,8 @@
 //! The house's rules, and plumb's command line up to where it would touch the kernel. Needs no root,
 //! no network and no engine.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod cli;
 mod generated;
 mod layers;

@@ -24,7 +24,12 @@ fn a_container_is_on_the_lan_both_ways() {
 fn every_way_to_name_a_target_leads_to_it() {
     let mut lab = Lab::new();
     let pid = lab.process("box");
-    for target in [format!("pid:{pid}"), lab.netns("box"), format!("netns:/run/netns/{}", lab.full("box")), format!("netns:/proc/{pid}/ns/net")] {
+    for target in [
+        format!("pid:{pid}"),
+        lab.netns("box"),
+        format!("netns:/run/netns/{}", lab.full("box")),
+        format!("netns:/proc/{pid}/ns/net"),
+    ] {
         lab.plumb(&format!("flat {target} -i nic0 --ip {FREE} --probe 0")).ok();
         assert!(lab.pings("lan", "192.168.9.100"), "{target}");
         lab.plumb(&format!("detach {target}")).ok();
@@ -59,10 +64,15 @@ fn both_ip_versions_with_gateways_and_routes() {
 #[test]
 fn ipv6_works_where_it_was_off_and_advertisements_stay_out() {
     let lab = Lab::new();
-    sh(&format!("nsenter --net=/run/netns/{} sh -c 'echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6'", lab.full("box")));
+    sh(&format!(
+        "nsenter --net=/run/netns/{} sh -c 'echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6'",
+        lab.full("box")
+    ));
     lab.flat(&format!("--ip {FREE6}")).ok();
     assert!(lab.pings("lan", "fd09::100"));
-    let setting = |key: &str| output(&format!("nsenter --net=/run/netns/{} cat /proc/sys/net/ipv6/conf/eth1/{key}", lab.full("box")));
+    let setting = |key: &str| {
+        output(&format!("nsenter --net=/run/netns/{} cat /proc/sys/net/ipv6/conf/eth1/{key}", lab.full("box")))
+    };
     assert_eq!((setting("disable_ipv6").trim(), setting("accept_ra").trim()), ("0", "0"));
 }
 
@@ -74,7 +84,10 @@ fn the_default_route_can_stay_or_stand_beside() {
     lab.plumb(&format!("detach {}", lab.netns("box"))).ok();
     lab.flat(&format!("--ip {FREE} --gateway {ROUTER} --metric 300")).ok();
     let routes = lab.ip("box", "route show default");
-    assert!(routes.contains("via 172.17.0.1") && routes.contains("via 192.168.9.1 dev eth1 proto static metric 300"), "{routes}");
+    assert!(
+        routes.contains("via 172.17.0.1") && routes.contains("via 192.168.9.1 dev eth1 proto static metric 300"),
+        "{routes}"
+    );
 }
 
 #[test]
@@ -114,7 +127,9 @@ fn the_mac_address_survives_a_new_namespace() {
 fn each_mode_is_what_it_says() {
     let mut lab = Lab::new();
     lab.target("peer");
-    let attach = |target: &str, ip: &str, mode: &str| lab.plumb(&format!("flat {} -i nic0 --ip {ip}/24 --mode {mode} --probe 0", lab.netns(target))).ok();
+    let attach = |target: &str, ip: &str, mode: &str| {
+        lab.plumb(&format!("flat {} -i nic0 --ip {ip}/24 --mode {mode} --probe 0", lab.netns(target))).ok()
+    };
     let detach = || lab.plumb("detach --all").ok();
     let mode = || lab.json("box", "-d link show eth1")[0]["linkinfo"]["info_data"]["mode"].as_str().unwrap().to_owned();
     for (name, siblings_talk) in [("bridge", true), ("private", false), ("vepa", false)] {
@@ -129,7 +144,13 @@ fn each_mode_is_what_it_says() {
     assert_eq!(lab.json("box", "link show eth1")[0]["address"], lab.json("host", "link show nic0")[0]["address"]);
     assert!(lab.pings("box", ROUTER));
     let refused = lab.plumb(&format!("flat {} -i nic0 --ip 192.168.9.101/24 --probe 0", lab.netns("peer")));
-    refused.refused(4, &format!("nic0 has a passthru link, eth1 of {}, which tolerates no other; nothing was changed", lab.netns("box")));
+    refused.refused(
+        4,
+        &format!(
+            "nic0 has a passthru link, eth1 of {}, which tolerates no other; nothing was changed",
+            lab.netns("box")
+        ),
+    );
     detach();
     let router = lab.json("lan", "link show lan0")[0]["address"].as_str().unwrap().to_owned();
     attach("box", "192.168.9.100", &format!("source --source-mac {router} --source-mac 02:00:00:00:00:09"));
@@ -143,7 +164,13 @@ fn a_second_link_is_refused_beside_a_passthru_one_and_the_other_way_round() {
     lab.target("peer");
     lab.flat(&format!("--ip {FREE}")).ok();
     let ran = lab.plumb(&format!("flat {} -i nic0 --ip none --mode passthru", lab.netns("peer")));
-    ran.refused(4, &format!("nic0 has a link already, eth1 of {}, and passthru tolerates no other; nothing was changed", lab.netns("box")));
+    ran.refused(
+        4,
+        &format!(
+            "nic0 has a link already, eth1 of {}, and passthru tolerates no other; nothing was changed",
+            lab.netns("box")
+        ),
+    );
 }
 
 #[test]
@@ -165,7 +192,8 @@ fn an_address_in_use_on_the_lan_is_not_taken() {
     let router = lab.json("lan", "link show lan0")[0]["address"].as_str().unwrap().to_owned();
     let before = lab.state();
     let ran = lab.plumb(&format!("flat {} -i nic0 --ip {ROUTER}/24", lab.netns("box")));
-    ran.refused(4, &format!("{ROUTER} is in use on the LAN by {router}; nothing was changed")).hints("choose another address; --probe 0 takes it all the same");
+    ran.refused(4, &format!("{ROUTER} is in use on the LAN by {router}; nothing was changed"))
+        .hints("choose another address; --probe 0 takes it all the same");
     let ran = lab.plumb(&format!("flat {} -i nic0 --ip {ROUTER6}/64", lab.netns("box")));
     ran.refused(4, "fd09::1 is in use on the LAN: another host answers for it; nothing was changed");
     lab.state().is(&before);
@@ -174,8 +202,12 @@ fn an_address_in_use_on_the_lan_is_not_taken() {
 #[test]
 fn a_gateway_that_does_not_answer_is_a_warning_that_helps() {
     let lab = Lab::new();
-    let ran = lab.plumb(&format!("flat {} -i nic0 --ip {FREE} --gateway 192.168.9.254 --probe 0", lab.netns("box"))).ok();
-    assert!(ran.err.starts_with("warning: gateway 192.168.9.254 does not answer within 1 s. Look at: the cable"), "{ran:#?}");
+    let ran =
+        lab.plumb(&format!("flat {} -i nic0 --ip {FREE} --gateway 192.168.9.254 --probe 0", lab.netns("box"))).ok();
+    assert!(
+        ran.err.starts_with("warning: gateway 192.168.9.254 does not answer within 1 s. Look at: the cable"),
+        "{ran:#?}"
+    );
     for word in ["VLAN", "promiscuous", "wifi"] {
         assert!(ran.err.contains(word), "{ran:#?}");
     }
@@ -184,7 +216,10 @@ fn a_gateway_that_does_not_answer_is_a_warning_that_helps() {
 #[test]
 fn a_gateway_that_drops_pings_is_known_by_its_arp() {
     let lab = Lab::new();
-    sh(&format!("nsenter --net=/run/netns/{} sh -c 'echo 1 > /proc/sys/net/ipv4/icmp_echo_ignore_all'", lab.full("lan")));
+    sh(&format!(
+        "nsenter --net=/run/netns/{} sh -c 'echo 1 > /proc/sys/net/ipv4/icmp_echo_ignore_all'",
+        lab.full("lan")
+    ));
     let ran = lab.plumb(&format!("flat {} -i nic0 --ip {FREE} --gateway {ROUTER} --probe 0", lab.netns("box"))).ok();
     assert!(ran.out.contains("gateway 192.168.9.1 is there but answers no pings"), "{ran:#?}");
     assert_eq!(ran.err, "");
@@ -204,7 +239,12 @@ fn a_parent_that_is_down_works_with_a_warning() {
 fn a_target_is_waited_for() {
     let lab = Lab::new();
     let late = lab.full("late");
-    let waiting = lab.command(&format!("flat netns:{late} -i nic0 --ip none --wait 10s")).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let waiting = lab
+        .command(&format!("flat netns:{late} -i nic0 --ip none --wait 10s"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     std::thread::sleep(Duration::from_millis(200));
     sh(&format!("ip netns add {late}"));
     let ran = Ran::from(waiting.wait_with_output().unwrap());
@@ -247,12 +287,17 @@ fn the_command_forks_nothing_and_asks_little() {
     let trace = lab.folder().join("trace");
     let mut command = lab.on_host("strace");
     command.args(["-f", "-o", trace.to_str().unwrap(), "-e", "trace=process,sendto,sendmsg", crate::lab::PLUMB]);
-    command.args(crate::lab::words(&format!("flat {} -i nic0 --ip {FREE} --gateway {ROUTER} --probe 0 --no-check", lab.netns("box"))));
+    command.args(crate::lab::words(&format!(
+        "flat {} -i nic0 --ip {FREE} --gateway {ROUTER} --probe 0 --no-check",
+        lab.netns("box")
+    )));
     Ran::of(&mut command).ok();
     let trace = std::fs::read_to_string(trace).unwrap();
     let count = |pattern: &str| trace.lines().filter(|line| line.contains(pattern)).count();
     assert_eq!(count("nlmsg_len"), 8, "netlink requests\n{trace}");
-    let forks = trace.lines().filter(|line| ["fork(", "clone(", "clone3("].iter().any(|call| line.contains(call)) && !line.contains("CLONE_THREAD"));
+    let forks = trace.lines().filter(|line| {
+        ["fork(", "clone(", "clone3("].iter().any(|call| line.contains(call)) && !line.contains("CLONE_THREAD")
+    });
     assert_eq!(forks.count(), 0, "{trace}");
     assert_eq!(count("execve("), 1);
 }

@@ -9,7 +9,8 @@ use crate::lab::{FREE, Lab, Ran, output, sh};
 
 /// Starts all commands before waiting for any.
 fn at_once(lab: &Lab, commands: impl Iterator<Item = String>) -> Vec<Ran> {
-    let start = |arguments: String| lab.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let start =
+        |arguments: String| lab.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let running: Vec<_> = commands.map(start).collect();
     running.into_iter().map(|child| Ran::from(child.wait_with_output().unwrap())).collect()
 }
@@ -32,9 +33,13 @@ fn of_twenty_with_one_address_exactly_one_wins() {
 fn of_twenty_containers_that_want_one_address_exactly_one_gets_it() {
     let mut lab = Lab::new();
     (0..20).for_each(|n| lab.namespace(&format!("c{n}")));
-    let all = at_once(&lab, (0..20).map(|n| format!("flat {} -i nic0 --ip {FREE} --probe 0", lab.netns(&format!("c{n}")))));
+    let all =
+        at_once(&lab, (0..20).map(|n| format!("flat {} -i nic0 --ip {FREE} --probe 0", lab.netns(&format!("c{n}")))));
     assert_eq!(all.iter().filter(|ran| ran.code == 0).count(), 1, "{all:#?}");
-    assert!(all.iter().all(|ran| ran.code == 0 || ran.code == 4 && ran.err.contains("192.168.9.100 is given to ")), "{all:#?}");
+    assert!(
+        all.iter().all(|ran| ran.code == 0 || ran.code == 4 && ran.err.contains("192.168.9.100 is given to ")),
+        "{all:#?}"
+    );
     let have = (0..20).filter(|n| lab.ip(&format!("c{n}"), "addr").contains("192.168.9.100")).count();
     assert_eq!(have, 1);
 }
@@ -44,9 +49,14 @@ fn twenty_with_different_names_all_win() {
     let lab = Lab::new();
     let before = lab.state();
     let target = lab.netns("box");
-    let all = at_once(&lab, (1..=20).map(|n| format!("flat {target} -i nic0 --ip 192.168.9.{}/24 --name lan{n} --probe 0", 100 + n)));
+    let all = at_once(
+        &lab,
+        (1..=20).map(|n| format!("flat {target} -i nic0 --ip 192.168.9.{}/24 --name lan{n} --probe 0", 100 + n)),
+    );
     assert!(all.iter().all(|ran| ran.code == 0), "{all:#?}");
-    assert!((1..=20).all(|n| lab.ip("box", &format!("addr show lan{n}")).contains(&format!("192.168.9.{}/24", 100 + n))));
+    assert!(
+        (1..=20).all(|n| lab.ip("box", &format!("addr show lan{n}")).contains(&format!("192.168.9.{}/24", 100 + n)))
+    );
     lab.plumb("detach --all").ok();
     lab.state().is(&before);
 }
@@ -88,7 +98,12 @@ fn five_hundred_are_attached_evenly_and_detached_in_one_go() {
     let mut took = Vec::new();
     for n in 1..=MANY {
         let start = Instant::now();
-        lab.plumb(&format!("flat netns:{many}{n} -i nic0 --ip 10.9.{}.{}/16 --probe 0 --no-check", n / 250, n % 250 + 1)).ok();
+        lab.plumb(&format!(
+            "flat netns:{many}{n} -i nic0 --ip 10.9.{}.{}/16 --probe 0 --no-check",
+            n / 250,
+            n % 250 + 1
+        ))
+        .ok();
         took.push(start.elapsed());
     }
     let median = |times: &[Duration]| {

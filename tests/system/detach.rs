@@ -67,9 +67,15 @@ fn a_renamed_link_is_found_by_its_tag() {
 fn in_whatever_order_the_first_default_route_comes_back() {
     let lab = Lab::new();
     let (before, target) = (lab.state(), lab.netns("box"));
-    for order in [["eth1", "eth2", "eth3"], ["eth3", "eth2", "eth1"], ["eth2", "eth1", "eth3"], ["eth2", "eth3", "eth1"]] {
+    for order in
+        [["eth1", "eth2", "eth3"], ["eth3", "eth2", "eth1"], ["eth2", "eth1", "eth3"], ["eth2", "eth3", "eth1"]]
+    {
         for n in 1..=3 {
-            lab.flat(&format!("--ip 192.168.9.{}/24 --gateway 192.168.9.{n} --ip fd09::{n}0/64 --gateway fd09::{n}", 100 + n)).ok();
+            lab.flat(&format!(
+                "--ip 192.168.9.{}/24 --gateway 192.168.9.{n} --ip fd09::{n}0/64 --gateway fd09::{n}",
+                100 + n
+            ))
+            .ok();
         }
         for name in order {
             assert_eq!(lab.plumb(&format!("detach {target} {name}")).ok().out.split(' ').nth(1), Some(name));
@@ -116,7 +122,13 @@ fn show_marks_what_differs_and_ls_says_how_it_stands() {
         "ip -n {full} link set eth1 mtu 1300; ip -n {full} addr add 192.168.9.7/24 dev eth1
          ip -n {full} route replace default via 172.17.0.1 dev eth0"
     ));
-    let differs: Vec<String> = shown()["properties"].as_array().unwrap().iter().filter(|p| p["differs"] == true).map(|p| format!("{} {} {}", p["name"], p["recorded"], p["now"])).collect();
+    let differs: Vec<String> = shown()["properties"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|p| p["differs"] == true)
+        .map(|p| format!("{} {} {}", p["name"], p["recorded"], p["now"]))
+        .collect();
     assert_eq!(
         differs,
         [

@@ -90,7 +90,10 @@ fn a_container_by_name_gets_its_address_and_gives_it_back() {
     let (lab, web) = (Lab::new(), Container::sleeping(""));
     let before = web.ip("route");
     let ran = attach(&lab, &web.0).ok();
-    assert!(ran.out.starts_with(&format!("{}: eth1 {FREE} via {ROUTER} on nic0 (macvlan bridge)\n", web.0)), "{ran:#?}");
+    assert!(
+        ran.out.starts_with(&format!("{}: eth1 {FREE} via {ROUTER} on nic0 (macvlan bridge)\n", web.0)),
+        "{ran:#?}"
+    );
     assert!(lab.pings("lan", "192.168.9.100"));
     assert!(web.ip("route").contains("default via 192.168.9.1 dev eth1"));
     assert_eq!(plumb(&lab, "--json ls").ok().json()["attachments"][0]["container"], web.inspect(".Id"));
@@ -148,7 +151,11 @@ fn what_does_not_run_has_its_own_answer() {
     let restarting = Container::run("--restart always", "/bin/false");
     wait_for("it to restart", || restarting.inspect(".State.Restarting") == "true");
     // The engine waits longer each time; asked now and then it is in between.
-    wait_for("the answer", || attach(&lab, &restarting.0).err.starts_with(&format!("plumb: container {} is restarting\n  hint: --wait 10s", restarting.0)));
+    wait_for("the answer", || {
+        attach(&lab, &restarting.0)
+            .err
+            .starts_with(&format!("plumb: container {} is restarting\n  hint: --wait 10s", restarting.0))
+    });
     let paused = Container::sleeping("");
     docker(&format!("pause {}", paused.0));
     attach(&lab, &paused.0).ok();
@@ -160,10 +167,18 @@ fn what_does_not_run_has_its_own_answer() {
 fn what_has_no_namespace_of_its_own_is_refused() {
     let (lab, web) = (Lab::new(), Container::sleeping(""));
     let host = Container::sleeping("--net host");
-    attach(&lab, &host.0).refused(1, &format!("{} uses the host's network (--net=host): it has no namespace of its own", host.0));
+    attach(&lab, &host.0)
+        .refused(1, &format!("{} uses the host's network (--net=host): it has no namespace of its own", host.0));
     let shared = Container::sleeping(&format!("--net container:{}", web.0));
     attach(&lab, &shared.0)
-        .refused(1, &format!("{} shares the network of {web} (--net=container:{web}): it has no namespace of its own", shared.0, web = web.0))
+        .refused(
+            1,
+            &format!(
+                "{} shares the network of {web} (--net=container:{web}): it has no namespace of its own",
+                shared.0,
+                web = web.0
+            ),
+        )
         .hints(&format!("what {web} gets, {} has too: use {web} as the target", shared.0, web = web.0));
 }
 
@@ -171,9 +186,12 @@ fn what_has_no_namespace_of_its_own_is_refused() {
 fn names_that_are_unknown_or_ambiguous_are_told_apart() {
     let (lab, web) = (Lab::new(), Container::sleeping(""));
     let near = format!("{}x", web.0);
-    attach(&lab, &near).refused(3, &format!("Docker has no container {near}")).hints(&format!("did you mean {}?", web.0));
+    attach(&lab, &near)
+        .refused(3, &format!("Docker has no container {near}"))
+        .hints(&format!("did you mean {}?", web.0));
     // Of seventeen ids two begin with the same digit.
-    let many: Vec<Container> = (0..17).map(|_| Container(docker(&format!("create {} /bin/sleep 1d", image())))).collect();
+    let many: Vec<Container> =
+        (0..17).map(|_| Container(docker(&format!("create {} /bin/sleep 1d", image())))).collect();
     let digit = |container: &Container| container.0[..1].to_owned();
     let twice = many.iter().map(digit).find(|d| many.iter().filter(|c| digit(c) == *d).count() > 1).unwrap();
     let ran = attach(&lab, &twice);
@@ -226,7 +244,9 @@ fn a_container_that_stops_or_restarts_meanwhile_is_an_error() {
         let pid = web.inspect(".State.Pid");
         let mut command = lab.command(&format!("flat {} -i nic0 --ip {FREE} --probe 2s --docker {}", web.0, engine()));
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        wait_for("the link", || fs::read_to_string(format!("/proc/{pid}/net/dev")).is_ok_and(|text| text.contains("eth1")));
+        wait_for("the link", || {
+            fs::read_to_string(format!("/proc/{pid}/net/dev")).is_ok_and(|text| text.contains("eth1"))
+        });
         docker(&format!("{change} {}", web.0));
         Ran::from(child.wait_with_output().unwrap())
             .refused(1, &format!("{} {how} while it was being attached; nothing was changed", web.0));
@@ -249,8 +269,13 @@ fn an_engine_that_cannot_be_asked_is_described() {
     let lab = Lab::new();
     let flat = |socket: &str| lab.plumb(&format!("flat web -i nic0 --ip {FREE} --docker {socket}"));
     let path = |name: &str| lab.folder().join(name).display().to_string();
-    flat(&path("absent")).refused(1, &format!("Docker's socket {} does not exist", path("absent"))).hints("is the engine running?");
-    flat("tcp://10.0.0.1:2375").refused(2, "tcp://10.0.0.1:2375: plumb must run on the engine's own host and reach it by a Unix socket, not by tcp");
+    flat(&path("absent"))
+        .refused(1, &format!("Docker's socket {} does not exist", path("absent")))
+        .hints("is the engine running?");
+    flat("tcp://10.0.0.1:2375").refused(
+        2,
+        "tcp://10.0.0.1:2375: plumb must run on the engine's own host and reach it by a Unix socket, not by tcp",
+    );
     drop(UnixListener::bind(path("left")).unwrap());
     flat(&path("left")).refused(1, &format!("nobody listens on Docker's socket {}", path("left")));
 
@@ -260,14 +285,22 @@ fn an_engine_that_cannot_be_asked_is_described() {
     assert!(start.elapsed() < Duration::from_secs(3));
 
     let babble = UnixListener::bind(path("babble")).unwrap();
-    std::thread::spawn(move || babble.incoming().flatten().for_each(|mut stream| drop(stream.write_all(b"SSH-2.0-OpenSSH\r\n"))));
+    std::thread::spawn(move || {
+        babble.incoming().flatten().for_each(|mut stream| drop(stream.write_all(b"SSH-2.0-OpenSSH\r\n")))
+    });
     let ran = flat(&path("babble"));
     assert!(ran.code == 1 && ran.err.contains("with something else than its API"), "{ran:#?}");
 
     let _denied = UnixListener::bind(path("denied")).unwrap();
     sh(&format!("chown nobody {0} && chmod 600 {0}", path("denied")));
     let mut command = lab.on_host("setpriv");
-    command.args(["--bounding-set", "-dac_override,-dac_read_search", "--inh-caps", "-dac_override,-dac_read_search", crate::lab::PLUMB]);
+    command.args([
+        "--bounding-set",
+        "-dac_override,-dac_read_search",
+        "--inh-caps",
+        "-dac_override,-dac_read_search",
+        crate::lab::PLUMB,
+    ]);
     command.args(["flat", "web", "-i", "nic0", "--ip", FREE, "--docker", &path("denied")]);
     Ran::of(&mut command).refused(5, &format!("not permitted to use Docker's socket {}", path("denied")));
 }
@@ -277,7 +310,8 @@ fn containers_at_once_are_all_attached() {
     let lab = Lab::new();
     let containers: Vec<Container> = (0..8).map(|_| Container::sleeping("--net none")).collect();
     let start = |(n, container): (usize, &Container)| {
-        let mut command = lab.command(&format!("flat {} -i nic0 --ip 192.168.9.{}/24 --docker {}", container.0, 100 + n, engine()));
+        let mut command =
+            lab.command(&format!("flat {} -i nic0 --ip 192.168.9.{}/24 --docker {}", container.0, 100 + n, engine()));
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     };
     let running: Vec<_> = containers.iter().enumerate().map(start).collect();

@@ -9,12 +9,23 @@ fn a_link_whose_record_is_lost_is_deleted_and_others_are_not() {
     let other = lab.folder().join("other");
     lab.flat(&format!("--ip {FREE} --gateway {ROUTER}")).ok();
     lab.plumb(&format!("flat {} -i nic0 --ip 192.168.9.101/24 --probe 0", lab.netns("box"))).ok();
-    lab.plumb(&format!("flat {} -i nic0 --ip 192.168.9.102/24 --probe 0 --store {}", lab.netns("peer"), other.display())).ok();
+    lab.plumb(&format!(
+        "flat {} -i nic0 --ip 192.168.9.102/24 --probe 0 --store {}",
+        lab.netns("peer"),
+        other.display()
+    ))
+    .ok();
     std::fs::remove_file(lab.store().join("flat").join(format!("{}@eth1.json", lab.netns("box")))).unwrap();
     let dry = lab.plumb("gc --dry-run").ok();
     assert!(lab.ip("box", "link").contains("eth1@") && dry.out.contains("eth1 in /run/netns/"), "{dry:#?}");
     let ran = lab.plumb("gc").ok();
-    assert!(ran.out.contains(&format!("claim/nic0/192.168.9.100 released, its owner flat/{}/eth1 has no record", lab.netns("box"))), "{ran:#?}");
+    assert!(
+        ran.out.contains(&format!(
+            "claim/nic0/192.168.9.100 released, its owner flat/{}/eth1 has no record",
+            lab.netns("box")
+        )),
+        "{ran:#?}"
+    );
     assert!(!lab.ip("box", "link").contains("eth1@"));
     assert!(lab.ip("box", "link").contains("eth2@"), "it has its record");
     assert!(lab.ip("peer", "link").contains("eth1@"), "it belongs to another store");

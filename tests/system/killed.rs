@@ -8,7 +8,16 @@ use crate::lab::{FREE, FREE6, Lab, PLUMB, ROUTER, Ran, State, words};
 /// call was reached.
 fn killed(lab: &Lab, arguments: &str, call: &str, number: usize) -> bool {
     let mut strace = lab.on_host("strace");
-    strace.args(["-f", "-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &format!("inject={call}:signal=KILL:when={number}"), PLUMB]);
+    strace.args([
+        "-f",
+        "-o",
+        "/dev/null",
+        "-e",
+        &format!("trace={call}"),
+        "-e",
+        &format!("inject={call}:signal=KILL:when={number}"),
+        PLUMB,
+    ]);
     let output = strace.args(words(arguments)).output().unwrap();
     // strace dies as its tracee did.
     let killed = output.status.signal() == Some(9) || output.status.code() == Some(137);

@@ -31,7 +31,8 @@ impl Lab {
     /// and a default route by it, as Docker's bridge would give.
     pub fn new() -> Lab {
         let prefix = format!("pl{}x{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let mut lab = Lab { prefix, namespaces: Vec::new(), processes: Vec::new(), folder: tempfile::tempdir().unwrap() };
+        let mut lab =
+            Lab { prefix, namespaces: Vec::new(), processes: Vec::new(), folder: tempfile::tempdir().unwrap() };
         lab.namespace("host");
         lab.namespace("lan");
         let (host, lan) = (lab.full("host"), lab.full("lan"));
@@ -88,10 +89,16 @@ impl Lab {
 
     /// A process in the namespace, for `pid:N`.
     pub fn process(&mut self, name: &str) -> u32 {
-        let child = Command::new("nsenter").arg(format!("--net=/run/netns/{}", self.full(name))).args(["sleep", "600"]).spawn().unwrap();
+        let child = Command::new("nsenter")
+            .arg(format!("--net=/run/netns/{}", self.full(name)))
+            .args(["sleep", "600"])
+            .spawn()
+            .unwrap();
         let pid = child.id();
         self.processes.push(child);
-        wait_for("the process to enter", || fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "sleep"));
+        wait_for("the process to enter", || {
+            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "sleep")
+        });
         pid
     }
 
@@ -204,7 +211,12 @@ impl State {
     #[track_caller]
     pub fn is(&self, other: &State) {
         let missing = |these: &State, those: &State| -> String {
-            these.0.lines().filter(|line| !those.0.lines().any(|other| other == *line)).map(|line| format!("  {line}\n")).collect()
+            these
+                .0
+                .lines()
+                .filter(|line| !those.0.lines().any(|other| other == *line))
+                .map(|line| format!("  {line}\n"))
+                .collect()
         };
         assert!(self == other, "only now:\n{}only before:\n{}", missing(self, other), missing(other, self));
     }

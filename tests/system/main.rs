@@ -1,5 +1,7 @@
 //! plumb on a real kernel, in namespaces of the tests' own, and with real engines. Needs root.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod attach;
 mod concurrency;
 mod detach;

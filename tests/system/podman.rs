@@ -21,7 +21,11 @@ impl Podman {
             "--root {path}/root --runroot {path}/run --storage-driver vfs --cgroup-manager cgroupfs --events-backend file --runtime runc"
         );
         let socket = format!("unix://{path}/podman.sock");
-        let service = Command::new("podman").args(options.split(' ')).args(["system", "service", "-t", "0", &socket]).spawn().unwrap();
+        let service = Command::new("podman")
+            .args(options.split(' '))
+            .args(["system", "service", "-t", "0", &socket])
+            .spawn()
+            .unwrap();
         wait_for("podman's socket", || folder.join("podman.sock").exists());
         Podman { options, socket, service }
     }
@@ -51,11 +55,18 @@ fn a_podman_container_is_a_target_like_any_other() {
     ));
     let plumb = |arguments: &str| lab.plumb(&format!("{arguments} --podman {}", podman.socket));
     let ran = plumb(&format!("flat podman:web -i nic0 --ip {FREE} --gateway {ROUTER}")).ok();
-    assert!(ran.out.starts_with(&format!("podman:web: eth1 {FREE} via {ROUTER} on nic0 (macvlan bridge)\n")), "{ran:#?}");
+    assert!(
+        ran.out.starts_with(&format!("podman:web: eth1 {FREE} via {ROUTER} on nic0 (macvlan bridge)\n")),
+        "{ran:#?}"
+    );
     assert!(lab.pings("lan", "192.168.9.100"));
     plumb(&format!("flat podman:web -i nic0 --ip {FREE}")).refused(4, "podman:web already has 192.168.9.100 on eth1");
-    plumb(&format!("flat podman:wbe -i nic0 --ip {FREE}")).refused(3, "Podman has no container wbe").hints("did you mean web?");
+    plumb(&format!("flat podman:wbe -i nic0 --ip {FREE}"))
+        .refused(3, "Podman has no container wbe")
+        .hints("did you mean web?");
     assert_eq!(plumb("detach podman:web").ok().out, format!("podman:web: eth1 {FREE} detached\n"));
     podman.sh("podman stop -t 0 web >/dev/null");
-    plumb(&format!("flat podman:web -i nic0 --ip {FREE}")).refused(3, "container web is not running (exited)").hints("podman start web; or --wait 10s");
+    plumb(&format!("flat podman:web -i nic0 --ip {FREE}"))
+        .refused(3, "container web is not running (exited)")
+        .hints("podman start web; or --wait 10s");
 }

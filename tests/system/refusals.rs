@@ -16,10 +16,13 @@ fn targets_that_are_not_there() {
     let lab = Lab::new();
     let near = format!("{}x", lab.full("box"));
     let ran = lab.plumb(&format!("flat netns:{near} -i nic0 --ip {FREE}"));
-    ran.refused(3, &format!("there is no namespace /run/netns/{near}")).hints(&format!("did you mean {}?", lab.netns("box")));
+    ran.refused(3, &format!("there is no namespace /run/netns/{near}"))
+        .hints(&format!("did you mean {}?", lab.netns("box")));
     lab.plumb(&format!("flat pid:4194305 -i nic0 --ip {FREE}")).refused(3, "there is no process 4194305");
-    lab.plumb(&format!("flat netns:/etc/hostname -i nic0 --ip {FREE}")).refused(1, "/etc/hostname is not a network namespace");
-    lab.plumb(&format!("flat netns:/proc/self/ns/uts -i nic0 --ip {FREE}")).refused(1, "/proc/self/ns/uts is not a network namespace");
+    lab.plumb(&format!("flat netns:/etc/hostname -i nic0 --ip {FREE}"))
+        .refused(1, "/etc/hostname is not a network namespace");
+    lab.plumb(&format!("flat netns:/proc/self/ns/uts -i nic0 --ip {FREE}"))
+        .refused(1, "/proc/self/ns/uts is not a network namespace");
     lab.plumb(&format!("flat {} -i nic0 --ip {FREE}", lab.netns("host")))
         .refused(1, &format!("{} is in the host's own network namespace", lab.netns("host")));
 }
@@ -33,7 +36,9 @@ fn parents_that_cannot_be() {
         .hints("did you mean nic0? the host has nic0");
     lab.plumb(&format!("flat {} -i lo --ip {FREE}", lab.netns("box")))
         .refused(1, "lo is the loopback interface: nothing behind it to connect to");
-    sh(&format!("ip -n {host} link add br0 type bridge; ip -n {host} link add port0 type veth peer name port1; ip -n {host} link set port0 master br0"));
+    sh(&format!(
+        "ip -n {host} link add br0 type bridge; ip -n {host} link add port0 type veth peer name port1; ip -n {host} link set port0 master br0"
+    ));
     lab.plumb(&format!("flat {} -i port0 --ip {FREE}", lab.netns("box")))
         .refused(4, "port0 is a port of br0, so no macvlan can be put on it")
         .hints("use -i br0");
@@ -50,8 +55,13 @@ fn what_the_container_has_already() {
     refused(&lab, &format!("--ip {FREE} --name eth0"), 4, &format!("{target} already has an interface eth0"))
         .hints("choose another with --name (it has lo, up0, eth0), or leave --name out");
     refused(&lab, "--ip 172.17.0.2/16", 4, &format!("{target} already has 172.17.0.2 on eth0"));
-    refused(&lab, &format!("--ip {FREE} --route 172.17.0.0/16"), 4, &format!("{target} already has a route to 172.17.0.0/16, by eth0"))
-        .hints("give this one a metric of its own: --route 172.17.0.0/16,metric 100");
+    refused(
+        &lab,
+        &format!("--ip {FREE} --route 172.17.0.0/16"),
+        4,
+        &format!("{target} already has a route to 172.17.0.0/16, by eth0"),
+    )
+    .hints("give this one a metric of its own: --route 172.17.0.0/16,metric 100");
     lab.flat(&format!("--ip {FREE}")).ok();
     refused(&lab, &format!("--ip {FREE}"), 4, &format!("{target} already has 192.168.9.100 on eth1"));
 }
@@ -72,8 +82,14 @@ fn a_mac_address_in_use_is_named_with_its_owner_after_a_while() {
     let before = lab.state();
     let start = std::time::Instant::now();
     let ran = lab.plumb(&format!("flat {} -i nic0 --ip none --mac 02:00:00:00:09:01", lab.netns("peer")));
-    ran.refused(4, &format!("MAC 02:00:00:00:09:01 is in use on nic0 already, eth1 of {}; nothing was changed", lab.netns("box")));
-    assert!(start.elapsed() >= std::time::Duration::from_secs(1), "a restarted container's address frees itself within a second");
+    ran.refused(
+        4,
+        &format!("MAC 02:00:00:00:09:01 is in use on nic0 already, eth1 of {}; nothing was changed", lab.netns("box")),
+    );
+    assert!(
+        start.elapsed() >= std::time::Duration::from_secs(1),
+        "a restarted container's address frees itself within a second"
+    );
     lab.state().is(&before);
 }
 
@@ -100,8 +116,13 @@ fn addresses_that_are_given_already() {
     sh(&format!("ip -n {} addr add 192.168.9.50/24 dev nic0", lab.full("host")));
     refused(&lab, "--ip 192.168.9.50/24", 4, "192.168.9.50 is this host's own address");
     lab.plumb(&format!("flat {} -i nic0 --ip {FREE}", lab.netns("peer"))).ok();
-    refused(&lab, &format!("--ip {FREE}"), 4, &format!("192.168.9.100 is given to {} (eth1) on nic0 already", lab.netns("peer")))
-        .hints(&format!("choose another, or free it: plumb detach {} eth1", lab.netns("peer")));
+    refused(
+        &lab,
+        &format!("--ip {FREE}"),
+        4,
+        &format!("192.168.9.100 is given to {} (eth1) on nic0 already", lab.netns("peer")),
+    )
+    .hints(&format!("choose another, or free it: plumb detach {} eth1", lab.netns("peer")));
 }
 
 #[test]
@@ -184,8 +205,12 @@ fn a_target_that_dies_half_way_is_an_error() {
         .spawn()
         .unwrap();
     crate::lab::wait_for("the link", || lab.ip("box", "link").contains("eth1@"));
-    let before = { lab.kill(pid); lab.ip("box", "link show eth0") };
-    Ran::from(child.wait_with_output().unwrap()).refused(1, &format!("pid:{pid} ended while it was being attached; nothing was changed"));
+    let before = {
+        lab.kill(pid);
+        lab.ip("box", "link show eth0")
+    };
+    Ran::from(child.wait_with_output().unwrap())
+        .refused(1, &format!("pid:{pid} ended while it was being attached; nothing was changed"));
     assert_eq!(lab.ip("box", "link show eth0"), before);
     assert!(!lab.ip("box", "link").contains("eth1@"));
 }

@@ -75,7 +75,10 @@ fn attach(lab: &Lab, refused: usize) -> (Result<()>, usize) {
 #[test]
 fn the_whole_state_is_as_before() {
     let lab = Lab::new();
-    sh(&format!("nsenter --net=/run/netns/{} sh -c 'echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6'", lab.full("box")));
+    sh(&format!(
+        "nsenter --net=/run/netns/{} sh -c 'echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6'",
+        lab.full("box")
+    ));
     let before = lab.state();
     let (_, steps) = attach(&lab, usize::MAX);
     lab.state().is(&before);

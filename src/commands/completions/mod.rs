@@ -25,7 +25,9 @@ fn script(shell: Shell) -> Result<Vec<u8>> {
             // clap's own only registers itself when zsh loads it at the first TAB, and completes from
             // the second on.
             let register = "compdef _clap_dynamic_completer_plumb plumb";
-            let both = format!("if [ \"$funcstack[1]\" = \"_plumb\" ]; then _clap_dynamic_completer_plumb \"$@\"; else {register}; fi");
+            let both = format!(
+                "if [ \"$funcstack[1]\" = \"_plumb\" ]; then _clap_dynamic_completer_plumb \"$@\"; else {register}; fi"
+            );
             Ok(script.replace(&format!("\n{register}"), &format!("\n{both}")).into_bytes())
         }
         Shell::Fish => of_clap(shell),

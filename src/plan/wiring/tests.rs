@@ -33,7 +33,13 @@ fn facts() -> Facts {
     };
     let inside = Inside {
         links: vec![link(1, "lo"), link(5, "eth0")],
-        addresses: vec![InsideAddress { index: 5, ip: [172, 17, 0, 2].into(), prefix: 16, tentative: false, duplicate: false }],
+        addresses: vec![InsideAddress {
+            index: 5,
+            ip: [172, 17, 0, 2].into(),
+            prefix: 16,
+            tentative: false,
+            duplicate: false,
+        }],
         routes: vec![
             samples::default_via("172.17.0.1", 5, "eth0"),
             Route::new(Some("172.17.0.0/16".parse().unwrap()), None, false, None, (5, "eth0"), false),
@@ -160,7 +166,10 @@ fn default_routes_that_would_win_go_and_worse_ones_stay() {
     let wiring = planned(&wish, &facts);
     assert_eq!(
         wiring.routes.iter().map(|step| step.command("N").replace("nsenter --net=N ", "")).collect::<Vec<_>>(),
-        ["ip -6 route add default via fd00::1 dev eth1 proto 4", "ip -6 route del default via fd11::1 dev eth0 metric 512 proto 4"]
+        [
+            "ip -6 route add default via fd00::1 dev eth1 proto 4",
+            "ip -6 route del default via fd11::1 dev eth0 metric 512 proto 4"
+        ]
     );
 }
 
@@ -197,7 +206,10 @@ fn parents_that_cannot_carry_it_are_refused() {
     let loopback = refused(|_, facts| facts.parent.loopback = true);
     assert!(loopback.message.starts_with("eth0 is the loopback interface"), "{loopback}");
     let port = refused(|_, facts| facts.parent.port_of = Some("br0".into()));
-    assert_eq!((port.kind, port.message.as_str()), (Kind::Conflict, "eth0 is a port of br0, so no macvlan can be put on it"));
+    assert_eq!(
+        (port.kind, port.message.as_str()),
+        (Kind::Conflict, "eth0 is a port of br0, so no macvlan can be put on it")
+    );
     assert_eq!(port.hint.unwrap(), "use -i br0");
     let wifi = refused(|_, facts| facts.parent.wireless = true);
     assert!(wifi.message.contains("wifi") && wifi.hint.unwrap().contains("--allow-wifi"));
@@ -256,7 +268,10 @@ fn names_and_addresses_that_are_taken_are_conflicts() {
 #[test]
 fn a_route_that_exists_is_a_conflict() {
     let error = refused(|wish, _| wish.routes = vec!["172.17.0.0/16".parse().unwrap()]);
-    assert_eq!((error.kind, error.message.as_str()), (Kind::Conflict, "web already has a route to 172.17.0.0/16, by eth0"));
+    assert_eq!(
+        (error.kind, error.message.as_str()),
+        (Kind::Conflict, "web already has a route to 172.17.0.0/16, by eth0")
+    );
     assert_eq!(error.hint.unwrap(), "give this one a metric of its own: --route 172.17.0.0/16,metric 100");
 }
 
