@@ -1,4 +1,22 @@
-//! plumb
+//! Connects running containers to real networks: links, addresses and routes, set directly inside a
+//! container's network namespace, all or nothing, and taken back without a trace.
+//!
+//! Where things are, in a good order to read:
+//!
+//! - [`types`]: what a person types, as values that are valid once they exist.
+//! - [`plan`]: the heart. A [`plan::Wish`] and the [`plan::Facts`] give a [`plan::Wiring`]: steps that
+//!   know their inverse and the command they equal. Pure, so all refusals are tested without root.
+//! - [`apply`]: runs steps, all or nothing; the seam to the kernel is one method.
+//! - [`kernel`]: the only folder that speaks to the kernel: netlink, ARP, ICMP, sysctls, namespaces.
+//! - [`docker`] and [`container`]: from `web` or `pid:42` to a running target and its namespace.
+//! - [`store`]: what is remembered, and who has claimed which address.
+//! - [`commands`]: a file for each verb: find, look, plan, apply, record, say.
+//! - [`cli`]: every flag, once; [`complete`] what the shell offers; [`config`] where defaults come
+//!   from; [`output`] how things are said; [`error`] what failures are; [`interrupt`] ctrl-C.
+//!
+//! A request travels one way, down: each module uses only those below it, and `tests/house` holds
+//! the table.
+
 pub mod apply;
 pub mod cli;
 pub mod commands;

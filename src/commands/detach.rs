@@ -105,7 +105,7 @@ fn take_all_back(chosen: &[Attachment], context: &Context) -> Outcome {
 }
 
 /// Enough that the kernel's waits overlap, few enough for a small machine.
-const SIDE_BY_SIDE: usize = 256;
+const SIDE_BY_SIDE: usize = 512;
 
 fn say(options: &Detach, detached: &[Attachment], all_well: bool, context: &Context) {
     for attachment in detached {

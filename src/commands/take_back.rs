@@ -41,6 +41,10 @@ pub fn anywhere(context: &Context, attachment: &Attachment) -> Result<()> {
 
 /// The target's other attachments may remember routes of this one; they inherit what it replaced.
 fn hand_down(context: &Context, gone: &Attachment) -> Result<()> {
+    let sets_routes = |step: &Step| matches!(step, Step::AddRoute(_) | Step::ReplaceRoute { .. });
+    if !gone.steps.iter().any(sets_routes) {
+        return Ok(());
+    }
     for mut heir in attachment::all(&*context.store, Some(&gone.target))?.into_iter().flatten() {
         if heir.tag != gone.tag && heir.namespace == gone.namespace && undo::hand_down(&gone.steps, &mut heir.steps) {
             heir.save(&*context.store)?;

@@ -56,16 +56,19 @@ impl Directory {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(failed("cannot read the store's folder", &folder)(error)),
         };
+        // Compared as they stand: a folder of a thousand must not cost a thousand keys.
+        let begin = match prefix.parts().len() {
+            0 | 1 => String::new(),
+            _ => name(prefix) + BETWEEN_PARTS,
+        };
         let mut found = Vec::new();
         for entry in entries {
             let entry = entry.map_err(failed("cannot read the store's folder", &folder))?;
             let file = entry.file_name();
             let name = file.to_string_lossy();
-            if let Some(name) = name.strip_suffix(suffix).filter(|name| !name.starts_with(UNFINISHED)) {
-                let key = key(prefix.parts().first().map_or("", String::as_str), name);
-                if key.begins_with(prefix) {
-                    found.push((key, entry.path()));
-                }
+            let is_wanted = name.starts_with(&begin) && !name.starts_with(UNFINISHED);
+            if let Some(name) = name.strip_suffix(suffix).filter(|_| is_wanted) {
+                found.push((key(prefix.parts().first().map_or("", String::as_str), name), entry.path()));
             }
         }
         found.sort();

@@ -76,10 +76,6 @@ impl Key {
     pub fn parts(&self) -> &[String] {
         &self.0
     }
-
-    pub fn begins_with(&self, prefix: &Key) -> bool {
-        self.0.starts_with(&prefix.0)
-    }
 }
 
 impl fmt::Display for Key {
