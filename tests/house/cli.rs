@@ -313,7 +313,7 @@ fn only_the_capability_that_is_missing_is_named() {
         Plumb::new()
             .by(&["setpriv", "--bounding-set", missing])
             .run("gc")
-            .refused(5, &format!("not permitted: {name} missing"));
+            .refused(5, &format!("not permitted: this process lacks {name}"));
     }
 }
 
