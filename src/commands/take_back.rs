@@ -5,7 +5,7 @@ use crate::{
     apply,
     error::Result,
     kernel::{Kernel, Netns},
-    plan::{Inside, Step, undo},
+    plan::{Step, undo},
     store::{Attachment, attachment},
 };
 
@@ -14,7 +14,7 @@ pub fn plan(attachment: &Attachment, namespace: &Netns, kernel: &mut Kernel) -> 
     if !namespace::is_same(attachment, namespace, kernel) {
         return Ok(Vec::new());
     }
-    let now: Inside = kernel.look()?;
+    let now = kernel.look_at_links_and_routes()?;
     Ok(undo::undo(&attachment.steps, &attachment.tag, &now))
 }
 

@@ -16,7 +16,6 @@ use crate::{
 };
 
 const REQUEST: u16 = 1;
-const REPLY: u16 = 2;
 const FRAME: usize = 28;
 /// RFC 5227 sends three probes, 1 to 2 s apart; here they share the time that is given.
 const PROBES: u32 = 3;
@@ -61,13 +60,13 @@ impl Kernel {
         Ok(None)
     }
 
-    /// Tells the LAN that `ips` are at `mac`: as a request, which RFC 5227 section 3 prefers, and as a
-    /// reply, for the hosts that learn from those only.
+    /// Tells the LAN that `ips` are at `mac`, by a request for the own address, the form that RFC 5227
+    /// section 3 prefers. One frame each: a macvlan copies it to every sibling on the parent before
+    /// the call returns, which with 500 of them takes two milliseconds.
     pub fn announce(&mut self, interface: u32, mac: [u8; 6], ips: &[Ipv4Addr]) -> std::io::Result<()> {
         let socket = ArpSocket::open(interface)?;
         for ip in ips {
             socket.broadcast(&frame(REQUEST, mac, *ip, *ip))?;
-            socket.broadcast(&frame(REPLY, mac, *ip, *ip))?;
         }
         Ok(())
     }
@@ -127,6 +126,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const REPLY: u16 = 2;
     const OWN: [u8; 6] = [2, 0, 0, 0, 0, 1];
     const OTHER: [u8; 6] = [2, 0, 0, 0, 0, 2];
     const WANTED: Ipv4Addr = Ipv4Addr::new(192, 168, 0, 100);

@@ -65,6 +65,13 @@ impl Kernel {
         Ok(Inside { links, addresses, routes, ipv6: sysctl::ipv6_defaults() })
     }
 
+    /// The part of it that undoing depends on: two dumps.
+    pub fn look_at_links_and_routes(&mut self) -> Result<Inside> {
+        let links = self.links()?;
+        let routes = self.routes(&links)?;
+        Ok(Inside { links, routes, ..Inside::default() })
+    }
+
     /// The namespace's number, unique until the next boot; kernels before 5.14 have none.
     pub fn cookie(&self) -> Option<u64> {
         netns::cookie()
