@@ -59,15 +59,12 @@ impl Sweep<'_> {
             match kept {
                 Err(error) => self.failures.push(error),
                 Ok(attachment) if attachment.is_unfinished() => self.unfinished(&attachment)?,
-                Ok(attachment)
-                    if namespace::reopen(&attachment).is_none() && is_gone_for_good(&attachment, self.context) =>
-                {
-                    let text = format!(
-                        "{}: {} forgotten, the target exists no more",
-                        attachment.target,
-                        attachment.interface()
-                    );
-                    self.note("record", text, || attachment.forget(&*self.context.store));
+                Ok(attachment) if is_gone_for_good(&attachment, self.context) => {
+                    let (target, interface) = (&attachment.target, attachment.interface());
+                    let text = format!("{target}: {interface} forgotten, the target exists no more");
+                    let context = self.context;
+                    // Its namespace may have outlived it, with the interface in it.
+                    self.note("record", text, || take_back::anywhere(context, &attachment));
                 }
                 Ok(_) => {}
             }
@@ -163,10 +160,14 @@ fn known_tags(context: &Context) -> Result<Option<HashSet<Tag>>> {
 /// Whether the target can never run again under its record. A stopped container can; that an engine
 /// does not answer says nothing.
 fn is_gone_for_good(attachment: &Attachment, context: &Context) -> bool {
+    if namespace::is_of_this_boot(attachment) && container::is_there(&attachment.place) {
+        return false;
+    }
     let engine = match &attachment.target {
         TargetName::Docker(_) => Engine::connect(EngineKind::Docker, &context.engines.docker),
         TargetName::Podman(_) => Engine::connect(EngineKind::Podman, &context.engines.podman),
         TargetName::Pid(_) => return true,
+        // A file of that name may be there again after a reboot, for the same purpose.
         TargetName::NetnsName(_) | TargetName::NetnsPath(_) => return !container::is_there(&attachment.place),
     };
     let id = attachment.container.as_deref().unwrap_or_default();

@@ -45,6 +45,7 @@ fn records_of_targets_that_exist_no_more_are_forgotten_and_others_kept() {
     let ran = lab.plumb("gc").ok();
     assert_eq!(ran.out.matches("forgotten, the target exists no more").count(), 2, "{ran:#?}");
     assert_eq!(lab.plumb("--json ls").ok().json()["attachments"].as_array().unwrap().len(), 1);
+    assert!(!lab.ip("box", "addr").contains("192.168.9.100"), "the process has ended, its namespace has not");
     lab.namespace("brief");
 }
 
