@@ -18,8 +18,8 @@ pub fn run(options: Completions) -> Result<()> {
 /// The shell's script. It asks `plumb` itself at each TAB, so that what exists is offered.
 fn script(shell: Shell) -> Result<Vec<u8>> {
     match shell {
-        // clap's own does not put together again what bash takes apart at ":" and "=".
-        Shell::Bash => Ok(include_bytes!("plumb.bash").to_vec()),
+        // Written by hand: clap's own does not put together again what bash takes apart at ":" and "=".
+        Shell::Bash => Ok(include_bytes!("../../completions/plumb.bash").to_vec()),
         Shell::Zsh => {
             let script = String::from_utf8_lossy(&of_clap(shell)?).into_owned();
             // clap's own only registers itself when zsh loads it at the first TAB, and completes from
