@@ -105,7 +105,7 @@ impl Kernel {
         let message = creation(link, link.name.as_str(), self.namespace, true);
         let outcome = self.on_host(async |host| host.change(Message::NewLink(message), CREATE_NEW).await)?;
         match outcome {
-            // Kernels before 6.2 look the name up on the host: an eth1 there is in the way of an eth1 inside.
+            // Kernels before 6.15 look the name up on the host: an eth1 there is in the way of an eth1 inside.
             Err(Refusal { errno: Errno::EEXIST, .. }) => self.create_and_rename(link),
             other => Ok(other),
         }

@@ -254,10 +254,15 @@ fn free_name(wish: &Wish, inside: &Inside) -> Result<IfName> {
     }
 }
 
-/// An index that is free inside and is not the parent's: where the two are equal the kernel leaves
-/// out `IFLA_LINK`, and tools then take the link for a physical one (openshift/origin#22784).
+/// An index that is free inside, and that no interface of the host has: kernels before 6.15 look it
+/// up on the host as well, and refuse one that exists there. Hosts count up from 1 and reuse nothing,
+/// so a busy one comes to some hundred thousand.
+///
+/// It is not the parent's either: where the two are equal the kernel leaves out `IFLA_LINK`, and
+/// tools then take the link for a physical one (openshift/origin#22784).
 fn free_index(facts: &Facts) -> u32 {
-    let highest = facts.inside.links.iter().map(|link| link.index).max().unwrap_or(1);
+    const ABOVE_THE_HOSTS: u32 = 1_000_000;
+    let highest = facts.inside.links.iter().map(|link| link.index).max().unwrap_or(0).max(ABOVE_THE_HOSTS);
     let next = highest + 1;
     if next == facts.parent.index { next + 1 } else { next }
 }

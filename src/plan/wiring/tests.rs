@@ -86,10 +86,10 @@ fn commands(wiring: &Wiring) -> Vec<String> {
 fn the_plain_case_is_four_requests() {
     let wiring = planned(&wish(), &facts());
     assert_eq!(wiring.link.name.as_str(), "eth1");
-    assert_eq!(wiring.link.index, 6);
+    assert_eq!(wiring.link.index, 1_000_001);
     let texts = commands(&wiring);
     assert_eq!(texts.len(), 4, "{texts:#?}");
-    assert!(texts[0].starts_with("ip link add link eth0 name eth1 index 6 address "), "{}", texts[0]);
+    assert!(texts[0].starts_with("ip link add link eth0 name eth1 index 1000001 address "), "{}", texts[0]);
     assert_eq!(texts[2], "ip addr add 192.168.0.100/24 brd + dev eth1");
     assert_eq!(texts[3], "ip route replace default via 192.168.0.1 dev eth1 proto 4");
     assert_eq!(wiring.replaced_defaults().map(Route::way).collect::<Vec<_>>(), ["eth0 (172.17.0.1)"]);
@@ -113,8 +113,8 @@ fn the_mac_address_depends_on_host_target_and_interface_alone() {
 #[test]
 fn the_index_is_never_the_parents() {
     let mut facts = facts();
-    facts.parent.index = 6;
-    assert_eq!(planned(&wish(), &facts).link.index, 7);
+    facts.parent.index = 1_000_001;
+    assert_eq!(planned(&wish(), &facts).link.index, 1_000_002);
 }
 
 #[test]
