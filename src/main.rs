@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         Err(error) => return not_understood(&error),
     };
     interrupt::install();
+    settle_descriptors();
     let output = Output { json: typed.global.json, quiet: typed.global.quiet, verbose: typed.global.verbose };
     match commands::run(typed, output) {
         Ok(()) => ExitCode::SUCCESS,
@@ -64,5 +65,14 @@ fn settle_memory() {
     unsafe {
         nix::libc::mallopt(nix::libc::M_ARENA_MAX, 1);
         nix::libc::mallopt(nix::libc::M_TOP_PAD, 512 * 1024);
+    }
+}
+
+/// As many open files as the system allows: shells start programs with fewer, for the sake of some
+/// that are older than poll(2).
+fn settle_descriptors() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
 }

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use nix::sys::resource::{Resource, getrlimit};
+
 use super::{Context, namespace, records, require_capabilities, take_back};
 use crate::{
     cli::Detach,
     error::{Error, Result},
+    plan::undo,
     store::{Attachment, Kept, attachment},
-    types::TargetName,
 };
 
 pub fn run(options: Detach, context: &Context) -> Result<()> {
@@ -53,15 +55,34 @@ fn choose(options: &Detach, context: &Context) -> Result<(Vec<Attachment>, Vec<E
     Ok((chosen, damaged))
 }
 
+/// The commands that do the same. What one attachment's leave is what the next one's begin with.
 fn dry_run(chosen: &[Attachment], damaged: Vec<Error>, context: &Context) -> Result<()> {
     let mut commands = Vec::new();
-    for attachment in chosen {
-        let Some(namespace) = namespace::reopen(attachment) else { continue };
-        let steps = namespace.look_inside(|kernel| take_back::plan(attachment, &namespace, kernel))?;
-        commands.extend(steps.iter().map(|step| step.command(&namespace.path().display().to_string())));
+    for mut group in by_namespace(chosen).into_iter().map(|group| group.into_iter().cloned().collect::<Vec<_>>()) {
+        let Some(there) = group.first().and_then(namespace::reopen) else { continue };
+        let mut now = there.look_inside(|kernel| kernel.look_at_links_and_routes())?;
+        while !group.is_empty() {
+            let attachment = group.remove(0);
+            let steps = undo::undo(&attachment.steps, &attachment.tag, &now);
+            commands.extend(steps.iter().map(|step| step.command(&there.path().display().to_string())));
+            now = undo::after(&steps, now);
+            for heir in &mut group {
+                undo::hand_down(&attachment.steps, &mut heir.steps);
+            }
+        }
     }
     commands.iter().for_each(|command| context.output.line(command));
     context.output.conclude(serde_json::json!({ "dry_run": true, "commands": commands }), damaged)
+}
+
+/// The attachments of each namespace, by whatever name it was attached, in the order they come in.
+fn by_namespace(chosen: &[Attachment]) -> Vec<Vec<&Attachment>> {
+    let mut groups: BTreeMap<(u64, Option<u64>, &str), Vec<&Attachment>> = BTreeMap::new();
+    for attachment in chosen {
+        let mark = &attachment.namespace;
+        groups.entry((mark.inode, mark.cookie, &mark.boot)).or_default().push(attachment);
+    }
+    groups.into_values().collect()
 }
 
 #[derive(Default)]
@@ -70,18 +91,14 @@ struct Outcome {
     failures: Vec<Error>,
 }
 
-/// Targets side by side, as the kernel waits some 17 ms for each link that goes but waits for all
-/// at once; the attachments of one target one after the other, newest first, as they may have
+/// Namespaces side by side, as the kernel waits some 17 ms for each link that goes but waits for all
+/// at once; the attachments of one namespace one after the other, newest first, as they may have
 /// replaced one another's routes.
 fn take_all_back(chosen: &[Attachment], context: &Context) -> Outcome {
-    let mut targets: BTreeMap<&TargetName, Vec<&Attachment>> = BTreeMap::new();
-    for attachment in chosen {
-        targets.entry(&attachment.target).or_default().push(attachment);
-    }
-    let _waiting = (targets.len() > 100).then(|| context.output.waiting(format!("detaching {}", chosen.len())));
-    let groups: Vec<Vec<&Attachment>> = targets.into_values().collect();
+    let groups = by_namespace(chosen);
+    let _waiting = (groups.len() > 100).then(|| context.output.waiting(format!("detaching {}", chosen.len())));
     let mut outcome = Outcome::default();
-    for batch in groups.chunks(SIDE_BY_SIDE) {
+    for batch in groups.chunks(side_by_side()) {
         let finished: Vec<(&Attachment, Result<()>)> = std::thread::scope(|scope| {
             let work =
                 |group: &Vec<&Attachment>| group.iter().map(|a| take_back::anywhere(context, a)).collect::<Vec<_>>();
@@ -104,8 +121,14 @@ fn take_all_back(chosen: &[Attachment], context: &Context) -> Outcome {
     outcome
 }
 
-/// Enough that the kernel's waits overlap, few enough for a small machine.
-const SIDE_BY_SIDE: usize = 512;
+/// How many threads work at once: enough that the kernel's waits overlap, and no more than there
+/// are file descriptors for, of which each needs up to ten.
+fn side_by_side() -> usize {
+    const MOST: usize = 512;
+    const EACH: u64 = 10;
+    let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(256, |(soft, _)| soft);
+    usize::try_from(descriptors.saturating_sub(32) / EACH).unwrap_or(MOST).clamp(1, MOST)
+}
 
 fn say(options: &Detach, detached: &[Attachment], all_well: bool, context: &Context) {
     for attachment in detached {

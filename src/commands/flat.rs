@@ -17,7 +17,7 @@ use crate::{
     kernel::{self, Kernel, Netns, Reach, survey},
     plan::{Driver, Facts, MacvlanMode, Parent, Wiring, Wish, facts::InsideLink, wiring, wiring::MacRule},
     store::{Attachment, Progress, attachment},
-    types::{IfName, IpChoice, Span, Tag, nearest},
+    types::{IfName, IpChoice, Span, Tag, digest, nearest},
 };
 
 /// What the options mean, apart from the wish itself.
@@ -117,7 +117,9 @@ fn driver(options: &Flat) -> Result<Driver> {
 fn machine_id() -> Option<String> {
     let read =
         |path| fs::read_to_string(path).ok().map(|text: String| text.trim().to_owned()).filter(|id| !id.is_empty());
-    read("/etc/machine-id").or_else(|| read("/var/lib/dbus/machine-id"))
+    let id = read("/etc/machine-id").or_else(|| read("/var/lib/dbus/machine-id"))?;
+    // Records are for all to read, and the id itself is not to be shown around.
+    Some(digest(&["plumb host", &id]))
 }
 
 /// A container's probe does not reach its own host, so the host's addresses are asked for here.
@@ -142,40 +144,48 @@ struct Work<'a> {
 
 impl Work<'_> {
     fn attach(mut self, wish: &Wish) -> Result<Report> {
-        let leftovers = self.clear_leftovers()?;
-        let facts = Facts { parent: self.parent()?, inside: self.kernel.look()? };
+        let mut here = self.recorded_here()?;
+        let leftovers = self.clear_leftovers(&mut here)?;
+        let on_record = here.iter().map(|attachment| attachment.interface().to_owned()).collect();
+        let facts = Facts { parent: self.parent()?, inside: self.kernel.look()?, on_record };
         let tag = Tag::new(self.context.store.mark(), random()?);
         let wiring = wiring::plan(wish, &facts, &tag)?;
         let mut report = Report::new(self.target, wish, &wiring, &self.namespace.path().display().to_string());
         report.warn_about_published_ports(self.target, wish, &wiring);
         report.warnings.extend(leftovers);
+        let mut attachment = self.record(wish, &wiring, tag);
         if self.intent.dry_run {
+            attachment.could_claim(&*self.context.store)?;
             report.dry_run = true;
             return Ok(report);
         }
-        let mut attachment = self.record(wish, &wiring, tag);
         self.make(&mut attachment, &wiring, &facts.parent)?;
-        self.check(&wiring, &facts.parent, &mut report)?;
+        self.check(&wiring, &facts.parent, &mut report);
         Ok(report)
+    }
+
+    /// What is on record for this target in this very namespace.
+    fn recorded_here(&self) -> Result<Vec<Attachment>> {
+        let kept = attachment::all(&*self.context.store, Some(&self.target.name))?;
+        Ok(kept.into_iter().flatten().filter(|a| namespace::is_same(a, self.namespace, self.kernel)).collect())
     }
 
     /// A run on this target that was killed has left its record and perhaps more, and an interface
     /// of ours that somebody deleted its record: both are taken back first. No other plumb is at
     /// work here: the namespace is locked.
-    fn clear_leftovers(&mut self) -> Result<Option<String>> {
-        let kept = attachment::all(&*self.context.store, Some(&self.target.name))?;
-        let here: Vec<Attachment> =
-            kept.into_iter().flatten().filter(|a| namespace::is_same(a, self.namespace, self.kernel)).collect();
-        if here.is_empty() || self.intent.dry_run {
+    fn clear_leftovers(&mut self, here: &mut Vec<Attachment>) -> Result<Option<String>> {
+        if here.is_empty() {
             return Ok(None);
         }
         let links = self.kernel.links()?;
+        let is_left =
+            |a: &mut Attachment| a.is_unfinished() || !links.iter().any(|link| link.tag.as_ref() == Some(&a.tag));
         let mut said = None;
-        for attachment in here {
-            let has_gone = !links.iter().any(|link| link.tag.as_ref() == Some(&attachment.tag));
-            if attachment.is_unfinished() || has_gone {
-                take_back::here(self.context, &attachment, self.namespace, self.kernel)?;
-                said = Some(format!("what was left of an earlier {} was taken back first", attachment.interface()));
+        for left in here.extract_if(.., is_left) {
+            let when = if self.intent.dry_run { "would be" } else { "was" };
+            said = Some(format!("what was left of an earlier {} {when} taken back first", left.interface()));
+            if !self.intent.dry_run {
+                take_back::here(self.context, &left, self.namespace, self.kernel)?;
             }
         }
         Ok(said)
@@ -214,15 +224,17 @@ impl Work<'_> {
     /// Record first, act second, confirm last: whenever this ends, something tells what was done.
     fn make(&mut self, attachment: &mut Attachment, wiring: &Wiring, parent: &Parent) -> Result<()> {
         let store = &*self.context.store;
-        // Of an earlier run of the container. Its namespace has gone with all that was in it, or a
-        // sidecar has kept it, with an interface that still has our MAC and IP addresses.
-        let mut earlier = attachment::read(store, &attachment.final_key())?;
-        if let Some(ghost) = earlier.take_if(|earlier| namespace::reopen(earlier).is_some()) {
-            take_back::anywhere(self.context, &ghost)?;
+        let earlier = attachment::read(store, &attachment.final_key())?;
+        if let Some(earlier) = &earlier {
+            self.lay_to_rest(earlier)?;
         }
         let begun = attachment.save(store).and_then(|()| attachment.claim(store));
         match begun.and_then(|()| self.wire(attachment, wiring, parent)) {
-            Ok(()) => earlier.map_or(Ok(()), |earlier| earlier.release_to(Some(attachment), store)),
+            // Made is made: a claim that could not be given back gc finds.
+            Ok(()) => {
+                let _ = earlier.map(|earlier| earlier.release_to(Some(attachment), store));
+                Ok(())
+            }
             // What was left behind must stay on record, or gc could not find it.
             Err(error) if error.kind == Kind::LeftBehind => Err(error),
             Err(error) => {
@@ -230,6 +242,26 @@ impl Work<'_> {
                 let _ = attachment.forget(store).and_then(|()| store.flush(&attachment.key()));
                 Err(error)
             }
+        }
+    }
+
+    /// The record of an earlier run of the container under our name. Its namespace has gone with all
+    /// that was in it; or a sidecar has kept it, with an interface that still has our MAC and IP
+    /// addresses, and that goes. Its record stays until ours replaces it. What another container that
+    /// runs had under this name is not ours to take.
+    fn lay_to_rest(&self, earlier: &Attachment) -> Result<()> {
+        if earlier.container != self.target.id && container::is_there(&earlier.place) {
+            let (target, id) = (&earlier.target, earlier.container.as_deref().unwrap_or("another target"));
+            let short = id.get(..12).unwrap_or(id);
+            return Err(Error::conflict(format!(
+                "{target}: {} is on record for {short}, which still runs",
+                earlier.interface()
+            ))
+            .hint(format!("was it renamed? plumb detach {target} {} frees the name", earlier.interface())));
+        }
+        match namespace::reopen(earlier) {
+            Some(there) if there.id() != self.namespace.id() => take_back::links(self.context, earlier, &there),
+            _ => Ok(()),
         }
     }
 
@@ -266,17 +298,22 @@ impl Work<'_> {
     }
 
     /// Looks whether the way out works. That it does not is a warning: the cable may be plugged in later.
-    fn check(&mut self, wiring: &Wiring, parent: &Parent, report: &mut Report) -> Result<()> {
+    /// The attachment is made: nothing here is a failure, and ctrl-C only ends the waiting.
+    fn check(&mut self, wiring: &Wiring, parent: &Parent, report: &mut Report) {
         if !parent.up || !parent.carrier {
-            return Ok(());
+            return;
         }
         for ip in &self.intent.check {
             let is_gateway = report.gateways.contains(ip);
             let device = is_gateway.then_some((wiring.link.name.as_str(), wiring.link.index));
-            let reach = self.kernel.ping(*ip, device, PING_LIMIT)?;
-            report.add_check(*ip, is_gateway, reach, &parent.name);
+            match self.kernel.ping(*ip, device, PING_LIMIT) {
+                Ok(reach) => report.add_check(*ip, is_gateway, reach, &parent.name),
+                Err(error) if error.kind == Kind::Interrupted => {
+                    return report.warnings.push(format!("not waited for {ip}"));
+                }
+                Err(error) => report.warnings.push(error.message),
+            }
         }
-        Ok(())
     }
 }
 
@@ -307,6 +344,11 @@ fn name_who_is_in_the_way(error: Error, host: &Netns, wiring: &Wiring, context: 
             .find(|record| link.tag.as_ref() == Some(&record.tag))
             .map(|record| record.target.to_string());
         let owner = owner.unwrap_or_else(|| format!("{} (not plumb's)", found.namespace.path().display()));
+        if link.mode.as_deref() == Some("passthru") && !wants_all {
+            let parent = &wiring.link.parent.name;
+            let message = format!("{parent} has a passthru link, {} of {owner}, which tolerates no other", link.name);
+            return Error { message, hint: Some("detach that one, or use another parent".into()), ..error };
+        }
         // Behind the clause that says what is in the way, before the one that says why that matters.
         let (what, why) = error.message.split_once(',').map_or((error.message.as_str(), ""), |(what, why)| (what, why));
         let why = if why.is_empty() { String::new() } else { format!(",{why}") };

@@ -5,28 +5,27 @@ use crate::{
     apply,
     error::Result,
     kernel::{Kernel, Netns},
-    plan::{Step, undo},
+    plan::{Inside, Step, undo},
     store::{Attachment, attachment},
 };
-
-/// The steps that take `attachment` back in `kernel`'s namespace, as it is now.
-pub fn plan(attachment: &Attachment, namespace: &Netns, kernel: &mut Kernel) -> Result<Vec<Step>> {
-    if !namespace::is_same(attachment, namespace, kernel) {
-        return Ok(Vec::new());
-    }
-    let now = kernel.look_at_links_and_routes()?;
-    Ok(undo::undo(&attachment.steps, &attachment.tag, &now))
-}
 
 /// Takes `attachment` back and forgets it. The caller holds the namespace's lock. What could not be
 /// taken back stays on record, so that it can be tried again.
 pub fn here(context: &Context, attachment: &Attachment, namespace: &Netns, kernel: &mut Kernel) -> Result<()> {
     let Some(attachment) = &attachment::again(&*context.store, attachment)? else { return Ok(()) };
-    let steps = plan(attachment, namespace, kernel)?;
+    undo_here(context, attachment, namespace, kernel)?;
+    attachment.forget(&*context.store)
+}
+
+fn undo_here(context: &Context, attachment: &Attachment, namespace: &Netns, kernel: &mut Kernel) -> Result<()> {
+    if !namespace::is_same(attachment, namespace, kernel) {
+        return Ok(());
+    }
+    let now = kernel.look_at_links_and_routes()?;
+    let steps = undo::undo(&attachment.steps, &attachment.tag, &now);
     let path = namespace.path().display().to_string();
     apply::undo(kernel, &steps, &mut |step, took| context.output.step(&step.command(&path), took), &path)?;
-    hand_down(context, attachment)?;
-    attachment.forget(&*context.store)
+    hand_down(context, attachment, &now)
 }
 
 /// Wherever it is: opens, locks and enters its namespace. One that is gone has taken all along.
@@ -39,13 +38,25 @@ pub fn anywhere(context: &Context, attachment: &Attachment) -> Result<()> {
     namespace.look_inside(|kernel| here(context, attachment, &namespace, kernel))
 }
 
-/// The target's other attachments may remember routes of this one; they inherit what it replaced.
-fn hand_down(context: &Context, gone: &Attachment) -> Result<()> {
-    let sets_routes = |step: &Step| matches!(step, Step::AddRoute(_) | Step::ReplaceRoute { .. });
-    if !gone.steps.iter().any(sets_routes) {
+/// Takes back what `attachment` did in a namespace that is not the caller's, and leaves its record.
+pub fn links(context: &Context, attachment: &Attachment, namespace: &Netns) -> Result<()> {
+    namespace.lock()?;
+    namespace.look_inside(|kernel| undo_here(context, attachment, namespace, kernel))
+}
+
+/// Other attachments in the namespace, by whatever name of it, may remember routes of this one; they
+/// inherit what it replaced. Only where a route of ours was no longer in its place is there an heir.
+fn hand_down(context: &Context, gone: &Attachment, before: &Inside) -> Result<()> {
+    let was_replaced = |step: &Step| match step {
+        Step::AddRoute(ours) | Step::ReplaceRoute { new: ours, .. } => {
+            !before.routes.iter().any(|route| route.is(ours))
+        }
+        _ => false,
+    };
+    if !gone.steps.iter().any(was_replaced) {
         return Ok(());
     }
-    for mut heir in attachment::all(&*context.store, Some(&gone.target))?.into_iter().flatten() {
+    for mut heir in attachment::all(&*context.store, None)?.into_iter().flatten() {
         if heir.tag != gone.tag && heir.namespace == gone.namespace && undo::hand_down(&gone.steps, &mut heir.steps) {
             heir.save(&*context.store)?;
         }

@@ -214,9 +214,8 @@ fn why_not_created(link: &Link, refusal: &Refusal) -> StepError {
             Error::conflict(format!("{parent} has a link already, and passthru tolerates no other"))
                 .hint("use --mode bridge, or another parent")
         }
-        // The rest of what the kernel checks was checked by the plan.
-        Errno::EINVAL => Error::conflict(format!("{parent} has a passthru link, which tolerates no other"))
-            .hint("detach that one, or use another parent"),
+        // Most of what the kernel checks was checked by the plan; a passthru link is looked for later.
+        Errno::EINVAL => Error::conflict(format!("{parent} does not accept a {}: {refusal}", link.driver)),
         Errno::EOPNOTSUPP => Error::failed(format!("this kernel cannot make a {}: {refusal}", link.driver.kind()))
             .hint(format!("modprobe {}", link.driver.kind())),
         Errno::ENODEV => return StepError::Refused(Error::not_found(format!("{parent} has gone"))),

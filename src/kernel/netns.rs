@@ -7,6 +7,7 @@ use std::{
         unix::fs::MetadataExt,
     },
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -16,7 +17,10 @@ use nix::{
 };
 
 use super::Kernel;
-use crate::error::{Error, Result, plain};
+use crate::{
+    error::{Error, Result, plain},
+    interrupt,
+};
 
 nix::ioctl_none_bad!(ns_get_nstype, libc::NS_GET_NSTYPE);
 
@@ -38,6 +42,7 @@ pub fn cookie() -> Option<u64> {
     };
     (outcome == 0).then_some(cookie)
 }
+
 /// A network namespace that lives at least as long as this value.
 #[derive(Debug)]
 pub struct Netns {
@@ -84,10 +89,23 @@ impl Netns {
         self.file.as_raw_fd()
     }
 
-    /// Waits until no other plumb works on this namespace. The lock is on the namespace itself, by
-    /// whatever name it was opened; it leaves no file and ends with the process.
+    /// Waits until no other plumb works on this namespace, but not for ever and not past a signal.
+    /// The lock is on the namespace itself, by whatever name it was opened; it leaves no file and
+    /// ends with the process.
     pub fn lock(&self) -> Result<()> {
-        self.file.lock().map_err(|error| Error::io(format!("cannot lock {}", self.path.display()), &error))
+        const PATIENCE: Duration = Duration::from_secs(30);
+        let end = Instant::now() + PATIENCE;
+        let mut pause = Duration::from_millis(1);
+        while !self.try_lock()? {
+            if Instant::now() > end {
+                let path = self.path.display();
+                return Err(Error::timed_out(format!("{path} has been locked for {} s", PATIENCE.as_secs()))
+                    .hint("another plumb is at work on it, or a process inside holds the lock; lslocks shows which"));
+            }
+            interrupt::sleep(pause)?;
+            pause = (pause * 2).min(interrupt::SLICE);
+        }
+        Ok(())
     }
 
     /// Like `lock`, but says `false` at once where another plumb is at work.

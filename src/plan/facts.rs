@@ -10,6 +10,8 @@ use crate::types::{IfName, Mac, Tag};
 pub struct Facts {
     pub parent: Parent,
     pub inside: Inside,
+    /// Interfaces of this namespace that are on record, whatever they are called by now.
+    pub on_record: Vec<String>,
 }
 
 /// The host's interface that a link shall hang on.

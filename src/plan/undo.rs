@@ -61,6 +61,27 @@ fn give_back(old: &Route, new: Option<&Route>, now: &Inside) -> Option<Step> {
     }
 }
 
+/// What the namespace looks like after `steps` that take something back.
+pub fn after(steps: &[Step], mut now: Inside) -> Inside {
+    for step in steps {
+        match step {
+            Step::DeleteLink(link) => {
+                now.links.retain(|there| there.index != link.index);
+                now.routes.retain(|route| route.leaves_by() != Some(link.index));
+            }
+            Step::AddRoute(route) => now.routes.push(route.clone()),
+            Step::DeleteRoute(route) => now.routes.retain(|there| !there.is(route)),
+            Step::ReplaceRoute { old, new } => {
+                now.routes.retain(|there| !there.is(old));
+                now.routes.push(new.clone());
+            }
+            Step::AddLink(_) | Step::AddTag(_) | Step::DeleteTag(_) | Step::SetSysctl { .. } => {}
+            Step::AddAddress(_) | Step::DeleteAddress(_) => {}
+        }
+    }
+    now
+}
+
 /// Takes `gone`'s routes out of what a later attachment remembers.
 ///
 /// If eth2 replaced eth1's default route, which had replaced Docker's, and eth1 is detached first,

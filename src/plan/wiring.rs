@@ -172,7 +172,7 @@ pub fn plan(wish: &Wish, facts: &Facts, tag: &Tag) -> Result<Wiring> {
     check_parent(wish, &facts.parent, &mut warnings)?;
     let link = Link {
         index: free_index(facts),
-        name: free_name(wish, &facts.inside)?,
+        name: free_name(wish, facts)?,
         mac: None,
         mtu: mtu(wish, &facts.parent)?,
         parent: ParentLink { name: facts.parent.name.clone(), index: facts.parent.index },
@@ -238,17 +238,24 @@ fn mtu(wish: &Wish, parent: &Parent) -> Result<Mtu> {
     }
 }
 
-fn free_name(wish: &Wish, inside: &Inside) -> Result<IfName> {
+fn free_name(wish: &Wish, facts: &Facts) -> Result<IfName> {
+    let inside = &facts.inside;
+    let is_on_record = |name: &IfName| facts.on_record.iter().any(|other| other == name.as_str());
     match &wish.name {
         None => {
             // Fewer links than numbers, so one is free.
-            let free = (1..).map(IfName::eth).find(|name| inside.link_named(name.as_str()).is_none());
+            let free =
+                (1..).map(IfName::eth).find(|name| inside.link_named(name.as_str()).is_none() && !is_on_record(name));
             free.ok_or_else(|| Error::conflict("no interface name is free"))
         }
         Some(name) if inside.link_named(name.as_str()).is_some() => {
             let taken: Vec<&str> = inside.links.iter().map(|link| link.name.as_str()).collect();
             Err(Error::conflict(format!("{} already has an interface {name}", wish.target))
                 .hint(format!("choose another with --name (it has {}), or leave --name out", taken.join(", "))))
+        }
+        Some(name) if is_on_record(name) => {
+            Err(Error::conflict(format!("{} has an attachment on record as {name}, though renamed", wish.target))
+                .hint(format!("choose another with --name, or plumb detach {} {name}", wish.target)))
         }
         Some(name) => Ok(name.clone()),
     }

@@ -118,6 +118,17 @@ impl Attachment {
         Ok(())
     }
 
+    /// An error if `claim` would fail now. Claims nothing.
+    pub fn could_claim(&self, store: &dyn Store) -> Result<()> {
+        let owner = self.final_key();
+        for claim in self.claims() {
+            if let Some(holder) = store.holder(&claim)?.filter(|holder| *holder != owner) {
+                return Err(held(&claim, &holder));
+            }
+        }
+        Ok(())
+    }
+
     /// Gives back the claims that `heir`, another record of the same name, does not have.
     pub fn release_to(&self, heir: Option<&Attachment>, store: &dyn Store) -> Result<()> {
         let (owner, kept) = (self.final_key(), heir.map(Attachment::claims).unwrap_or_default());

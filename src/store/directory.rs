@@ -150,6 +150,10 @@ impl Store for Directory {
         }
     }
 
+    fn holder(&self, key: &Key) -> Result<Option<Key>> {
+        Ok(fs::read_link(self.claim_link(key)).ok().map(|held| pointed_at(&held)))
+    }
+
     fn release(&self, key: &Key, owner: &Key) -> Result<()> {
         let path = self.claim_link(key);
         let is_owners = fs::read_link(&path).is_ok_and(|held| held == pointer(owner));

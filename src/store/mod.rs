@@ -42,6 +42,9 @@ pub trait Store: Sync {
     /// Claims what `key` names for the record `owner`: one of any number of claimants wins.
     fn claim(&self, key: &Key, owner: &Key) -> Result<Claimed>;
 
+    /// Who has claimed what `key` names.
+    fn holder(&self, key: &Key) -> Result<Option<Key>>;
+
     /// Gives a claim of `owner`'s back. Another's is left alone.
     fn release(&self, key: &Key, owner: &Key) -> Result<()>;
 

@@ -34,7 +34,8 @@ impl FromStr for IfName {
         }
         match text {
             "" => return Err("an interface name cannot be empty".into()),
-            "." | ".." => return Err(format!("{text:?} cannot be an interface name")),
+            // Under /proc/sys/net these two name settings for all interfaces.
+            "all" | "default" | "." | ".." => return Err(format!("{text:?} cannot be an interface name")),
             _ => {}
         }
         match text.chars().find(|c| matches!(c, '/' | ':' | '%') || c.is_whitespace() || c.is_control()) {
@@ -66,7 +67,7 @@ mod tests {
 
     #[test]
     fn what_the_kernel_refuses_is_refused() {
-        for bad in ["", ".", "..", "a/b", "a b", "a:1", "eth%d", "a\tb", "a\0b"] {
+        for bad in ["", ".", "..", "all", "default", "a/b", "a b", "a:1", "eth%d", "a\tb", "a\0b"] {
             assert!(bad.parse::<IfName>().is_err(), "{bad:?}");
         }
         for good in ["a", "up", "dev", "eth0.10", "br-12ab", "wlp0s20f3", "é"] {

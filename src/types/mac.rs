@@ -13,13 +13,7 @@ impl Mac {
     /// same parts. 46 bits come from SHA-256: two of a thousand containers meet with a probability
     /// of 7·10⁻⁹.
     pub fn derived(parts: &[&str]) -> Mac {
-        let mut hash = Sha256::new();
-        for part in parts {
-            // The length goes in too, so that ("a", "bc") and ("ab", "c") differ.
-            hash.update((part.len() as u64).to_be_bytes());
-            hash.update(part.as_bytes());
-        }
-        let digest = hash.finalize();
+        let digest = sha256(parts);
         let mut bytes = [0; 6];
         bytes.copy_from_slice(&digest[..6]);
         // IEEE 802: bit 1 of the first byte says locally administered, bit 0 says group address.
@@ -30,6 +24,16 @@ impl Mac {
     pub fn bytes(self) -> [u8; 6] {
         self.0
     }
+}
+
+pub(super) fn sha256(parts: &[&str]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for part in parts {
+        // The length goes in too, so that ("a", "bc") and ("ab", "c") differ.
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part.as_bytes());
+    }
+    hash.finalize().into()
 }
 
 impl TryFrom<[u8; 6]> for Mac {

@@ -20,6 +20,11 @@ pub use span::Span;
 pub use tag::{StoreMark, Tag};
 pub use target::TargetName;
 
+/// SHA-256 of several texts as 32 hexadecimal digits (128 bits), the same for the same texts.
+pub fn digest(parts: &[&str]) -> String {
+    hex(&mac::sha256(parts)[..16])
+}
+
 /// A hexadecimal text of bytes, lower case, without separators.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()

@@ -255,6 +255,34 @@ fn a_target_is_waited_for() {
 }
 
 #[test]
+fn ctrl_c_during_the_check_ends_the_waiting_and_not_the_attachment() {
+    let lab = Lab::new();
+    let arguments = format!("flat {} -i nic0 --ip {FREE} --gateway 192.168.9.254 --probe 0", lab.netns("box"));
+    let child = lab.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for("the address", || lab.ip("box", "route").contains("192.168.9.254"));
+    std::thread::sleep(Duration::from_millis(200));
+    sh(&format!("kill -INT {}", child.id()));
+    let ran = Ran::from(child.wait_with_output().unwrap()).ok();
+    assert_eq!(ran.err, "warning: not waited for 192.168.9.254\n");
+    assert!(lab.plumb("ls").ok().out.contains(" up"));
+}
+
+#[test]
+fn an_interface_that_was_renamed_inside_does_not_free_its_name() {
+    let lab = Lab::new();
+    let full = lab.full("box");
+    lab.flat(&format!("--ip {FREE}")).ok();
+    sh(&format!(
+        "ip -n {full} link set eth1 down; ip -n {full} link set eth1 name lan7; ip -n {full} link set lan7 up"
+    ));
+    assert!(lab.flat("--ip 192.168.9.101/24").ok().out.contains(": eth2 "));
+    lab.flat("--ip 192.168.9.102/24 --name eth1")
+        .refused(4, &format!("{} has an attachment on record as eth1, though renamed", lab.netns("box")));
+    lab.plumb("detach --all").ok();
+    assert!(!lab.ip("box", "link").contains("lan7"));
+}
+
+#[test]
 fn json_tells_all_of_it() {
     let lab = Lab::new();
     let ran = lab.plumb(&format!("--json flat {} -i nic0 --ip {FREE} --gateway {ROUTER}", lab.netns("box"))).ok();

@@ -111,6 +111,62 @@ fn a_dry_run_prints_what_detach_does() {
 }
 
 #[test]
+fn a_dry_run_of_several_prints_what_they_do_together() {
+    let lab = Lab::new();
+    let before = lab.ip("box", "route");
+    for n in 1..=3 {
+        lab.flat(&format!("--ip 192.168.9.{}/24 --gateway 192.168.9.{n}", 100 + n)).ok();
+    }
+    let ran = lab.plumb("detach --all --dry-run").ok();
+    let mut shell = lab.on_host("sh");
+    Ran::of(shell.args(["-ec", &ran.out])).ok();
+    assert_eq!(lab.ip("box", "route"), before, "{}", ran.out);
+}
+
+#[test]
+fn a_namespace_attached_under_two_names_gets_its_route_back() {
+    let mut lab = Lab::new();
+    let (before, pid) = (lab.state(), lab.process("box"));
+    for order in [["netns", "pid"], ["pid", "netns"]] {
+        lab.flat(&format!("--ip {FREE} --gateway {ROUTER}")).ok();
+        lab.plumb(&format!("flat pid:{pid} -i nic0 --ip 192.168.9.101/24 --gateway 192.168.9.2 --probe 0 --no-check"))
+            .ok();
+        for name in order {
+            let target = if name == "pid" { format!("pid:{pid}") } else { lab.netns("box") };
+            assert!(lab.plumb(&format!("detach {target}")).ok().out.starts_with(&format!("{target}: eth")));
+        }
+        lab.state().is(&before);
+    }
+    lab.flat(&format!("--ip {FREE} --gateway {ROUTER}")).ok();
+    lab.plumb(&format!("flat pid:{pid} -i nic0 --ip 192.168.9.101/24 --gateway 192.168.9.2 --probe 0 --no-check")).ok();
+    lab.plumb("detach --all").ok();
+    lab.state().is(&before);
+}
+
+#[test]
+fn waiting_for_a_lock_ends_at_ctrl_c() {
+    let lab = Lab::new();
+    lab.flat(&format!("--ip {FREE}")).ok();
+    let held = std::fs::File::open(format!("/run/netns/{}", lab.full("box"))).unwrap();
+    held.lock().unwrap();
+    for arguments in ["detach --all".to_owned(), format!("flat {} -i nic0 --ip none", lab.netns("box"))] {
+        let child = lab
+            .command(&arguments)
+            .stderr(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        sh(&format!("kill -INT {}", child.id()));
+        let start = std::time::Instant::now();
+        let ran = Ran::from(child.wait_with_output().unwrap());
+        assert!(ran.code == 130 && start.elapsed() < std::time::Duration::from_secs(2), "{ran:#?}");
+    }
+    drop(held);
+    assert!(lab.ip("box", "addr").contains(FREE));
+}
+
+#[test]
 fn show_marks_what_differs_and_ls_says_how_it_stands() {
     let lab = Lab::new();
     let (target, full) = (lab.netns("box"), lab.full("box"));

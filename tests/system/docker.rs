@@ -141,6 +141,21 @@ fn a_namespace_that_a_sidecar_kept_does_not_stand_in_the_way() {
 }
 
 #[test]
+fn a_renamed_container_keeps_what_it_has() {
+    let (lab, blue) = (Lab::new(), Container::sleeping(""));
+    attach(&lab, &blue.0).ok();
+    let old = Container(format!("{}-old", blue.0));
+    docker(&format!("rename {} {}", blue.0, old.0));
+    docker(&format!("run -d --name {} {} /bin/sleep 1d", blue.0, image()));
+    let ran = plumb(&lab, &format!("flat {} -i nic0 --ip 192.168.9.101/24 --probe 0", blue.0));
+    let id = old.inspect(".Id");
+    ran.refused(4, &format!("{}: eth1 is on record for {}, which still runs", blue.0, &id[..12]));
+    assert!(lab.pings("lan", "192.168.9.100"));
+    plumb(&lab, &format!("detach {} eth1", blue.0)).ok();
+    plumb(&lab, &format!("flat {} -i nic0 --ip 192.168.9.101/24 --probe 0", blue.0)).ok();
+}
+
+#[test]
 fn what_does_not_run_has_its_own_answer() {
     let lab = Lab::new();
     let stopped = Container::run("", "/bin/false");

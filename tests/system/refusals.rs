@@ -116,6 +116,8 @@ fn addresses_that_are_given_already() {
     sh(&format!("ip -n {} addr add 192.168.9.50/24 dev nic0", lab.full("host")));
     refused(&lab, "--ip 192.168.9.50/24", 4, "192.168.9.50 is this host's own address");
     lab.plumb(&format!("flat {} -i nic0 --ip {FREE}", lab.netns("peer"))).ok();
+    lab.flat(&format!("--ip {FREE} --dry-run"))
+        .refused(4, &format!("192.168.9.100 is given to {} (eth1) on nic0 already", lab.netns("peer")));
     refused(
         &lab,
         &format!("--ip {FREE}"),

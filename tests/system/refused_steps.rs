@@ -57,7 +57,11 @@ fn attach(lab: &Lab, refused: usize) -> (Result<()>, usize) {
         let file = std::fs::File::open(host.path()).unwrap();
         nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
         inside.enter(|kernel| {
-            let facts = Facts { parent: kernel.parent(&"nic0".parse().unwrap())?.unwrap(), inside: kernel.look()? };
+            let facts = Facts {
+                parent: kernel.parent(&"nic0".parse().unwrap())?.unwrap(),
+                inside: kernel.look()?,
+                on_record: vec![],
+            };
             let wiring = wiring::plan(&wish(), &facts, &Tag::new(StoreMark::of("a store"), [1; 8]))?;
             let kinds: std::collections::HashSet<_> = wiring.steps().map(std::mem::discriminant).collect();
             assert_eq!(kinds.len(), 7, "every kind of step that attaching has");

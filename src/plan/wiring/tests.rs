@@ -46,7 +46,7 @@ fn facts() -> Facts {
         ],
         ipv6: Some(Ipv6Defaults { disabled: true, accept_ra: "1".into() }),
     };
-    Facts { parent, inside }
+    Facts { parent, inside, on_record: vec![] }
 }
 
 fn wish() -> Wish {
@@ -252,6 +252,14 @@ fn names_and_addresses_that_are_taken_are_conflicts() {
     let name = refused(|wish, _| wish.name = Some(IfName::eth(0)));
     assert_eq!((name.kind, name.message.as_str()), (Kind::Conflict, "web already has an interface eth0"));
     assert!(name.hint.unwrap().contains("it has lo, eth0"));
+    let renamed = refused(|wish, facts| {
+        wish.name = Some(IfName::eth(1));
+        facts.on_record = vec!["eth1".into()];
+    });
+    assert_eq!(renamed.message, "web has an attachment on record as eth1, though renamed");
+    let mut facts = facts();
+    facts.on_record = vec!["eth1".into()];
+    assert_eq!(planned(&wish(), &facts).link.name.as_str(), "eth2");
     let address = refused(|wish, _| {
         wish.addresses = vec!["172.17.0.2/16".parse().unwrap()];
         wish.gateways.clear();
