@@ -58,7 +58,7 @@ fn both_ip_versions_with_gateways_and_routes() {
     // The old IPv6 default had a better metric and would have won.
     assert!(!routes.contains("fd17::1"), "{routes}");
     assert!(lab.pings("box", ROUTER6) && lab.pings("lan", "fd09::100") && lab.pings("lan", "192.168.9.101"));
-    assert!(!lab.ip("box", "addr show eth1").contains("tentative"));
+    assert!(!lab.ip("box", "addr show dev eth1 scope global").contains("tentative"));
 }
 
 #[test]
