@@ -2,7 +2,7 @@
 
 use std::os::unix::process::ExitStatusExt;
 
-use crate::lab::{FREE, FREE6, Lab, PLUMB, ROUTER, Ran, State, words};
+use crate::lab::{ALSO_FREE, FREE, FREE6, Lab, PLUMB, ROUTER, Ran, State, words};
 
 /// Runs `plumb ARGUMENTS` and kills it just before its `number`th call of `call`. Says whether that
 /// call was reached.
@@ -65,11 +65,17 @@ fn attaching_killed_anywhere_is_taken_back() {
 fn detaching_killed_anywhere_can_be_finished() {
     let lab = Lab::new();
     let (target, before) = (lab.netns("box"), lab.state());
-    for call in ["sendto", "unlink", "fsync"] {
+    for call in ["sendto", "unlink", "fsync", "rename", "write", "openat"] {
         for number in 1.. {
             lab.flat(&format!("--ip {FREE} --gateway {ROUTER}")).ok();
-            let was_killed = killed(&lab, &format!("detach {target}"), call, number);
+            // The second replaces the first one's default route, and inherits what that had replaced.
+            lab.flat(&format!("--ip {ALSO_FREE} --gateway {ROUTER}")).ok();
+            let was_killed = killed(&lab, &format!("detach {target} eth1"), call, number);
+            lab.plumb(&format!("detach {target} eth1")).ok();
+            assert!(lab.ip("box", "route").contains(&format!("default via {ROUTER} dev eth2")), "{call} {number}");
             lab.plumb(&format!("detach {target}")).ok();
+            // A half-written file is the only thing that is not detach's to remove.
+            lab.plumb("gc").ok();
             lab.state().is(&before);
             if !was_killed {
                 break;

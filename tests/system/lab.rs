@@ -16,6 +16,8 @@ pub const ROUTER: &str = "192.168.9.1";
 pub const FREE: &str = "192.168.9.100/24";
 pub const ROUTER6: &str = "fd09::1";
 pub const FREE6: &str = "fd09::100/64";
+/// Another address that nobody has.
+pub const ALSO_FREE: &str = "192.168.9.101/24";
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
