@@ -2,8 +2,9 @@
 
 use std::{
     fs,
-    io::Write,
-    os::unix::net::UnixListener,
+    io::{Read, Write},
+    net::Shutdown,
+    os::unix::net::{UnixListener, UnixStream},
     process::{Command, Stdio},
     sync::{
         OnceLock,
@@ -264,6 +265,42 @@ fn a_container_that_stops_or_restarts_meanwhile_is_an_error() {
         });
         docker(&format!("{change} {}", web.0));
         Ran::from(child.wait_with_output().unwrap())
+            .refused(1, &format!("{} {how} while it was being attached; nothing was changed", web.0));
+        assert_eq!(lab.plumb("ls").ok().out, "nothing is attached\n");
+    }
+}
+
+/// A socket in front of the real engine's, on which `before_second` happens before the second
+/// question about a container is passed on.
+fn engine_with_a_surprise(lab: &Lab, before_second: impl Fn() + Send + 'static) -> String {
+    let path = lab.folder().join("engine.sock");
+    let (listener, asked) = (UnixListener::bind(&path).unwrap(), AtomicU32::new(0));
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let (mut client, mut engine) = (client.unwrap(), UnixStream::connect(&engine()[7..]).unwrap());
+            let (mut answers, mut back) = (engine.try_clone().unwrap(), client.try_clone().unwrap());
+            std::thread::spawn(move || std::io::copy(&mut answers, &mut back));
+            let mut buffer = [0; 4096];
+            while let Ok(length @ 1..) = client.read(&mut buffer) {
+                let is_question = buffer.starts_with(b"GET /containers/");
+                if is_question && asked.fetch_add(1, Ordering::Relaxed) == 1 {
+                    before_second();
+                }
+                engine.write_all(&buffer[..length]).unwrap();
+            }
+            let _ = engine.shutdown(Shutdown::Both);
+        }
+    });
+    format!("unix://{}", path.display())
+}
+
+#[test]
+fn the_engine_is_asked_again_and_what_it_says_then_counts() {
+    for (change, how) in [("restart -t 0", "was restarted"), ("kill", "stopped"), ("rm -f", "was removed")] {
+        let (lab, web) = (Lab::new(), Container::sleeping(""));
+        let name = web.0.clone();
+        let socket = engine_with_a_surprise(&lab, move || drop(docker(&format!("{change} {name}"))));
+        lab.plumb(&format!("flat {} -i nic0 --ip {FREE} --probe 0 --docker {socket}", web.0))
             .refused(1, &format!("{} {how} while it was being attached; nothing was changed", web.0));
         assert_eq!(lab.plumb("ls").ok().out, "nothing is attached\n");
     }
