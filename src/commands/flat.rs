@@ -16,7 +16,7 @@ use crate::{
     error::{Error, Kind, Result},
     kernel::{self, Kernel, Netns, Reach, survey},
     plan::{Driver, Facts, MacvlanMode, Parent, Wiring, Wish, facts::InsideLink, wiring, wiring::MacRule},
-    store::{Attachment, Progress, attachment},
+    store::{Attachment, Committed, Progress, attachment},
     types::{IfName, IpChoice, Span, Tag, digest, nearest},
 };
 
@@ -155,7 +155,9 @@ impl Work<'_> {
         report.warnings.extend(leftovers);
         let mut attachment = self.record(wish, &wiring, tag);
         if self.intent.dry_run {
-            attachment.could_claim(&*self.context.store)?;
+            if let Some((claim, holder)) = attachment.claim_of_another(&*self.context.store)? {
+                return Err(attachment::held(&*self.context.store, &claim, &holder));
+            }
             report.dry_run = true;
             return Ok(report);
         }
@@ -210,6 +212,9 @@ impl Work<'_> {
         Attachment {
             format: attachment::FORMAT,
             progress: Progress::Unfinished,
+            host: self.context.store.host().map(str::to_owned),
+            host_name: None,
+            network: None,
             target: self.target.name.clone(),
             container: self.target.id.clone(),
             tag,
@@ -228,7 +233,10 @@ impl Work<'_> {
         if let Some(earlier) = &earlier {
             self.lay_to_rest(earlier)?;
         }
-        let begun = attachment.save(store).and_then(|()| attachment.claim(store));
+        let begun = attachment.begin(store).and_then(|committed| match committed {
+            Committed::Done => Ok(()),
+            Committed::Held { claim, holder } => Err(attachment::held(store, &claim, &holder)),
+        });
         match begun.and_then(|()| self.wire(attachment, wiring, parent)) {
             // Made is made: a claim that could not be given back gc finds.
             Ok(()) => {

@@ -12,7 +12,7 @@ use crate::{
     error::{Error, Kind, Result},
     kernel::{Netns, survey},
     plan::facts::InsideLink,
-    store::{Attachment, Key, attachment},
+    store::{Attachment, Change, Key, attachment},
     types::{Tag, TargetName},
 };
 
@@ -132,11 +132,12 @@ impl Sweep<'_> {
 
     /// Claims whose record has gone.
     fn claims(&mut self) -> Result<()> {
-        for (claim, owner) in self.context.store.claims(&Key::new([attachment::CLAIM]))? {
-            if !attachment::is_on_record(&*self.context.store, &owner)? {
-                self.note("claim", format!("{claim} released, its owner {owner} has no record"), || {
-                    self.context.store.release(&claim, &owner)
-                });
+        let store = &*self.context.store;
+        let own = store.claims(&Key::of_host(attachment::CLAIM, store.host(), &[]))?;
+        for (claim, owner) in own.into_iter().chain(store.claims(&Key::new([attachment::POOL]))?) {
+            if !attachment::is_on_record(store, &owner)? {
+                let text = format!("{claim} released, its owner {owner} has no record");
+                self.note("claim", text, || store.commit(&[Change::Release { claim, owner }]).map(drop));
             }
         }
         Ok(())

@@ -4,11 +4,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Claimed, Key, Store};
+use super::{Change, Committed, Key, Store};
 use crate::{
     error::{Error, Result},
     plan::{Link, Step, Wish},
-    types::{Place, Tag, TargetName},
+    types::{NetworkName, Place, Tag, TargetName},
 };
 
 /// One interface that plumb put into one target, with all that goes with it.
@@ -19,7 +19,16 @@ pub struct Attachment {
     /// Not written down: it is where the record lies.
     #[serde(skip)]
     pub progress: Progress,
+    /// The host, as its store tells hosts apart. Not written down either.
+    #[serde(skip)]
+    pub host: Option<String>,
+    /// The host's name, for people.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub host_name: Option<String>,
     pub target: TargetName,
+    /// The network that was joined; none for an address of its own choice.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub network: Option<NetworkName>,
     /// The container's id.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub container: Option<String>,
@@ -58,23 +67,31 @@ pub struct NamespaceMark {
 /// A record as it was found: a damaged one is never taken for none.
 pub type Kept = Result<Attachment>;
 
-/// Records lie under the kind of attachment that they describe, and until it is made here:
+/// Records lie under the kind of attachment that they describe, and until it is made under the first.
 const UNFINISHED: &str = "unfinished";
 const FLAT: &str = "flat";
+const VLAN: &str = "vland";
+pub const KINDS: [&str; 3] = [UNFINISHED, FLAT, VLAN];
+/// Addresses on a host's own LANs, by parent; and those of networks, by network.
 pub const CLAIM: &str = "claim";
+pub const POOL: &str = "pool";
 
 impl Attachment {
     /// Where the record lies now.
     pub fn key(&self) -> Key {
         match self.progress {
-            Progress::Unfinished => Key::new([UNFINISHED, &self.target.to_string(), self.interface()]),
+            Progress::Unfinished => self.key_of(UNFINISHED),
             Progress::Done => self.final_key(),
         }
     }
 
     /// Where it will lie when the attachment is made. Claims belong to this key all the time.
     pub fn final_key(&self) -> Key {
-        Key::new([FLAT, &self.target.to_string(), self.interface()])
+        self.key_of(if self.network.is_some() { VLAN } else { FLAT })
+    }
+
+    fn key_of(&self, kind: &str) -> Key {
+        Key::of_host(kind, self.host.as_deref(), &[&self.target.to_string(), self.interface()])
     }
 
     /// The link that it is about. Every attachment has one; a record without is damaged.
@@ -93,96 +110,120 @@ impl Attachment {
         self.progress == Progress::Unfinished
     }
 
+    fn value(&self) -> Result<Vec<u8>> {
+        let text = serde_json::to_vec_pretty(self);
+        text.map(|text| [text.as_slice(), b"\n"].concat())
+            .map_err(|error| Error::failed(format!("cannot write the record: {error}")))
+    }
+
+    /// Begins the attachment: its record, and a claim on each of its addresses, on one parent or in
+    /// one network given once. Where one is another's nothing is changed.
+    pub fn begin(&self, store: &dyn Store) -> Result<Committed> {
+        let claim = |claim| Change::Claim { claim, owner: self.final_key() };
+        let record = Change::Put(self.key(), self.value()?);
+        store.commit(&[record].into_iter().chain(self.claims().into_iter().map(claim)).collect::<Vec<_>>())
+    }
+
     pub fn save(&self, store: &dyn Store) -> Result<()> {
-        let mut text = serde_json::to_vec_pretty(self)
-            .map_err(|error| Error::failed(format!("cannot write the record: {error}")))?;
-        text.push(b'\n');
-        store.put(&self.key(), &text)
+        done(store.commit(&[Change::Put(self.key(), self.value()?)])?)
     }
 
     /// The attachment is made. The earlier record of its name, if there is one, is replaced.
     pub fn confirm(&mut self, store: &dyn Store) -> Result<()> {
-        store.rename(&self.key(), &self.final_key())?;
+        done(store.commit(&[Change::Move { from: self.key(), to: self.final_key(), value: self.value()? }])?)?;
         self.progress = Progress::Done;
         Ok(())
     }
 
-    /// Claims the addresses: on one parent each is given once. Those of another attachment are a conflict.
-    pub fn claim(&self, store: &dyn Store) -> Result<()> {
-        let owner = self.final_key();
-        for claim in self.claims() {
-            if let Claimed::HeldBy(holder) = store.claim(&claim, &owner)? {
-                return Err(held(&claim, &holder));
-            }
-        }
-        Ok(())
-    }
-
-    /// An error if `claim` would fail now. Claims nothing.
-    pub fn could_claim(&self, store: &dyn Store) -> Result<()> {
-        let owner = self.final_key();
-        for claim in self.claims() {
-            if let Some(holder) = store.holder(&claim)?.filter(|holder| *holder != owner) {
-                return Err(held(&claim, &holder));
-            }
-        }
-        Ok(())
+    /// The claim that another holds, if `begin` would fail now, and who that is.
+    pub fn claim_of_another(&self, store: &dyn Store) -> Result<Option<(Key, Key)>> {
+        let (owner, claims) = (self.final_key(), self.claims());
+        let holders = store.holders(&claims)?;
+        let is_anothers = |(_, holder): &(Key, Option<Key>)| holder.as_ref().is_some_and(|holder| *holder != owner);
+        let found = claims.into_iter().zip(holders).find(is_anothers);
+        Ok(found.and_then(|(claim, holder)| Some((claim, holder?))))
     }
 
     /// Gives back the claims that `heir`, another record of the same name, does not have.
     pub fn release_to(&self, heir: Option<&Attachment>, store: &dyn Store) -> Result<()> {
-        let (owner, kept) = (self.final_key(), heir.map(Attachment::claims).unwrap_or_default());
-        self.claims().iter().filter(|claim| !kept.contains(claim)).try_for_each(|claim| store.release(claim, &owner))
+        done(store.commit(&self.releases(heir))?)
+    }
+
+    fn releases(&self, heir: Option<&Attachment>) -> Vec<Change> {
+        let owner = self.final_key();
+        // Only a record under the very same key can have the same claims.
+        let kept = heir.filter(|heir| heir.final_key() == owner).map(Attachment::claims).unwrap_or_default();
+        let gone = self.claims().into_iter().filter(|claim| !kept.contains(claim));
+        gone.map(|claim| Change::Release { claim, owner: owner.clone() }).collect()
     }
 
     /// Forgets the attachment: its claims first, so that none is without its record. One that was
     /// never finished leaves the earlier one of its name what that had.
     pub fn forget(&self, store: &dyn Store) -> Result<()> {
         let earlier = if self.is_unfinished() { read(store, &self.final_key()).ok().flatten() } else { None };
-        self.release_to(earlier.as_ref(), store)?;
-        store.remove(&self.key())
+        let mut changes = self.releases(earlier.as_ref());
+        changes.push(Change::Remove(self.key()));
+        done(store.commit(&changes)?)
     }
 
-    /// An address is claimed on the parent's layer 2: the same one on another LAN is another address.
-    fn claims(&self) -> Vec<Key> {
+    /// An address is claimed on the parent's layer 2, as the same one on another LAN is another
+    /// address; that of a network for all hosts that share it.
+    pub fn claims(&self) -> Vec<Key> {
         let parent = self.link().map_or("", |link| link.parent.name.as_str());
-        self.wish.addresses.iter().map(|address| Key::new([CLAIM, parent, &address.ip().to_string()])).collect()
+        let claim = |ip: String| match &self.network {
+            Some(network) => Key::new([POOL, &network.to_string(), &ip]),
+            None => Key::of_host(CLAIM, self.host.as_deref(), &[parent, &ip]),
+        };
+        self.wish.addresses.iter().map(|address| claim(address.ip().to_string())).collect()
     }
 }
 
-fn held(claim: &Key, holder: &Key) -> Error {
-    let (parent, address) = match claim.parts() {
-        [_, parent, address] => (parent.as_str(), address.as_str()),
-        _ => ("", ""),
+/// For commits that claim nothing.
+fn done(committed: Committed) -> Result<()> {
+    match committed {
+        Committed::Done => Ok(()),
+        Committed::Held { claim, holder } => Err(Error::conflict(format!("{claim} is claimed by {holder}"))),
+    }
+}
+
+/// The error for a claim that another attachment holds.
+pub fn held(store: &dyn Store, claim: &Key, holder: &Key) -> Error {
+    let (address, where_) = (claim.last(), claim.parts().iter().rev().nth(1).map_or("", String::as_str));
+    let on = if claim.kind() == POOL { "in" } else { "on" };
+    let Some((target, interface)) = owner_of(holder) else {
+        return Error::conflict(format!("{address} {on} {where_} is claimed by {holder}"));
     };
-    match holder.parts() {
-        [_, target, interface] => {
-            Error::conflict(format!("{address} is given to {target} ({interface}) on {parent} already"))
-                .hint(format!("choose another, or free it: plumb detach {target} {interface}"))
-        }
-        _ => Error::conflict(format!("{address} on {parent} is claimed by {holder}")),
+    let elsewhere = read(store, holder).ok().flatten().filter(|owner| owner.host.as_deref() != store.host());
+    let host = elsewhere.and_then(|owner| owner.host_name).map_or(String::new(), |name| format!(" on host {name}"));
+    Error::conflict(format!("{address} is given to {target} ({interface}){host} {on} {where_} already"))
+        .hint(format!("choose another, or free it: plumb detach {target} {interface}"))
+}
+
+/// The target and the interface that a record's key names.
+pub fn owner_of(key: &Key) -> Option<(&str, &str)> {
+    match key.parts() {
+        [_, target, interface] | [_, _, target, interface] => Some((target, interface)),
+        _ => None,
     }
 }
 
-/// All attachments, or those of one target, unfinished ones first. Damaged records are in their
-/// places, as errors.
+/// All attachments of this host, or those of one target, unfinished ones first. Damaged records are
+/// in their places, as errors.
 pub fn all(store: &dyn Store, target: Option<&TargetName>) -> Result<Vec<Kept>> {
-    let mut kept = unfinished(store, target)?;
-    kept.extend(under(store, FLAT, target)?);
-    Ok(kept)
+    under(store, &KINDS, target)
 }
 
 /// The attachments that are being made, or were when their process was killed.
 pub fn unfinished(store: &dyn Store, target: Option<&TargetName>) -> Result<Vec<Kept>> {
-    under(store, UNFINISHED, target)
+    under(store, &[UNFINISHED], target)
 }
 
-fn under(store: &dyn Store, kind: &str, target: Option<&TargetName>) -> Result<Vec<Kept>> {
-    let prefix = match target {
-        Some(target) => Key::new([kind, &target.to_string()]),
-        None => Key::new([kind]),
-    };
-    Ok(store.list(&prefix)?.iter().filter_map(|key| read(store, key).transpose()).collect())
+fn under(store: &dyn Store, kinds: &[&str], target: Option<&TargetName>) -> Result<Vec<Kept>> {
+    let target = target.map(TargetName::to_string);
+    let rest: Vec<&str> = target.iter().map(String::as_str).collect();
+    let prefixes: Vec<Key> = kinds.iter().map(|kind| Key::of_host(kind, store.host(), &rest)).collect();
+    let records = store.records(&prefixes)?;
+    Ok(records.into_iter().map(|(key, value)| parse(store, &key, &value?)).collect())
 }
 
 /// The attachment as its record is now, or `None` if it has gone or another has taken its name. Who
@@ -199,22 +240,22 @@ pub fn again(store: &dyn Store, before: &Attachment) -> Result<Option<Attachment
 
 /// Whether there is a record, finished or not, of the attachment whose final key is `key`.
 pub fn is_on_record(store: &dyn Store, key: &Key) -> Result<bool> {
-    let begun = match key.parts() {
-        [_, target, interface] => store.get(&Key::new([UNFINISHED, target, interface]))?,
-        _ => None,
-    };
-    Ok(begun.is_some() || store.get(key)?.is_some())
+    let parts: Vec<&str> = key.parts().iter().skip(1).map(String::as_str).collect();
+    Ok(store.get(&Key::of_host(UNFINISHED, None, &parts))?.is_some() || store.get(key)?.is_some())
 }
 
 /// One attachment, or `None` if there is no record of it.
 pub fn read(store: &dyn Store, key: &Key) -> Result<Option<Attachment>> {
-    let Some(text) = store.get(key)? else { return Ok(None) };
+    store.get(key)?.map(|value| parse(store, key, &value)).transpose()
+}
+
+fn parse(store: &dyn Store, key: &Key, text: &[u8]) -> Kept {
     let damaged = |reason: String| {
         Error::failed(format!("the record {} is damaged: {reason}", store.place(key)))
             .hint("it was left as it is; mend it by hand, or remove the file and run plumb gc: that deletes its interface, but a default route that it had replaced must then be set by hand")
     };
     // Read in two steps, so that a later format is recognised even if all else in it is different.
-    let value: serde_json::Value = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
+    let value: serde_json::Value = serde_json::from_slice(text).map_err(|error| damaged(error.to_string()))?;
     match value.get("format").and_then(serde_json::Value::as_u64) {
         Some(format) if format > u64::from(FORMAT) => {
             return Err(Error::failed(format!(
@@ -227,12 +268,14 @@ pub fn read(store: &dyn Store, key: &Key) -> Result<Option<Attachment>> {
         None => return Err(damaged("it has no format number".into())),
     }
     let mut attachment: Attachment = serde_json::from_value(value).map_err(|error| damaged(error.to_string()))?;
-    attachment.progress =
-        if key.parts().first().is_some_and(|kind| kind == UNFINISHED) { Progress::Unfinished } else { Progress::Done };
+    attachment.progress = if key.kind() == UNFINISHED { Progress::Unfinished } else { Progress::Done };
+    if let [_, host, _, _] = key.parts() {
+        attachment.host = Some(host.clone());
+    }
     if attachment.key() != *key {
         return Err(damaged(format!("it describes {}", attachment.key())));
     }
-    Ok(Some(attachment))
+    Ok(attachment)
 }
 
 /// The attachments that were made of one target, however it was named: by name, or by the

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Claimed, Key, Store};
+use super::{Change, Committed, Key, Store};
 use crate::{
     error::{Error, Result, plain},
     types::StoreMark,
@@ -20,6 +20,14 @@ use crate::{
 /// dangles for all to see.
 pub struct Directory {
     root: PathBuf,
+}
+
+/// The outcome of a claim.
+enum Claimed {
+    Won,
+    /// It was the claimant's already.
+    Had,
+    HeldBy(Key),
 }
 
 const RECORD: &str = ".json";
@@ -75,6 +83,48 @@ impl Directory {
         Ok(found)
     }
 
+    fn put(&self, key: &Key, value: &[u8]) -> Result<()> {
+        let path = self.record(key);
+        let unfinished = self.folder(key).join(format!("{UNFINISHED}{}-{}", std::process::id(), name(key)));
+        let write = || {
+            File::create(&unfinished)?.write_all(value)?;
+            fs::rename(&unfinished, &path)
+        };
+        self.with_folder(key, write).map_err(failed("cannot write the record", &path))
+    }
+
+    fn rename(&self, from: &Key, to: &Key) -> Result<()> {
+        let (from, path) = (self.record(from), self.record(to));
+        self.with_folder(to, || fs::rename(&from, &path)).map_err(failed("cannot write the record", &path))
+    }
+
+    fn claim(&self, claim: &Key, owner: &Key) -> Result<Claimed> {
+        let path = self.claim_link(claim);
+        match self.with_folder(claim, || symlink(pointer(owner), &path)) {
+            Ok(()) => Ok(Claimed::Won),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                let held = fs::read_link(&path).map_err(failed("cannot read the claim", &path))?;
+                Ok(if held == pointer(owner) { Claimed::Had } else { Claimed::HeldBy(pointed_at(&held)) })
+            }
+            Err(error) => Err(failed("cannot write the claim", &path)(error)),
+        }
+    }
+
+    fn release(&self, claim: &Key, owner: &Key) -> Result<()> {
+        let path = self.claim_link(claim);
+        let is_owners = fs::read_link(&path).is_ok_and(|held| held == pointer(owner));
+        if is_owners { remove_file(&path) } else { Ok(()) }
+    }
+
+    /// Takes back what a commit did before it met a claim of another's.
+    fn take_back(&self, done: &[&Change]) -> Result<()> {
+        done.iter().rev().try_for_each(|change| match change {
+            Change::Claim { claim, owner } => self.release(claim, owner),
+            Change::Put(key, _) => remove_file(&self.record(key)),
+            Change::Move { .. } | Change::Remove(_) | Change::Release { .. } => Ok(()),
+        })
+    }
+
     /// Does `work`; if a folder is missing it is made first.
     fn with_folder<T>(&self, key: &Key, work: impl Fn() -> io::Result<T>) -> io::Result<T> {
         match work() {
@@ -92,6 +142,10 @@ impl Store for Directory {
         StoreMark::of(&self.root.to_string_lossy())
     }
 
+    fn host(&self) -> Option<&str> {
+        None
+    }
+
     fn get(&self, key: &Key) -> Result<Option<Vec<u8>>> {
         let path = self.record(key);
         match fs::read(&path) {
@@ -101,14 +155,41 @@ impl Store for Directory {
         }
     }
 
-    fn put(&self, key: &Key, value: &[u8]) -> Result<()> {
-        let path = self.record(key);
-        let unfinished = self.folder(key).join(format!("{UNFINISHED}{}-{}", std::process::id(), name(key)));
-        let write = || {
-            File::create(&unfinished)?.write_all(value)?;
-            fs::rename(&unfinished, &path)
-        };
-        self.with_folder(key, write).map_err(failed("cannot write the record", &path))
+    fn records(&self, prefixes: &[Key]) -> Result<Vec<(Key, Result<Vec<u8>>)>> {
+        let mut records = Vec::new();
+        for prefix in prefixes {
+            for (key, path) in self.entries(prefix, RECORD)? {
+                match fs::read(&path) {
+                    Ok(value) => records.push((key, Ok(value))),
+                    // Removed since the folder was read.
+                    Err(error) if error.kind() == ErrorKind::NotFound => {}
+                    Err(error) => records.push((key, Err(failed("cannot read the record", &path)(error)))),
+                }
+            }
+        }
+        Ok(records)
+    }
+
+    fn commit(&self, changes: &[Change]) -> Result<Committed> {
+        let mut done = Vec::new();
+        for change in changes {
+            match change {
+                Change::Put(key, value) => self.put(key, value)?,
+                Change::Move { from, to, .. } => self.rename(from, to)?,
+                Change::Remove(key) => remove_file(&self.record(key))?,
+                Change::Release { claim, owner } => self.release(claim, owner)?,
+                Change::Claim { claim, owner } => match self.claim(claim, owner)? {
+                    Claimed::Won => {}
+                    Claimed::Had => continue,
+                    Claimed::HeldBy(holder) => {
+                        self.take_back(&done)?;
+                        return Ok(Committed::Held { claim: claim.clone(), holder });
+                    }
+                },
+            }
+            done.push(change);
+        }
+        Ok(Committed::Done)
     }
 
     fn flush(&self, key: &Key) -> Result<()> {
@@ -125,39 +206,11 @@ impl Store for Directory {
         sync.map_err(failed("cannot make durable", &path))
     }
 
-    fn rename(&self, from: &Key, to: &Key) -> Result<()> {
-        let (from, path) = (self.record(from), self.record(to));
-        self.with_folder(to, || fs::rename(&from, &path)).map_err(failed("cannot write the record", &path))
-    }
-
-    fn remove(&self, key: &Key) -> Result<()> {
-        remove_file(&self.record(key))
-    }
-
-    fn list(&self, prefix: &Key) -> Result<Vec<Key>> {
-        Ok(self.entries(prefix, RECORD)?.into_iter().map(|(key, _)| key).collect())
-    }
-
-    fn claim(&self, key: &Key, owner: &Key) -> Result<Claimed> {
-        let path = self.claim_link(key);
-        match self.with_folder(key, || symlink(pointer(owner), &path)) {
-            Ok(()) => Ok(Claimed::Won),
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                let held = fs::read_link(&path).map_err(failed("cannot read the claim", &path))?;
-                if held == pointer(owner) { Ok(Claimed::Won) } else { Ok(Claimed::HeldBy(pointed_at(&held))) }
-            }
-            Err(error) => Err(failed("cannot write the claim", &path)(error)),
-        }
-    }
-
-    fn holder(&self, key: &Key) -> Result<Option<Key>> {
-        Ok(fs::read_link(self.claim_link(key)).ok().map(|held| pointed_at(&held)))
-    }
-
-    fn release(&self, key: &Key, owner: &Key) -> Result<()> {
-        let path = self.claim_link(key);
-        let is_owners = fs::read_link(&path).is_ok_and(|held| held == pointer(owner));
-        if is_owners { remove_file(&path) } else { Ok(()) }
+    fn holders(&self, claims: &[Key]) -> Result<Vec<Option<Key>>> {
+        Ok(claims
+            .iter()
+            .map(|claim| fs::read_link(self.claim_link(claim)).ok().map(|held| pointed_at(&held)))
+            .collect())
     }
 
     fn claims(&self, prefix: &Key) -> Result<Vec<(Key, Key)>> {
@@ -270,6 +323,20 @@ mod tests {
         (folder, store)
     }
 
+    #[track_caller]
+    fn done(store: &Directory, changes: &[Change]) {
+        assert_eq!(store.commit(changes).unwrap(), Committed::Done);
+    }
+
+    fn keys(store: &Directory, prefix: &[&str]) -> Vec<Key> {
+        let records = store.records(&[Key::of_host(prefix[0], None, &prefix[1..])]).unwrap();
+        records.into_iter().map(|(key, _)| key).collect()
+    }
+
+    fn claim(claim: &Key, owner: &Key) -> Change {
+        Change::Claim { claim: claim.clone(), owner: owner.clone() }
+    }
+
     fn files(store: &Directory) -> Vec<PathBuf> {
         let folders = fs::read_dir(&store.root).unwrap();
         folders
@@ -284,17 +351,21 @@ mod tests {
         let (web, db) = (Key::new(["flat", "web", "eth0.10"]), Key::new(["flat", "netns:/run/x@y", "eth1"]));
         assert_eq!(store.get(&web).unwrap(), None);
         let begun = Key::new(["unfinished", "web", "eth0.10"]);
-        store.put(&web, b"1").unwrap();
-        store.put(&begun, b"2").unwrap();
+        done(&store, &[Change::Put(web.clone(), b"1".into()), Change::Put(begun.clone(), b"2".into())]);
         store.flush(&begun).unwrap();
-        store.rename(&begun, &web).unwrap();
-        store.put(&db, b"3").unwrap();
+        done(
+            &store,
+            &[
+                Change::Move { from: begun.clone(), to: web.clone(), value: b"2".into() },
+                Change::Put(db.clone(), b"3".into()),
+            ],
+        );
         assert_eq!(store.get(&web).unwrap().unwrap(), b"2");
         assert_eq!(store.get(&begun).unwrap(), None);
-        assert_eq!(store.list(&Key::new(["flat"])).unwrap(), [db.clone(), web.clone()]);
-        assert_eq!(store.list(&Key::new(["flat", "web"])).unwrap(), std::slice::from_ref(&web));
+        assert_eq!(keys(&store, &["flat"]), [db.clone(), web.clone()]);
+        assert_eq!(keys(&store, &["flat", "web"]), std::slice::from_ref(&web));
         for key in [&web, &db, &web] {
-            store.remove(key).unwrap();
+            done(&store, &[Change::Remove(key.clone())]);
             store.flush(key).unwrap();
         }
         assert!(files(&store).is_empty());
@@ -305,15 +376,33 @@ mod tests {
         let (_folder, store) = store();
         let address = Key::new(["claim", "eth0", "192.168.0.100"]);
         let (web, db) = (Key::new(["flat", "web", "eth1"]), Key::new(["flat", "db", "eth1"]));
-        assert_eq!(store.claim(&address, &web).unwrap(), Claimed::Won);
-        assert_eq!(store.claim(&address, &web).unwrap(), Claimed::Won);
-        assert_eq!(store.claim(&address, &db).unwrap(), Claimed::HeldBy(web.clone()));
-        store.put(&web, b"{}").unwrap();
+        done(&store, &[claim(&address, &web)]);
+        done(&store, &[claim(&address, &web)]);
+        let held = Committed::Held { claim: address.clone(), holder: web.clone() };
+        assert_eq!(store.commit(&[claim(&address, &db)]).unwrap(), held);
+        assert_eq!(store.holders(&[address.clone(), db.clone()]).unwrap(), [Some(web.clone()), None]);
+        done(&store, &[Change::Put(web.clone(), b"{}".into())]);
         assert_eq!(fs::read(store.claim_link(&address)).unwrap(), b"{}", "the claim leads to its owner's record");
-        store.release(&address, &db).unwrap();
+        done(&store, &[Change::Release { claim: address.clone(), owner: db.clone() }]);
         assert_eq!(store.claims(&Key::new(["claim"])).unwrap(), [(address.clone(), web.clone())]);
-        store.release(&address, &web).unwrap();
-        assert_eq!(store.claim(&address, &db).unwrap(), Claimed::Won);
+        done(&store, &[Change::Release { claim: address.clone(), owner: web }, claim(&address, &db)]);
+    }
+
+    #[test]
+    fn a_commit_that_meets_anothers_claim_changes_nothing() {
+        let (_folder, store) = store();
+        let address = |last: u8| Key::new(["claim", "eth0", &format!("192.168.0.{last}")]);
+        let (web, db) = (Key::new(["flat", "web", "eth1"]), Key::new(["flat", "db", "eth1"]));
+        done(&store, &[claim(&address(1), &web), claim(&address(3), &db)]);
+        let changes = [
+            Change::Put(web.clone(), b"{}".into()),
+            claim(&address(1), &web),
+            claim(&address(2), &web),
+            claim(&address(3), &web),
+        ];
+        assert_eq!(store.commit(&changes).unwrap(), Committed::Held { claim: address(3), holder: db.clone() });
+        assert_eq!(store.claims(&Key::new(["claim"])).unwrap(), [(address(1), web.clone()), (address(3), db)]);
+        assert_eq!(store.get(&web).unwrap(), None);
     }
 
     #[test]
@@ -321,9 +410,11 @@ mod tests {
         let (_folder, store) = store();
         let address = Key::new(["claim", "eth0", "192.168.0.100"]);
         let won: usize = std::thread::scope(|scope| {
-            let claim =
-                |n: usize| store.claim(&address, &Key::new(["flat", &n.to_string(), "eth1"])).unwrap() == Claimed::Won;
-            let threads: Vec<_> = (0..20).map(|n| scope.spawn(move || claim(n))).collect();
+            let wins = |n: usize| {
+                let owner = Key::new(["flat", &n.to_string(), "eth1"]);
+                store.commit(&[claim(&address, &owner)]).unwrap() == Committed::Done
+            };
+            let threads: Vec<_> = (0..20).map(|n| scope.spawn(move || wins(n))).collect();
             threads.into_iter().map(|thread| usize::from(thread.join().unwrap())).sum()
         });
         assert_eq!(won, 1);
@@ -337,7 +428,7 @@ mod tests {
         let live = folder.join(format!(".new-{}-web@eth2", std::process::id()));
         fs::write(folder.join(".new-4294967-web@eth1"), "").unwrap();
         fs::write(&live, "").unwrap();
-        assert_eq!(store.list(&Key::new(["flat"])).unwrap(), []);
+        assert_eq!(keys(&store, &["flat"]), []);
         assert_eq!(store.sweep().unwrap(), 1);
         assert_eq!(files(&store), [live]);
     }

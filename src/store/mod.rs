@@ -16,37 +16,32 @@ use crate::{
     types::StoreMark,
 };
 
-/// A place to remember things by key. A local directory is one; a cluster will be another.
+/// A place to remember things by key: records, which have a value, and claims, which have an owner.
 pub trait Store: Sync {
     /// The mark on the links whose records are here.
     fn mark(&self) -> StoreMark;
 
+    /// The part of a key that tells this host's attachments from other hosts'. A store that is this
+    /// host's alone needs none.
+    fn host(&self) -> Option<&str>;
+
     /// The value, or `None` if there is none.
     fn get(&self, key: &Key) -> Result<Option<Vec<u8>>>;
 
-    /// Sets the value, whole or not at all. It outlives the process; a loss of power only after `flush`.
-    fn put(&self, key: &Key, value: &[u8]) -> Result<()>;
+    /// The records under each prefix, one prefix after the other, each sorted by key. One that cannot
+    /// be read does not keep the others from being read.
+    fn records(&self, prefixes: &[Key]) -> Result<Vec<(Key, Result<Vec<u8>>)>>;
+
+    /// Carries all changes out, in this order, unless a claim among them is held by another: then
+    /// none. Records put beside claims are new ones. What is done outlives the process; a loss of
+    /// power only after `flush`.
+    fn commit(&self, changes: &[Change]) -> Result<Committed>;
 
     /// Makes what was last done to `key` outlive a loss of power, its removal too.
     fn flush(&self, key: &Key) -> Result<()>;
 
-    /// Gives the value of `from` to `to`, in one stroke: there is no moment with both or neither.
-    fn rename(&self, from: &Key, to: &Key) -> Result<()>;
-
-    /// Removes the value. That there is none is no error.
-    fn remove(&self, key: &Key) -> Result<()>;
-
-    /// The keys under `prefix`, sorted.
-    fn list(&self, prefix: &Key) -> Result<Vec<Key>>;
-
-    /// Claims what `key` names for the record `owner`: one of any number of claimants wins.
-    fn claim(&self, key: &Key, owner: &Key) -> Result<Claimed>;
-
-    /// Who has claimed what `key` names.
-    fn holder(&self, key: &Key) -> Result<Option<Key>>;
-
-    /// Gives a claim of `owner`'s back. Another's is left alone.
-    fn release(&self, key: &Key, owner: &Key) -> Result<()>;
+    /// Who has claimed what each key names.
+    fn holders(&self, claims: &[Key]) -> Result<Vec<Option<Key>>>;
 
     /// The claims under `prefix`, each with its owner.
     fn claims(&self, prefix: &Key) -> Result<Vec<(Key, Key)>>;
@@ -58,12 +53,32 @@ pub trait Store: Sync {
     fn place(&self, key: &Key) -> String;
 }
 
-/// The outcome of a claim.
+/// One thing to do to a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Claimed {
-    /// It is the claimant's, now or already.
-    Won,
-    HeldBy(Key),
+pub enum Change {
+    /// Sets the value, whole or not at all.
+    Put(Key, Vec<u8>),
+    /// Gives `from`'s value, which `value` repeats, to `to` in one stroke: there is no moment with
+    /// both or neither.
+    Move { from: Key, to: Key, value: Vec<u8> },
+    /// Removes the value. That there is none is no error.
+    Remove(Key),
+    /// Claims what `claim` names for the record `owner`: one of any number of claimants wins.
+    Claim { claim: Key, owner: Key },
+    /// Gives a claim of `owner`'s back. Another's is left alone.
+    Release { claim: Key, owner: Key },
+}
+
+/// The outcome of a commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub enum Committed {
+    Done,
+    /// Nothing was changed: a claim is another's.
+    Held {
+        claim: Key,
+        holder: Key,
+    },
 }
 
 /// A path of parts, each of which may be any text but the empty one. The first says what kind of
@@ -76,8 +91,21 @@ impl Key {
         Key(parts.map(str::to_owned).to_vec())
     }
 
+    /// `KIND/HOST/REST`, or `KIND/REST` in a store that is one host's alone.
+    pub fn of_host(kind: &str, host: Option<&str>, rest: &[&str]) -> Key {
+        Key([kind].into_iter().chain(host).chain(rest.iter().copied()).map(str::to_owned).collect())
+    }
+
     pub fn parts(&self) -> &[String] {
         &self.0
+    }
+
+    pub fn kind(&self) -> &str {
+        self.0.first().map_or("", String::as_str)
+    }
+
+    pub fn last(&self) -> &str {
+        self.0.last().map_or("", String::as_str)
     }
 }
 
