@@ -1,0 +1,81 @@
+//! The two sides of each test: on the machine the guest is asked, in the guest the test runs.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    sync::{Mutex, OnceLock, PoisonError},
+};
+
+/// In a guest: a folder that it shares with the machine. A test that has passed leaves a file of
+/// its name there, so that one which never ran is not taken for one that passed.
+const FOLDER: &str = "PLUMB_GUEST_FOLDER";
+
+/// The folder that guest and machine share, or `None` on the machine.
+pub fn folder() -> Option<PathBuf> {
+    env::var_os(FOLDER).map(PathBuf::from)
+}
+
+/// Runs a test in the guest. On the machine one boot serves all tests.
+#[track_caller]
+pub fn in_guest<T: FnOnce()>(test: T) {
+    let name = name_of(&test);
+    if let Some(folder) = folder() {
+        test();
+        return fs::write(folder.join(name), "").unwrap();
+    }
+    static GUEST: OnceLock<(tempfile::TempDir, Said)> = OnceLock::new();
+    let (folder, said) = GUEST.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        // The same tests are asked for there, by the same arguments.
+        let said = one_at_a_time(|| guest(folder.path(), &[]).args(env::args().skip(1)).output().unwrap());
+        (folder, said.into())
+    });
+    assert!(folder.path().join(&name).exists(), "in the guest:\n{}", said.of(&name));
+}
+
+/// This program in a guest that is not yet started. Arguments that are added are the program's.
+pub fn guest(folder: &Path, options: &[&str]) -> Command {
+    let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/vm"));
+    command
+        .args(["--timeout", "600"])
+        .args(options)
+        .arg("--share")
+        .arg(folder)
+        .arg("--")
+        .arg(env::current_exe().unwrap());
+    command.env(FOLDER, folder).stdin(Stdio::null());
+    command
+}
+
+/// Guests of several tests at once would only be slow together.
+pub fn one_at_a_time<T>(boot: impl FnOnce() -> T) -> T {
+    static BOOTED: Mutex<()> = Mutex::new(());
+    let _booted = BOOTED.lock().unwrap_or_else(PoisonError::into_inner);
+    boot()
+}
+
+/// A test's name as the test runner has it, taken from that of a closure in it.
+pub fn name_of<T>(test: &T) -> String {
+    let path = std::any::type_name_of_val(test).trim_end_matches("::{{closure}}");
+    path.split_once("::").map_or(path, |(_program, name)| name).to_owned()
+}
+
+/// All that a guest printed, and how it ended.
+pub struct Said(pub String);
+
+impl From<Output> for Said {
+    fn from(output: Output) -> Said {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Said(format!("{}{}{}", text(&output.stdout), text(&output.stderr), output.status))
+    }
+}
+
+impl Said {
+    /// What it says of one test, or everything if it did not get as far.
+    fn of(&self, name: &str) -> &str {
+        let Some((_, after)) = self.0.split_once(&format!("\n---- {name} stdout ----\n")) else { return &self.0 };
+        let end = ["\n---- ", "\n\nfailures:\n"].iter().filter_map(|mark| after.find(mark)).min();
+        &after[..end.unwrap_or(after.len())]
+    }
+}

@@ -1,0 +1,14 @@
+//! What needs a kernel with VLANs and ipvlan, in a guest that has one, and what needs two hosts, in
+//! two guests on one wire. Needs root, and what `scripts/vm` needs.
+//!
+//! `cargo test` runs this target on the machine, whose kernel may have none of that. There it boots
+//! the guest once with the same arguments, and each test passes if it has passed in the guest.
+
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod boot;
+mod kernel;
+#[path = "../system/lab.rs"]
+#[allow(dead_code, reason = "the tests that need no guest use the rest")]
+mod lab;
+mod wire;
