@@ -9,6 +9,7 @@
 //! - [`apply`]: runs steps, all or nothing; the seam to the kernel is one method.
 //! - [`kernel`]: the only folder that speaks to the kernel: netlink, ARP, ICMP, sysctls, namespaces.
 //! - [`docker`] and [`container`]: from `web` or `pid:42` to a running target and its namespace.
+//! - [`ipam`]: which address a network gives next. Pure.
 //! - [`store`]: what is remembered, and who has claimed which address.
 //! - [`commands`]: a file for each verb: find, look, plan, apply, record, say.
 //! - [`cli`]: every flag, once; [`complete`] what the shell offers; [`config`] where defaults come
@@ -26,6 +27,7 @@ pub mod container;
 pub mod docker;
 pub mod error;
 pub mod interrupt;
+pub mod ipam;
 pub mod kernel;
 pub mod output;
 pub mod plan;

@@ -11,6 +11,15 @@ use ipnetwork::IpNetwork;
 pub struct HostAddress(IpNetwork);
 
 impl HostAddress {
+    /// Why the two make no address of a host, if they don't.
+    pub fn new(ip: IpAddr, prefix: u8) -> Result<HostAddress, String> {
+        let network = IpNetwork::new(ip, prefix).map_err(|error| error.to_string())?;
+        match unfit(ip, network) {
+            Some(reason) => Err(reason),
+            None => Ok(HostAddress(network)),
+        }
+    }
+
     pub fn ip(self) -> IpAddr {
         self.0.ip()
     }

@@ -8,8 +8,10 @@ mod network_name;
 mod place;
 mod route_spec;
 mod span;
+mod subnet;
 mod tag;
 mod target;
+mod vlan_id;
 
 pub use address::{Gateway, HostAddress, IpChoice};
 pub use ifname::IfName;
@@ -19,8 +21,10 @@ pub use network_name::NetworkName;
 pub use place::Place;
 pub use route_spec::RouteSpec;
 pub use span::Span;
+pub use subnet::{IpRange, Subnet};
 pub use tag::{StoreMark, Tag};
 pub use target::TargetName;
+pub use vlan_id::{VlanId, VlanProtocol};
 
 /// SHA-256 of several texts as 32 hexadecimal digits (128 bits), the same for the same texts.
 pub fn digest(parts: &[&str]) -> String {

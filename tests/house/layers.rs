@@ -10,7 +10,7 @@ use std::{
 use crate::project;
 
 /// The modules from top to bottom, each with those that it may use. All of them stand below it.
-const TABLE: [(&str, &[&str]); 16] = [
+const TABLE: [(&str, &[&str]); 17] = [
     ("main", &["commands", "cli", "output", "interrupt", "error"]),
     ("lib", &[]),
     (
@@ -24,6 +24,7 @@ const TABLE: [(&str, &[&str]); 16] = [
             "apply",
             "store",
             "plan",
+            "ipam",
             "types",
             "output",
             "interrupt",
@@ -37,8 +38,9 @@ const TABLE: [(&str, &[&str]); 16] = [
     ("docker", &["types", "error"]),
     ("kernel", &["apply", "plan", "types", "interrupt", "error"]),
     ("apply", &["plan", "interrupt", "error"]),
-    ("store", &["plan", "types", "error"]),
+    ("store", &["plan", "ipam", "types", "error"]),
     ("plan", &["types", "error"]),
+    ("ipam", &["types"]),
     ("types", &["error"]),
     ("output", &["error"]),
     ("interrupt", &["error"]),
