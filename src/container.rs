@@ -86,7 +86,7 @@ fn find_now(name: &TargetName, engines: &Engines) -> Result<Target> {
             let place = Place::Process { pid: *pid, started: started_at(*pid).ok_or_else(gone)? };
             Ok(Target { name: name.clone(), id: None, place, published: Vec::new(), engine: None })
         }
-        TargetName::NetnsName(_) | TargetName::NetnsPath(_) => {
+        TargetName::NetnsName(_) | TargetName::NetnsPath(_) | TargetName::Host => {
             let path = name.netns_path().unwrap_or_default();
             match fs::metadata(&path) {
                 Ok(_) => Ok(Target {

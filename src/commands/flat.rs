@@ -147,7 +147,7 @@ impl Work<'_> {
         let mut here = self.recorded_here()?;
         let leftovers = self.clear_leftovers(&mut here)?;
         let on_record = here.iter().map(|attachment| attachment.interface().to_owned()).collect();
-        let facts = Facts { parent: self.parent()?, inside: self.kernel.look()?, on_record };
+        let facts = Facts { parent: self.parent()?, inside: self.kernel.look()?, on_record, is_host: false };
         let tag = Tag::new(self.context.store.mark(), random()?);
         let wiring = wiring::plan(wish, &facts, &tag)?;
         let mut report = Report::new(self.target, wish, &wiring, &self.namespace.path().display().to_string());
@@ -300,7 +300,7 @@ impl Work<'_> {
                 asked_again.map_or(Ok(()), joined)?;
                 joined(durable)?;
                 target.still_runs()?;
-                attachment.confirm(&*context.store)
+                attachment.confirm(None, &*context.store)
             })
         })
     }

@@ -80,7 +80,7 @@ impl Sweep<'_> {
                 attachment.target,
                 attachment.interface()
             );
-            self.note("record", text, || attachment.clone().confirm(&*self.context.store));
+            self.note("record", text, || attachment.clone().confirm(None, &*self.context.store));
             return Ok(());
         }
         let Some(there) = namespace::reopen(attachment) else {
@@ -169,7 +169,9 @@ fn is_gone_for_good(attachment: &Attachment, context: &Context) -> bool {
         TargetName::Podman(_) => Engine::connect(EngineKind::Podman, &context.engines.podman),
         TargetName::Pid(_) => return true,
         // A file of that name may be there again after a reboot, for the same purpose.
-        TargetName::NetnsName(_) | TargetName::NetnsPath(_) => return !container::is_there(&attachment.place),
+        TargetName::NetnsName(_) | TargetName::NetnsPath(_) | TargetName::Host => {
+            return !container::is_there(&attachment.place);
+        }
     };
     let id = attachment.container.as_deref().unwrap_or_default();
     let gone = |name: &str| {

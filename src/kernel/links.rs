@@ -9,8 +9,8 @@ use rtnetlink::{
     packet_route::{
         RouteNetlinkMessage as Message,
         link::{
-            InfoData, InfoMacVlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
-            MacVlanMacAddressMode, MacVlanMode, Prop,
+            InfoData, InfoMacVlan, InfoVlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType,
+            LinkMessage, MacVlanMacAddressMode, MacVlanMode, Prop, VlanProtocol as KernelProtocol,
         },
         nsid::{NsidAttribute, NsidMessage},
     },
@@ -22,7 +22,7 @@ use crate::{
     error::{Error, Result},
     interrupt,
     plan::{Driver, Link, MacvlanMode, Parent, TaggedLink, facts::InsideLink, link::GROUP},
-    types::{IfName, Mac},
+    types::{IfName, Mac, VlanId, VlanProtocol},
 };
 
 /// How long a MAC address may still be in use: a container that was just restarted leaves its
@@ -156,9 +156,7 @@ impl Kernel {
     /// name in the request that creates a link.
     pub(super) fn add_tag(&mut self, tagged: &TaggedLink) -> std::result::Result<(), StepError> {
         let message = Message::NewLinkProp(property(tagged));
-        let outcome = self
-            .inside(async |inside| inside.change(message, NLM_F_EXCL | NLM_F_CREATE | NLM_F_APPEND).await)
-            .map_err(StepError::Refused)?;
+        let outcome = self.inside(async |inside| inside.change(message, TAGGING).await).map_err(StepError::Refused)?;
         outcome.map_err(|refusal| refused(format_args!("cannot tag {}", tagged.name), &refusal, &[]))
     }
 
@@ -174,6 +172,9 @@ impl Kernel {
 /// Never without EXCL: a request to create that meets an existing name of the host's, without it,
 /// moves the host's interface into the container.
 const CREATE_NEW: u16 = NLM_F_CREATE | NLM_F_EXCL;
+
+/// Adding to a list of names, and never one that is there.
+pub(super) const TAGGING: u16 = NLM_F_EXCL | NLM_F_CREATE | NLM_F_APPEND;
 
 fn creation(link: &Link, name: &str, namespace: std::os::fd::RawFd, up: bool) -> LinkMessage {
     let Driver::Macvlan(mode) = &link.driver;
@@ -226,7 +227,7 @@ fn why_not_created(link: &Link, refusal: &Refusal) -> StepError {
     })
 }
 
-fn property(tagged: &TaggedLink) -> LinkMessage {
+pub(super) fn property(tagged: &TaggedLink) -> LinkMessage {
     let mut message = LinkMessage::default();
     message.header.index = tagged.index;
     message.attributes.push(LinkAttribute::PropList(vec![Prop::AltIfName(tagged.tag.to_string())]));
@@ -234,7 +235,7 @@ fn property(tagged: &TaggedLink) -> LinkMessage {
 }
 
 /// Statistics make a link's answer four times as long, and nobody reads them here.
-fn question() -> LinkMessage {
+pub(super) fn question() -> LinkMessage {
     let mut message = LinkMessage::default();
     message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
     message
@@ -279,7 +280,7 @@ fn mtu_of(message: &LinkMessage) -> u32 {
     attribute(message, |a| if let LinkAttribute::Mtu(mtu) = a { Some(*mtu) } else { None }).unwrap_or(0)
 }
 
-fn link_of(message: &Message) -> Option<InsideLink> {
+pub(super) fn link_of(message: &Message) -> Option<InsideLink> {
     let Message::NewLink(message) = message else { return None };
     let info: &[LinkInfo] = message
         .attributes
@@ -296,6 +297,8 @@ fn link_of(message: &Message) -> Option<InsideLink> {
             .unwrap_or(0),
         kind: info.iter().find_map(|i| if let LinkInfo::Kind(kind) = i { Some(kind.to_string()) } else { None }),
         mode: info.iter().find_map(mode_of),
+        vlan: info.iter().find_map(vlan_of),
+        port_of: attribute(message, |a| if let LinkAttribute::Controller(index) = a { Some(*index) } else { None }),
         parent_index: attribute(message, |a| if let LinkAttribute::Link(index) = a { Some(*index) } else { None }),
         parent_namespace: attribute(message, |a| {
             if let LinkAttribute::LinkNetNsId(number) = a { Some(*number) } else { None }
@@ -314,6 +317,13 @@ fn mode_of(info: &LinkInfo) -> Option<String> {
         InfoMacVlan::Mode(MacVlanMode::Source) => Some("source".into()),
         _ => None,
     })
+}
+
+fn vlan_of(info: &LinkInfo) -> Option<(VlanProtocol, VlanId)> {
+    let LinkInfo::Data(InfoData::Vlan(data)) = info else { return None };
+    let id = data.iter().find_map(|d| if let InfoVlan::Id(id) = d { VlanId::try_from(*id).ok() } else { None })?;
+    let is_service = data.iter().any(|d| matches!(d, InfoVlan::Protocol(KernelProtocol::Ieee8021Ad)));
+    Some((if is_service { VlanProtocol::Dot1ad } else { VlanProtocol::Dot1q }, id))
 }
 
 fn tag_of(attribute: &LinkAttribute) -> Option<crate::types::Tag> {

@@ -10,6 +10,7 @@ mod packet;
 mod routes;
 pub mod survey;
 mod sysctl;
+mod vlan;
 
 use std::{os::fd::RawFd, time::Instant};
 

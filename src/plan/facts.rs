@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{Route, link::GROUP};
-use crate::types::{IfName, Mac, Tag};
+use crate::types::{IfName, Mac, Tag, VlanId, VlanProtocol};
 
 /// All that a plan for one target depends on.
 #[derive(Debug, Clone)]
@@ -12,6 +12,8 @@ pub struct Facts {
     pub inside: Inside,
     /// Interfaces of this namespace that are on record, whatever they are called by now.
     pub on_record: Vec<String>,
+    /// The target is the host itself.
+    pub is_host: bool,
 }
 
 /// The host's interface that a link shall hang on.
@@ -41,7 +43,7 @@ pub struct Inside {
     pub ipv6: Option<Ipv6Defaults>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct InsideLink {
     pub index: u32,
     pub name: String,
@@ -53,6 +55,10 @@ pub struct InsideLink {
     pub kind: Option<String>,
     /// The mode, for the kinds that plumb makes.
     pub mode: Option<String>,
+    /// What a VLAN device carries.
+    pub vlan: Option<(VlanProtocol, VlanId)>,
+    /// The index of the bridge, bond or team that this is a port of.
+    pub port_of: Option<u32>,
     /// The parent's index, where the kernel tells it.
     pub parent_index: Option<u32>,
     /// The number of the parent's namespace, where that is another one.

@@ -9,6 +9,7 @@ pub mod link;
 pub mod render;
 pub mod route;
 pub mod undo;
+pub mod vlan;
 pub mod wiring;
 
 use serde::{Deserialize, Serialize};

@@ -3,12 +3,16 @@
 use std::borrow::Cow;
 
 use super::{Driver, Link, MacvlanMode, Route, Step, link::GROUP};
+use crate::types::Place;
 
 impl Step {
     /// The command that does the same, run on the host. `namespace` is the path of the target's
     /// network namespace, such as `/proc/42/ns/net`.
     pub fn command(&self, namespace: &str) -> String {
-        let inside = |command: String| format!("nsenter --net={} {command}", quote(namespace));
+        let inside = |command: String| match namespace {
+            Place::HOST => command,
+            _ => format!("nsenter --net={} {command}", quote(namespace)),
+        };
         match self {
             // Created from the host, as the parent is there; everything else happens inside.
             Step::AddLink(link) => add_link(link, namespace),
@@ -43,13 +47,13 @@ fn ip_route(verb: &str, route: &Route) -> String {
 
 fn add_link(link: &Link, namespace: &str) -> String {
     let mac = link.mac.map(|mac| format!(" address {mac}")).unwrap_or_default();
+    let netns = if namespace == Place::HOST { String::new() } else { format!(" netns {}", quote(namespace)) };
     format!(
-        "ip link add link {} name {} index {}{mac} mtu {} group {GROUP} netns {} up {}",
+        "ip link add link {} name {} index {}{mac} mtu {} group {GROUP}{netns} up {}",
         quote(link.parent.name.as_str()),
         quote(link.name.as_str()),
         link.index,
         link.mtu,
-        quote(namespace),
         driver(&link.driver)
     )
 }

@@ -130,11 +130,8 @@ mod tests {
             mtu: 1500,
             up: true,
             group: if tag.is_some() { GROUP } else { 0 },
-            kind: None,
-            mode: None,
-            parent_index: None,
-            parent_namespace: None,
             tag,
+            ..InsideLink::default()
         }
     }
 

@@ -269,7 +269,8 @@ fn free_name(wish: &Wish, facts: &Facts) -> Result<IfName> {
 /// tools then take the link for a physical one (openshift/origin#22784).
 fn free_index(facts: &Facts) -> u32 {
     const ABOVE_THE_HOSTS: u32 = 1_000_000;
-    let highest = facts.inside.links.iter().map(|link| link.index).max().unwrap_or(0).max(ABOVE_THE_HOSTS);
+    let least = if facts.is_host { 0 } else { ABOVE_THE_HOSTS };
+    let highest = facts.inside.links.iter().map(|link| link.index).max().unwrap_or(0).max(least);
     let next = highest + 1;
     if next == facts.parent.index { next + 1 } else { next }
 }

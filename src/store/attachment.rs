@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Change, Committed, Key, Store};
+use super::{Change, Committed, Key, Store, network};
 use crate::{
     error::{Error, Result},
     plan::{Link, Step, Wish},
@@ -43,6 +43,9 @@ pub struct Attachment {
 }
 
 pub const FORMAT: u32 = 1;
+
+/// What to do about a damaged record.
+const REMEDY: &str = "mend it by hand, or remove the file and run plumb gc: that deletes its interface, but a default route that it had replaced must then be set by hand";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Progress {
@@ -110,27 +113,23 @@ impl Attachment {
         self.progress == Progress::Unfinished
     }
 
-    fn value(&self) -> Result<Vec<u8>> {
-        let text = serde_json::to_vec_pretty(self);
-        text.map(|text| [text.as_slice(), b"\n"].concat())
-            .map_err(|error| Error::failed(format!("cannot write the record: {error}")))
-    }
-
     /// Begins the attachment: its record, and a claim on each of its addresses, on one parent or in
     /// one network given once. Where one is another's nothing is changed.
     pub fn begin(&self, store: &dyn Store) -> Result<Committed> {
         let claim = |claim| Change::Claim { claim, owner: self.final_key() };
-        let record = Change::Put(self.key(), self.value()?);
+        let record = Change::Put(self.key(), super::text(self)?);
         store.commit(&[record].into_iter().chain(self.claims().into_iter().map(claim)).collect::<Vec<_>>())
     }
 
     pub fn save(&self, store: &dyn Store) -> Result<()> {
-        done(store.commit(&[Change::Put(self.key(), self.value()?)])?)
+        done(store.commit(&[Change::Put(self.key(), super::text(self)?)])?)
     }
 
-    /// The attachment is made. The earlier record of its name, if there is one, is replaced.
-    pub fn confirm(&mut self, store: &dyn Store) -> Result<()> {
-        done(store.commit(&[Change::Move { from: self.key(), to: self.final_key(), value: self.value()? }])?)?;
+    /// The attachment is made; `beside` is remembered with it. The earlier record of its name, if
+    /// there is one, is replaced.
+    pub fn confirm(&mut self, beside: Option<Change>, store: &dyn Store) -> Result<()> {
+        let made = Change::Move { from: self.key(), to: self.final_key(), value: super::text(self)? };
+        done(store.commit(&[made].into_iter().chain(beside).collect::<Vec<_>>())?)?;
         self.progress = Progress::Done;
         Ok(())
     }
@@ -163,6 +162,11 @@ impl Attachment {
         let earlier = if self.is_unfinished() { read(store, &self.final_key()).ok().flatten() } else { None };
         let mut changes = self.releases(earlier.as_ref());
         changes.push(Change::Remove(self.key()));
+        // An address that was in use comes back last. That is a hint, and no reason to keep the rest.
+        if let Some(network) = self.network.as_ref().filter(|_| !self.is_unfinished()) {
+            let ips: Vec<_> = self.wish.addresses.iter().map(|address| address.ip()).collect();
+            changes.extend(network::given_back(store, network, &ips).ok().flatten());
+        }
         done(store.commit(&changes)?)
     }
 
@@ -250,30 +254,15 @@ pub fn read(store: &dyn Store, key: &Key) -> Result<Option<Attachment>> {
 }
 
 fn parse(store: &dyn Store, key: &Key, text: &[u8]) -> Kept {
-    let damaged = |reason: String| {
-        Error::failed(format!("the record {} is damaged: {reason}", store.place(key)))
-            .hint("it was left as it is; mend it by hand, or remove the file and run plumb gc: that deletes its interface, but a default route that it had replaced must then be set by hand")
-    };
-    // Read in two steps, so that a later format is recognised even if all else in it is different.
-    let value: serde_json::Value = serde_json::from_slice(text).map_err(|error| damaged(error.to_string()))?;
-    match value.get("format").and_then(serde_json::Value::as_u64) {
-        Some(format) if format > u64::from(FORMAT) => {
-            return Err(Error::failed(format!(
-                "the record {} is of format {format}, and this plumb knows {FORMAT}",
-                store.place(key)
-            ))
-            .hint("a newer plumb wrote it: use that one"));
-        }
-        Some(_) => {}
-        None => return Err(damaged("it has no format number".into())),
-    }
-    let mut attachment: Attachment = serde_json::from_value(value).map_err(|error| damaged(error.to_string()))?;
+    let mut attachment: Attachment = super::value(store, key, text, FORMAT, REMEDY)?;
     attachment.progress = if key.kind() == UNFINISHED { Progress::Unfinished } else { Progress::Done };
     if let [_, host, _, _] = key.parts() {
         attachment.host = Some(host.clone());
     }
     if attachment.key() != *key {
-        return Err(damaged(format!("it describes {}", attachment.key())));
+        let (place, described) = (store.place(key), attachment.key());
+        return Err(Error::failed(format!("the record {place} is damaged: it describes {described}"))
+            .hint(format!("it was left as it is; {REMEDY}")));
     }
     Ok(attachment)
 }

@@ -2,11 +2,13 @@
 
 pub mod attachment;
 mod directory;
+pub mod network;
 
 use std::fmt;
 
 pub use attachment::{Attachment, Kept, NamespaceMark, Progress};
 pub use directory::Directory;
+pub use network::Network;
 
 /// Where records are kept unless somebody says otherwise.
 pub const DEFAULT: &str = "/var/lib/plumb";
@@ -112,6 +114,43 @@ impl Key {
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.join("/"))
+    }
+}
+
+/// A record as it is written: indented for people, with a line's end.
+fn text(record: &impl serde::Serialize) -> Result<Vec<u8>> {
+    let mut text = serde_json::to_vec_pretty(record)
+        .map_err(|error| Error::failed(format!("cannot write the record: {error}")))?;
+    text.push(b'\n');
+    Ok(text)
+}
+
+/// What `text` at `key` says, if it is of a format that is known here; `remedy` for one that is damaged.
+fn value<T: serde::de::DeserializeOwned>(
+    store: &dyn Store,
+    key: &Key,
+    text: &[u8],
+    known: u32,
+    remedy: &str,
+) -> Result<T> {
+    let damaged = |error: String| {
+        Error::failed(format!("the record {} is damaged: {error}", store.place(key)))
+            .hint(format!("it was left as it is; {remedy}"))
+    };
+    #[derive(serde::Deserialize)]
+    struct Format {
+        format: Option<u32>,
+    }
+    // Read in two steps, so that a later format is recognised even if all else in it is different.
+    let format: Format = serde_json::from_slice(text).map_err(|error| damaged(error.to_string()))?;
+    match format.format {
+        Some(format) if format > known => {
+            let place = store.place(key);
+            Err(Error::failed(format!("the record {place} is of format {format}, and this plumb knows {known}"))
+                .hint("a newer plumb wrote it: use that one"))
+        }
+        Some(_) => serde_json::from_slice(text).map_err(|error| damaged(error.to_string())),
+        None => Err(damaged("it has no format number".into())),
     }
 }
 

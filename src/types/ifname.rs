@@ -2,6 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
+use super::{NetworkName, VlanId};
+
 /// A name that the kernel accepts for an interface: 1 to 15 bytes, not `.` or `..`, without `/`,
 /// `:` or white space (`dev_valid_name` in the kernel's `net/core/dev.c`), and without `%`, which
 /// the kernel would take for a pattern such as `eth%d`.
@@ -18,6 +20,33 @@ impl IfName {
     /// `eth1` for 1.
     pub fn eth(number: u32) -> IfName {
         IfName(format!("eth{number}"))
+    }
+
+    /// The name of the device that carries VLAN `id` of `parent`: `eth0.10`. Where that is too long,
+    /// the parent's name is cut short and told from its likes by a part of its digest:
+    /// `enx0-84a1.10` for `enx001122334455`.
+    pub fn of_vlan(parent: &IfName, id: VlanId) -> IfName {
+        let whole = format!("{parent}.{id}");
+        if whole.len() <= Self::MAX_BYTES {
+            return IfName(whole);
+        }
+        let digest = super::digest(&["plumb vlan", parent.as_str()]);
+        let end = format!("-{}.{id}", digest.get(..4).unwrap_or_default());
+        let mut start = parent.to_string();
+        while start.len() + end.len() > Self::MAX_BYTES {
+            start.pop();
+        }
+        IfName(start + &end)
+    }
+
+    /// A name for the interface by which a host is the gateway of a network.
+    pub fn of_gateway(network: &NetworkName) -> IfName {
+        let whole = format!("gw-{network}");
+        if whole.len() <= Self::MAX_BYTES {
+            return IfName(whole);
+        }
+        let digest = super::digest(&["plumb gateway", network.as_str()]);
+        IfName(format!("gw-{}-{}", &network.as_str()[..6], digest.get(..5).unwrap_or_default()))
     }
 }
 

@@ -17,6 +17,9 @@ pub enum Place {
 }
 
 impl Place {
+    /// The namespace that plumb was started in, which is that of its main thread.
+    pub const HOST: &str = "/proc/self/ns/net";
+
     /// The namespace's file.
     pub fn path(&self) -> PathBuf {
         match self {

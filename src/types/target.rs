@@ -2,7 +2,9 @@
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
-/// `web`, `docker:web`, `podman:web`, `pid:42`, `netns:blue` or `netns:/run/netns/blue`.
+use super::Place;
+
+/// `web`, `docker:web`, `podman:web`, `pid:42`, `netns:blue`, `netns:/run/netns/blue` or `host:`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TargetName {
     /// A container's name or the beginning of its id, known to the Docker engine.
@@ -15,6 +17,8 @@ pub enum TargetName {
     NetnsName(String),
     /// A namespace by the file that it is mounted on.
     NetnsPath(PathBuf),
+    /// This host itself. Only plumb attaches to it: the gateways of networks.
+    Host,
 }
 
 impl TargetName {
@@ -23,6 +27,7 @@ impl TargetName {
         match self {
             TargetName::NetnsName(name) => Some(PathBuf::from("/run/netns").join(name)),
             TargetName::NetnsPath(path) => Some(path.clone()),
+            TargetName::Host => Some(PathBuf::from(Place::HOST)),
             TargetName::Docker(_) | TargetName::Podman(_) | TargetName::Pid(_) => None,
         }
     }
@@ -40,6 +45,7 @@ impl FromStr for TargetName {
                 Ok(pid @ 1..=0x7fff_ffff) => Ok(TargetName::Pid(pid)),
                 _ => Err(format!("{rest:?} is no process id; write pid:42")),
             },
+            "host" if rest.is_empty() => Ok(TargetName::Host),
             "netns" if rest.starts_with('/') => Ok(TargetName::NetnsPath(rest.into())),
             "netns" if rest.is_empty() || rest == "." || rest == ".." || rest.contains(['/', '\0']) => {
                 Err(format!("{rest:?} names no namespace; write netns:NAME, or netns:/PATH"))
@@ -72,6 +78,7 @@ impl fmt::Display for TargetName {
             TargetName::Pid(pid) => write!(f, "pid:{pid}"),
             TargetName::NetnsName(name) => write!(f, "netns:{name}"),
             TargetName::NetnsPath(path) => write!(f, "netns:{}", path.display()),
+            TargetName::Host => f.write_str("host:"),
         }
     }
 }

@@ -61,6 +61,7 @@ fn attach(lab: &Lab, refused: usize) -> (Result<()>, usize) {
                 parent: kernel.parent(&"nic0".parse().unwrap())?.unwrap(),
                 inside: kernel.look()?,
                 on_record: vec![],
+                is_host: false,
             };
             let wiring = wiring::plan(&wish(), &facts, &Tag::new(StoreMark::of("a store"), [1; 8]))?;
             let kinds: std::collections::HashSet<_> = wiring.steps().map(std::mem::discriminant).collect();

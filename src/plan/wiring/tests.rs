@@ -24,12 +24,7 @@ fn facts() -> Facts {
         mac: None,
         mtu: 1500,
         up: true,
-        group: 0,
-        kind: None,
-        mode: None,
-        parent_index: None,
-        parent_namespace: None,
-        tag: None,
+        ..InsideLink::default()
     };
     let inside = Inside {
         links: vec![link(1, "lo"), link(5, "eth0")],
@@ -46,7 +41,7 @@ fn facts() -> Facts {
         ],
         ipv6: Some(Ipv6Defaults { disabled: true, accept_ra: "1".into() }),
     };
-    Facts { parent, inside, on_record: vec![] }
+    Facts { parent, inside, on_record: vec![], is_host: false }
 }
 
 fn wish() -> Wish {

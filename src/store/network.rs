@@ -1,0 +1,190 @@
+//! The record of a network: its VLAN, its subnets, and what is remembered of their pools.
+
+use std::{collections::HashSet, net::IpAddr};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Change, Committed, Key, Store, attachment::POOL};
+use crate::{
+    error::{Error, Result},
+    ipam::{Ask, History, Pool},
+    types::{IfName, Mtu, NetworkName, VlanId, VlanProtocol},
+};
+
+/// A VLAN with a name and addresses, the same on every host that shares the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// The version of this form. A record of a later one is not guessed at.
+    pub format: u32,
+    pub name: NetworkName,
+    pub id: VlanId,
+    #[serde(default)]
+    pub protocol: VlanProtocol,
+    /// The host interface that carries the VLAN, unless a host says otherwise.
+    pub parent: IfName,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<Mtu>,
+    /// At most one for each IP version.
+    pub pools: Vec<Pool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway_host: Option<GatewayHost>,
+}
+
+/// The host that is a network's gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayHost {
+    /// As the store tells hosts apart; none in one that is a single host's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// For people.
+    pub name: String,
+    pub interface: IfName,
+    /// What leaves by another interface gets this host's address.
+    pub nat: bool,
+}
+
+pub const FORMAT: u32 = 1;
+
+/// Records of networks, claims on VLAN ids, and the pools' histories.
+pub const NETWORK: &str = "vlan";
+pub const VLAN_ID: &str = "vlan-id";
+pub const HISTORY: &str = "history";
+
+impl Network {
+    pub fn key(name: &NetworkName) -> Key {
+        Key::new([NETWORK, name.as_str()])
+    }
+
+    fn id_claim(&self) -> Key {
+        Key::new([VLAN_ID, self.parent.as_str(), &self.id.to_string()])
+    }
+
+    /// Stores a new network, and claims its id on its parent. Says who has the id if it is another's.
+    pub fn create(&self, store: &dyn Store) -> Result<Option<String>> {
+        let owner = Network::key(&self.name);
+        let claim = Change::Claim { claim: self.id_claim(), owner };
+        match store.commit(&[self.put()?, claim])? {
+            Committed::Done => Ok(None),
+            Committed::Held { holder, .. } => Ok(Some(holder.last().to_owned())),
+        }
+    }
+
+    pub fn save(&self, store: &dyn Store) -> Result<()> {
+        store.commit(&[self.put()?]).map(drop)
+    }
+
+    fn put(&self) -> Result<Change> {
+        Ok(Change::Put(Network::key(&self.name), super::text(self)?))
+    }
+
+    /// Removes the record and all that belongs to it. The caller has seen to it that nobody has an
+    /// address of it any more.
+    pub fn remove(&self, store: &dyn Store) -> Result<()> {
+        let owner = Network::key(&self.name);
+        let changes = [
+            Change::Remove(history_key(&self.name)),
+            Change::Release { claim: self.id_claim(), owner: owner.clone() },
+            Change::Remove(owner),
+        ];
+        store.commit(&changes).map(drop)
+    }
+
+    /// The addresses that are given away, each with its owner's key.
+    pub fn given(&self, store: &dyn Store) -> Result<Vec<(IpAddr, Key)>> {
+        let claims = store.claims(&Key::new([POOL, self.name.as_str()]))?;
+        Ok(claims.into_iter().filter_map(|(claim, owner)| Some((claim.last().parse().ok()?, owner))).collect())
+    }
+
+    /// The address that `pool` gives next, none of `lost` among them; an error if all are taken.
+    pub fn choose(&self, pool: &Pool, history: &History, lost: &HashSet<IpAddr>, store: &dyn Store) -> Result<IpAddr> {
+        let taken = |ask: Ask| -> Result<HashSet<IpAddr>> {
+            let mut taken = lost.clone();
+            match ask {
+                Ask::Among(ips) => {
+                    let claims: Vec<Key> = ips.iter().map(|ip| self.claim(*ip)).collect();
+                    let held = store.holders(&claims)?;
+                    taken.extend(ips.iter().zip(held).filter(|(_, holder)| holder.is_some()).map(|(ip, _)| *ip));
+                }
+                Ask::All => taken.extend(self.given(store)?.into_iter().map(|(ip, _)| ip)),
+            }
+            Ok(taken)
+        };
+        pool.choose(history, taken)?.ok_or_else(|| {
+            let (name, capacity) = (&self.name, pool.capacity());
+            Error::conflict(format!("{name} is exhausted: all {capacity} addresses of {} are given", pool.subnet))
+                .hint("plumb ls shows by whom; detach what is no longer needed, then plumb gc")
+        })
+    }
+
+    pub fn claim(&self, ip: IpAddr) -> Key {
+        Key::new([POOL, self.name.as_str(), &ip.to_string()])
+    }
+}
+
+/// A network by its name, or `None`.
+pub fn read(store: &dyn Store, name: &NetworkName) -> Result<Option<Network>> {
+    let key = Network::key(name);
+    store.get(&key)?.map(|text| parse(store, &key, &text)).transpose()
+}
+
+/// All networks; damaged records are in their places, as errors.
+pub fn all(store: &dyn Store) -> Result<Vec<Result<Network>>> {
+    let records = store.records(&[Key::new([NETWORK])])?;
+    Ok(records.into_iter().map(|(key, text)| parse(store, &key, &text?)).collect())
+}
+
+fn parse(store: &dyn Store, key: &Key, text: &[u8]) -> Result<Network> {
+    let network: Network = super::value(store, key, text, FORMAT, "mend it by hand, or remove it")?;
+    if Network::key(&network.name) != *key {
+        let place = store.place(key);
+        return Err(Error::failed(format!("the record {place} is damaged: it describes {}", network.name)));
+    }
+    Ok(network)
+}
+
+/// What is remembered of a network's pools, in their order.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Histories {
+    format: u32,
+    pub pools: Vec<History>,
+}
+
+fn history_key(name: &NetworkName) -> Key {
+    Key::new([HISTORY, name.as_str()])
+}
+
+/// Only a hint: one that cannot be read is begun anew.
+pub fn histories(store: &dyn Store, network: &Network) -> Result<Histories> {
+    let text = store.get(&history_key(&network.name))?;
+    let mut found: Histories = text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+    found.format = FORMAT;
+    found.pools.resize(network.pools.len(), History::default());
+    Ok(found)
+}
+
+impl Histories {
+    /// The change that remembers `self`.
+    pub fn put(&self, name: &NetworkName) -> Result<Change> {
+        Ok(Change::Put(history_key(name), super::text(self)?))
+    }
+
+    /// The addresses were given away.
+    pub fn give(&mut self, network: &Network, ips: impl Iterator<Item = IpAddr>) {
+        for ip in ips {
+            let home = network.pools.iter().position(|pool| pool.subnet.contains(ip));
+            if let Some((pool, history)) = home.and_then(|at| Some((&network.pools[at], self.pools.get_mut(at)?))) {
+                history.give(pool, ip);
+            }
+        }
+    }
+}
+
+/// The change that remembers that `ips` were given back, if the network is still there.
+pub fn given_back(store: &dyn Store, name: &NetworkName, ips: &[IpAddr]) -> Result<Option<Change>> {
+    let Some(network) = read(store, name)? else { return Ok(None) };
+    let mut histories = histories(store, &network)?;
+    for (pool, history) in network.pools.iter().zip(&mut histories.pools) {
+        ips.iter().filter(|ip| pool.subnet.contains(**ip)).for_each(|ip| history.release(*ip));
+    }
+    histories.put(name).map(Some)
+}
