@@ -7,7 +7,10 @@ use clap_complete::engine::ArgValueCandidates;
 
 use crate::{
     complete,
-    types::{Gateway, IfName, IpChoice, Mac, MacChoice, Mtu, RouteSpec, Span, TargetName},
+    types::{
+        Gateway, IfName, IpChoice, IpRange, Mac, MacChoice, Mtu, NetworkName, RouteSpec, Span, Subnet, TargetName,
+        VlanId, WantedIp,
+    },
 };
 
 /// Connects running containers to real networks
@@ -61,6 +64,10 @@ pub struct Global {
 #[expect(clippy::large_enum_variant, reason = "there is one of it in a process")]
 pub enum Verb {
     Flat(Flat),
+    CreateVlan(CreateVlan),
+    DeleteVlan(DeleteVlan),
+    Networks(Networks),
+    Attach(Attach),
     Detach(Detach),
     Ls(Ls),
     Show(Show),
@@ -93,6 +100,141 @@ pub struct Flat {
     /// Default router: replaces the default route of its IP version; once for each version
     #[arg(long, alias = "gw", value_name = "ADDR")]
     pub gateway: Vec<Gateway>,
+    /// Wait so long for the container to run
+    #[arg(long, value_name = "DURATION")]
+    pub wait: Option<Span>,
+    /// Print the commands that do the same, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub link: LinkOptions,
+    #[command(flatten)]
+    pub routing: RoutingOptions,
+    #[command(flatten)]
+    pub checks: CheckOptions,
+}
+
+/// Define a network: a VLAN with a name and addresses, the same on every host that shares the store
+///
+/// Nothing is sent and no container is touched: the VLAN's device is made on a host when the first
+/// container there joins, and goes with the last.
+#[derive(Debug, Args)]
+#[command(override_usage = "plumb create-vlan NAME --subnet CIDR -i HOSTIF [OPTIONS]")]
+#[command(after_help = "Examples:\n  \
+    plumb create-vlan blue --subnet 10.1.0.0/24 -i eth0\n  \
+    plumb create-vlan blue --subnet 10.1.0.0/24 -i eth0 --id 10 --gateway-here --nat\n  \
+    plumb create-vlan blue --subnet 10.1.0.0/24 --subnet fd01::/64 -i eth0 --range 10.1.0.100-10.1.0.199")]
+pub struct CreateVlan {
+    /// The network's name
+    #[arg(required_unless_present = "name_option")]
+    pub name: Option<NetworkName>,
+    /// The network's name, as an option
+    #[arg(long = "name", id = "name_option", value_name = "NAME", conflicts_with = "name")]
+    pub name_option: Option<NetworkName>,
+    /// The subnet of its addresses, once for each IP version
+    #[arg(long, value_name = "CIDR", required = true)]
+    pub subnet: Vec<Subnet>,
+    /// The host's interface that carries the VLAN
+    #[arg(short = 'i', long, value_name = "HOSTIF", add = ArgValueCandidates::new(complete::interfaces))]
+    pub host_interface: Option<IfName>,
+    /// The VLAN's id, 1 to 4094 [default: a free one, by chance]
+    #[arg(long, value_name = "ID")]
+    pub id: Option<VlanId>,
+    /// How frames tell their VLAN
+    #[arg(long, value_enum, default_value_t = ProtocolName::Dot1q)]
+    pub protocol: ProtocolName,
+    /// Largest packet in bytes [default: the host interface's]
+    #[arg(long, value_name = "BYTES")]
+    pub mtu: Option<Mtu>,
+    /// Print what would be done, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub pool: PoolOptions,
+    #[command(flatten)]
+    pub router: RouterOptions,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Addresses")]
+pub struct PoolOptions {
+    /// Choose addresses from here only, repeatable [default: the whole subnet]
+    #[arg(long, value_name = "FIRST-LAST")]
+    pub range: Vec<IpRange>,
+    /// Never choose this address, repeatable
+    #[arg(long, value_name = "ADDR")]
+    pub reserve: Vec<std::net::IpAddr>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Gateway")]
+pub struct RouterOptions {
+    /// The subnet's router, once for each IP version [default: the first address]
+    #[arg(long, alias = "gw", value_name = "ADDR")]
+    pub gateway: Vec<Gateway>,
+    /// Make this host the gateway: an interface of its own in the VLAN, and forwarding on
+    #[arg(long)]
+    pub gateway_here: bool,
+    /// Give what leaves by another interface this host's address (masquerading)
+    #[arg(long, requires = "gateway_here")]
+    pub nat: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ProtocolName {
+    /// Customer tags, which every switch knows
+    #[value(name = "802.1q")]
+    Dot1q,
+    /// Service tags, around customer tags
+    #[value(name = "802.1ad")]
+    Dot1ad,
+}
+
+/// Delete a network, with its gateway, its device and its addresses
+///
+/// Refused while containers are in it; their names are listed.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  plumb delete-vlan blue\n  plumb delete-vlan blue --force")]
+pub struct DeleteVlan {
+    /// The network's name
+    #[arg(add = ArgValueCandidates::new(complete::networks))]
+    pub name: NetworkName,
+    /// Detach this host's containers first
+    #[arg(long)]
+    pub force: bool,
+    /// Print what would be done, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// List the networks: id, subnet, host interface, addresses used and free, gateway
+#[derive(Debug, Args)]
+pub struct Networks {}
+
+/// Let a running container join a network, with an address of its pool
+///
+/// Makes the VLAN's device on this host if it is missing, an interface on it directly in the
+/// container, with the next free address, or the one that the container had before a restart, and
+/// makes the network's gateway the way out. Everything or nothing.
+#[derive(Debug, Args)]
+#[command(override_usage = "plumb attach TARGET NETWORK [--ip ADDR] [OPTIONS]")]
+#[command(after_help = "Examples:\n  \
+    plumb attach web blue\n  \
+    plumb attach web blue --ip 10.1.0.50 --keep-default\n  \
+    plumb attach web blue --dry-run")]
+pub struct Attach {
+    /// Container (name or id), podman:NAME, pid:N, netns:NAME or netns:/PATH
+    #[arg(add = ArgValueCandidates::new(complete::targets))]
+    pub target: TargetName,
+    /// The network's name
+    #[arg(add = ArgValueCandidates::new(complete::networks))]
+    pub network: NetworkName,
+    /// This address of the network, once for each IP version [default: the next free one]
+    #[arg(long, value_name = "ADDR")]
+    pub ip: Vec<WantedIp>,
+    /// The interface of this host that carries the VLAN [default: the network's]
+    #[arg(short = 'i', long, value_name = "HOSTIF", add = ArgValueCandidates::new(complete::interfaces))]
+    pub host_interface: Option<IfName>,
     /// Wait so long for the container to run
     #[arg(long, value_name = "DURATION")]
     pub wait: Option<Span>,

@@ -36,9 +36,23 @@ pub fn attached_interfaces() -> Vec<CompletionCandidate> {
     each_attachment(|attachment| attachment.interface().to_owned())
 }
 
+/// The networks that there are.
+pub fn networks() -> Vec<CompletionCandidate> {
+    let Ok(store) = open_store() else { return Vec::new() };
+    let networks = store::network::all(&*store).unwrap_or_default().into_iter().flatten();
+    let describe = |network: store::Network| {
+        let subnets: Vec<String> = network.pools.iter().map(|pool| pool.subnet.to_string()).collect();
+        CompletionCandidate::new(network.name.to_string()).help(Some(subnets.join(", ").into()))
+    };
+    networks.map(describe).collect()
+}
+
+fn open_store() -> crate::error::Result<Box<dyn store::Store>> {
+    store::open(&config::variable("PLUMB_STORE").or_else(|| config().store).unwrap_or_else(|| store::DEFAULT.into()))
+}
+
 fn each_attachment(name: impl Fn(&Attachment) -> String) -> Vec<CompletionCandidate> {
-    let place = config::variable("PLUMB_STORE").or_else(|| config().store).unwrap_or_else(|| store::DEFAULT.into());
-    let Ok(store) = store::open(&place) else { return Vec::new() };
+    let Ok(store) = open_store() else { return Vec::new() };
     let kept = store::attachment::all(&*store, None).unwrap_or_default();
     let names: BTreeSet<String> = kept.into_iter().flatten().map(|attachment| name(&attachment)).collect();
     names.into_iter().map(CompletionCandidate::new).collect()

@@ -86,6 +86,11 @@ impl Pool {
         if self.reserved.contains(&ip) { Err(Unfit::Reserved) } else { Ok(()) }
     }
 
+    /// Whether `ip` is one of those that `choose` may choose.
+    pub fn could_choose(&self, ip: IpAddr) -> bool {
+        self.offset(ip).is_some() && self.fit(ip).is_ok()
+    }
+
     /// How many addresses there are to choose from.
     pub fn capacity(&self) -> u128 {
         let spared: HashSet<IpAddr> = self.reserved.iter().copied().chain([self.gateway]).collect();
@@ -123,7 +128,7 @@ impl Pool {
     }
 
     fn is_free(&self, ip: IpAddr, held: &HashSet<IpAddr>) -> bool {
-        self.offset(ip).is_some() && self.fit(ip).is_ok() && !held.contains(&ip)
+        self.could_choose(ip) && !held.contains(&ip)
     }
 
     /// The first address from `start` on, and around, that is neither taken nor spared. It takes as

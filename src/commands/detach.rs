@@ -21,6 +21,7 @@ pub fn run(options: Detach, context: &Context) -> Result<()> {
         require_capabilities()?;
     }
     let outcome = take_all_back(&chosen, context);
+    take_back::vlan_devices_of(context, &outcome.detached)?;
     // One for all: what is said to be detached shall not come back after a loss of power.
     if let Some(attachment) = outcome.detached.last() {
         context.store.flush(&attachment.key())?;

@@ -125,8 +125,20 @@ impl Sweep<'_> {
         if link.tag.as_ref().is_none_or(is_known) {
             return Ok(());
         }
+        if link.vlan.is_some() {
+            return self.unused_vlan(link);
+        }
         let text = format!("{} in {} deleted, it has no record", link.name, there.path().display());
         self.note("link", text, || there.look_inside(|kernel| kernel.delete(link)));
+        Ok(())
+    }
+
+    /// A VLAN's device has no record of its own: it stays as long as it is used.
+    fn unused_vlan(&mut self, link: &InsideLink) -> Result<()> {
+        let name = link.name.parse().map_err(Error::failed)?;
+        if !self.dry_run && take_back::vlan_device(self.context, &name)? {
+            self.note("link", format!("{name} deleted, nobody uses the VLAN"), || Ok(()));
+        }
         Ok(())
     }
 

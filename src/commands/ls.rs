@@ -8,6 +8,7 @@ use crate::{
     error::{Kind, Result},
     output::flush_left,
     store::{Attachment, attachment},
+    types::NetworkName,
 };
 
 pub fn run(context: &Context) -> Result<()> {
@@ -36,6 +37,8 @@ struct Row {
     #[serde(skip_serializing_if = "Option::is_none")]
     container: Option<String>,
     interface: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    network: Option<NetworkName>,
     addresses: Vec<String>,
     gateways: Vec<String>,
     parent: String,
@@ -104,6 +107,7 @@ impl Row {
             target: attachment.target.to_string(),
             container: attachment.container.clone(),
             interface: attachment.interface().to_owned(),
+            network: attachment.network.clone(),
             addresses: wish.addresses.iter().map(|address| address.to_string()).collect(),
             gateways: wish.gateways.iter().filter(|_| !wish.keep_default).map(|gateway| gateway.to_string()).collect(),
             parent: link.map_or_else(String::new, |link| link.parent.name.to_string()),
@@ -117,18 +121,24 @@ impl Row {
 fn table(rows: &[Row]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(["TARGET", "INTERFACE", "ADDRESS", "GATEWAY", "PARENT", "DRIVER", "STATE"]);
+    // Who has no networks is not shown an empty column.
+    let networks = rows.iter().any(|row| row.network.is_some());
+    let header = ["TARGET", "INTERFACE", "NETWORK", "ADDRESS", "GATEWAY", "PARENT", "DRIVER", "STATE"];
+    table.set_header(header.into_iter().filter(|name| networks || *name != "NETWORK"));
     for row in rows {
         let text = |list: &[String]| if list.is_empty() { "-".to_owned() } else { list.join("\n") };
-        table.add_row([
-            row.target.clone(),
-            row.interface.clone(),
-            text(&row.addresses),
-            text(&row.gateways),
-            row.parent.clone(),
-            format!("{} {}", row.driver, row.mode),
-            row.state.name().to_owned(),
-        ]);
+        let network = row.network.as_ref().map_or("-".to_owned(), |name| name.to_string());
+        let cells = [
+            Some(row.target.clone()),
+            Some(row.interface.clone()),
+            Some(network).filter(|_| networks),
+            Some(text(&row.addresses)),
+            Some(text(&row.gateways)),
+            Some(row.parent.clone()),
+            Some(format!("{} {}", row.driver, row.mode)),
+            Some(row.state.name().to_owned()),
+        ];
+        table.add_row(cells.into_iter().flatten());
     }
     flush_left(table)
 }

@@ -1,11 +1,16 @@
 //! One file a verb, each a short story: find → look → plan → apply → record → say.
 
+mod attach;
+mod attaching;
 mod completions;
+mod create_vlan;
+mod delete_vlan;
 mod detach;
 mod flat;
 mod gc;
 mod ls;
 mod namespace;
+mod networks;
 mod records;
 mod show;
 mod take_back;
@@ -53,12 +58,21 @@ pub fn run(typed: Cli, output: Output) -> Result<()> {
     let context = |global| Context::new(global, output);
     match typed.verb {
         Verb::Flat(options) => flat::run(options, &context(typed.global)?),
+        Verb::CreateVlan(options) => create_vlan::run(options, &context(typed.global)?),
+        Verb::DeleteVlan(options) => delete_vlan::run(options, &context(typed.global)?),
+        Verb::Networks(_) => networks::run(&context(typed.global)?),
+        Verb::Attach(options) => attach::run(options, &context(typed.global)?),
         Verb::Detach(options) => detach::run(options, &context(typed.global)?),
         Verb::Ls(_) => ls::run(&context(typed.global)?),
         Verb::Show(options) => show::run(options, &context(typed.global)?),
         Verb::Gc(options) => gc::run(options, &context(typed.global)?),
         Verb::Completions(options) => completions::run(options),
     }
+}
+
+/// This host's name, for people.
+fn host_name() -> String {
+    nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_else(|| "unknown".into())
 }
 
 /// An error unless the process may change network namespaces.

@@ -7,7 +7,7 @@ use crate::{
     error::{Error, Kind, Result},
     kernel::{self, Kernel, Netns},
     store::{Attachment, NamespaceMark},
-    types::Place,
+    types::{Place, TargetName},
 };
 
 /// Opens a target's namespace and pins it. The host's own is refused: what plumb does to a
@@ -24,7 +24,7 @@ pub fn open(target: &Target, host: &Netns) -> Result<Netns> {
         }
         _ => error,
     })?;
-    if namespace.id() == host.id() {
+    if namespace.id() == host.id() && target.name != TargetName::Host {
         return Err(Error::failed(format!("{} is in the host's own network namespace", target.name))
             .hint("choose a container or a process that has a namespace of its own"));
     }

@@ -1,12 +1,19 @@
 //! Takes an attachment back and forgets it: what detach, gc and a new attempt after a killed run share.
 
-use super::{Context, namespace};
+use std::{collections::BTreeSet, net::IpAddr, path::Path};
+
+use super::{Context, attaching::HostLock, namespace};
 use crate::{
     apply,
     error::Result,
-    kernel::{Kernel, Netns},
-    plan::{Inside, Step, undo},
-    store::{Attachment, attachment},
+    kernel::{Kernel, Netns, survey},
+    plan::{
+        Inside, Step,
+        facts::{InsideAddress, InsideLink},
+        undo,
+    },
+    store::{Attachment, Kept, attachment},
+    types::{IfName, Place},
 };
 
 /// Takes `attachment` back and forgets it. The caller holds the namespace's lock. What could not be
@@ -42,6 +49,52 @@ pub fn anywhere(context: &Context, attachment: &Attachment) -> Result<()> {
 pub fn links(context: &Context, attachment: &Attachment, namespace: &Netns) -> Result<()> {
     namespace.lock()?;
     namespace.look_inside(|kernel| undo_here(context, attachment, namespace, kernel))
+}
+
+/// Deletes the device of a VLAN, if plumb made it and nobody uses it: no interface hangs on it in any
+/// namespace, it has no address and is no port, and no attachment is being made on it. Says whether it
+/// was deleted. The caller has locked the host.
+pub fn vlan_device(context: &Context, name: &IfName) -> Result<bool> {
+    let begun = attachment::unfinished(&*context.store, None)?;
+    let wants_it = |kept: Kept| kept.is_ok_and(|a| a.link().is_some_and(|link| link.parent.name == *name));
+    if begun.into_iter().any(wants_it) {
+        return Ok(false);
+    }
+    let host = Netns::open(Path::new(Place::HOST))?;
+    let unused = host.look_inside(|kernel| {
+        let links = kernel.links()?;
+        let ours = |link: &&InsideLink| {
+            let is_tagged = link.tag.as_ref().is_some_and(|tag| tag.store == context.store.mark());
+            link.name == name.as_str() && link.vlan.is_some() && is_tagged
+        };
+        let Some(device) = links.iter().find(ours).filter(|device| device.port_of.is_none()) else { return Ok(None) };
+        let hangs_on = |link: &InsideLink| link.parent_index == Some(device.index) && link.parent_namespace.is_none();
+        let is_own = |address: &InsideAddress| {
+            address.index == device.index && !matches!(address.ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
+        };
+        let is_used = links.iter().any(hangs_on) || kernel.addresses()?.iter().any(is_own);
+        Ok((!is_used).then(|| device.clone()))
+    })?;
+    match unused {
+        Some(device) if survey::children(&host, device.index).is_empty() => {
+            host.look_inside(|kernel| kernel.delete(&device)).map(|()| true)
+        }
+        _ => Ok(false),
+    }
+}
+
+/// The same for all devices that `attachments` hung on.
+pub fn vlan_devices_of(context: &Context, attachments: &[Attachment]) -> Result<()> {
+    let parents: BTreeSet<&IfName> =
+        attachments.iter().filter_map(|a| a.link()).map(|link| &link.parent.name).collect();
+    // What was no VLAN's needs no lock.
+    let devices: Vec<&IfName> =
+        parents.into_iter().filter(|name| Path::new("/proc/net/vlan").join(name.as_str()).exists()).collect();
+    if devices.is_empty() {
+        return Ok(());
+    }
+    let _lock = HostLock::new()?;
+    devices.into_iter().try_for_each(|name| vlan_device(context, name).map(drop))
 }
 
 /// Other attachments in the namespace, by whatever name of it, may remember routes of this one; they

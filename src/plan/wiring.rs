@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Driver, Facts, Inside, Link, LinkAddress, MacvlanMode, Parent, Route, Step, TaggedLink, link::ParentLink};
 use crate::{
     error::{Error, Result},
-    types::{Gateway, HostAddress, IfName, Mac, Mtu, RouteSpec, Tag},
+    types::{Gateway, HostAddress, IfName, Mac, Mtu, RouteSpec, Subnet, Tag},
 };
 
 /// What somebody wants of an interface in a target. It is stored with the attachment, so that a
@@ -37,6 +37,17 @@ pub struct Wish {
     pub allow_wifi: bool,
     /// IPv6 addresses are used without the kernel's duplicate address detection.
     pub skip_dad: bool,
+    /// The target is to forward for a network: it is its gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forwarding: Option<Forwarding>,
+}
+
+/// What makes a gateway of a host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forwarding {
+    /// What comes from these and leaves by another interface gets the host's address.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub masquerade: Vec<Subnet>,
 }
 
 /// Where a link's MAC address comes from.

@@ -143,9 +143,13 @@ impl Attachment {
         Ok(found.and_then(|(claim, holder)| Some((claim, holder?))))
     }
 
-    /// Gives back the claims that `heir`, another record of the same name, does not have.
-    pub fn release_to(&self, heir: Option<&Attachment>, store: &dyn Store) -> Result<()> {
-        done(store.commit(&self.releases(heir))?)
+    /// Makes way for `heir`, a later record of the same target and interface: gives back what that
+    /// has not claimed as well.
+    pub fn yield_to(&self, heir: &Attachment, store: &dyn Store) -> Result<()> {
+        match self.final_key() == heir.final_key() {
+            true => done(store.commit(&self.releases(Some(heir)))?),
+            false => self.forget(store),
+        }
     }
 
     fn releases(&self, heir: Option<&Attachment>) -> Vec<Change> {
@@ -246,6 +250,15 @@ pub fn again(store: &dyn Store, before: &Attachment) -> Result<Option<Attachment
 pub fn is_on_record(store: &dyn Store, key: &Key) -> Result<bool> {
     let parts: Vec<&str> = key.parts().iter().skip(1).map(String::as_str).collect();
     Ok(store.get(&Key::of_host(UNFINISHED, None, &parts))?.is_some() || store.get(key)?.is_some())
+}
+
+/// The attachment, finished or not, whose final key is `key`; of this host or of another.
+pub fn owner(store: &dyn Store, key: &Key) -> Result<Option<Attachment>> {
+    let parts: Vec<&str> = key.parts().iter().skip(1).map(String::as_str).collect();
+    match read(store, key)? {
+        None => read(store, &Key::of_host(UNFINISHED, None, &parts)),
+        found => Ok(found),
+    }
 }
 
 /// One attachment, or `None` if there is no record of it.

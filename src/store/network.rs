@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::{Change, Committed, Key, Store, attachment::POOL};
 use crate::{
     error::{Error, Result},
-    ipam::{Ask, History, Pool},
-    types::{IfName, Mtu, NetworkName, VlanId, VlanProtocol},
+    ipam::{Ask, History, Pool, Unfit},
+    types::{HostAddress, IfName, Mtu, NetworkName, VlanId, VlanProtocol},
 };
 
 /// A VLAN with a name and addresses, the same on every host that shares the store.
@@ -87,6 +87,24 @@ impl Network {
             Change::Remove(owner),
         ];
         store.commit(&changes).map(drop)
+    }
+
+    /// An address that somebody asked for, with its prefix length.
+    pub fn address(&self, ip: IpAddr) -> Result<HostAddress> {
+        let name = &self.name;
+        let unfit = |pool: &Pool| match pool.fit(ip) {
+            Ok(()) => pool.subnet.host(ip).map_err(|reason| (Error::usage(reason), false)),
+            Err(Unfit::Outside) => Err((Error::usage(format!("{ip} is outside of {}", pool.subnet)), true)),
+            Err(Unfit::Gateway) => Err((Error::conflict(format!("{ip} is the gateway of {name}")), false)),
+            Err(Unfit::Reserved) => Err((Error::conflict(format!("{ip} is reserved in {name}")), false)),
+            Err(Unfit::NoHost(reason)) => Err((Error::usage(reason), false)),
+        };
+        let home = self.pools.iter().map(unfit).find(|found| !matches!(found, Err((_, true))));
+        let subnets: Vec<String> = self.pools.iter().map(|pool| pool.subnet.to_string()).collect();
+        home.unwrap_or_else(|| {
+            Err((Error::usage(format!("{ip} is outside of {name}, which has {}", subnets.join(" and "))), true))
+        })
+        .map_err(|(error, _)| error.hint("leave --ip out, and the network chooses an address"))
     }
 
     /// The addresses that are given away, each with its owner's key.

@@ -133,6 +133,28 @@ impl FromStr for IpChoice {
     }
 }
 
+/// An address of a network, with or without its prefix length, which the network knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WantedIp {
+    pub ip: IpAddr,
+    pub prefix: Option<u8>,
+}
+
+impl FromStr for WantedIp {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse::<IpAddr>() {
+            Ok(ip) => Ok(WantedIp { ip, prefix: None }),
+            Err(_) if text.contains('/') => {
+                let address: HostAddress = text.parse()?;
+                Ok(WantedIp { ip: address.ip(), prefix: Some(address.prefix()) })
+            }
+            Err(_) => Err(format!("{text:?} is no address; write one like 10.1.0.50")),
+        }
+    }
+}
+
 /// The address of a router: unicast. Whether it fits the interface's addresses is the plan's matter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Gateway(IpAddr);
@@ -163,6 +185,14 @@ impl FromStr for Gateway {
             }
             _ => format!("{text:?} is no address; write one like 192.168.0.1"),
         })?;
+        ip.try_into()
+    }
+}
+
+impl TryFrom<IpAddr> for Gateway {
+    type Error = String;
+
+    fn try_from(ip: IpAddr) -> Result<Self, String> {
         let bits = if ip.is_ipv4() { 32 } else { 128 };
         let alone = IpNetwork::new(ip, bits).map_err(|error| error.to_string())?;
         match unfit(ip, alone) {

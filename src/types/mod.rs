@@ -13,7 +13,7 @@ mod tag;
 mod target;
 mod vlan_id;
 
-pub use address::{Gateway, HostAddress, IpChoice};
+pub use address::{Gateway, HostAddress, IpChoice, WantedIp};
 pub use ifname::IfName;
 pub use mac::{Mac, MacChoice};
 pub use mtu::Mtu;

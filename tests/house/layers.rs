@@ -32,7 +32,7 @@ const TABLE: [(&str, &[&str]); 17] = [
         ],
     ),
     ("cli", &["complete", "types"]),
-    ("complete", &["config", "docker", "store"]),
+    ("complete", &["config", "docker", "store", "error"]),
     ("config", &["types", "error"]),
     ("container", &["docker", "types", "interrupt", "error"]),
     ("docker", &["types", "error"]),

@@ -45,6 +45,7 @@ fn wish() -> Wish {
         off_link_gateway: false,
         allow_wifi: false,
         skip_dad: true,
+        forwarding: None,
     }
 }
 

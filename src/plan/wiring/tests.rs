@@ -59,6 +59,7 @@ fn wish() -> Wish {
         off_link_gateway: false,
         allow_wifi: false,
         skip_dad: false,
+        forwarding: None,
     }
 }
 

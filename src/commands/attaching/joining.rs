@@ -1,0 +1,175 @@
+//! Joining a network: its device on this host, and an address out of its pools.
+
+use std::{collections::HashSet, net::IpAddr, path::Path};
+
+use super::{Work, parent, random};
+use crate::{
+    error::{Error, Result},
+    kernel::Netns,
+    plan::{Inside, Parent, Wish, vlan::VlanDevice},
+    store::{
+        Attachment, Change, Key, Network, Store,
+        network::{self, Histories},
+    },
+    types::{Gateway, HostAddress, IfName, Place, Tag},
+};
+
+/// A network that a target shall join, and how.
+pub struct Joining {
+    pub network: Network,
+    /// The interface of this host that carries the network's VLAN.
+    pub host_interface: IfName,
+    /// Addresses that were asked for.
+    pub wanted: Vec<IpAddr>,
+    /// This host becomes the network's gateway: the addresses are the gateways' own.
+    pub as_gateway: bool,
+}
+
+/// The network's device on this host.
+pub struct Device {
+    pub parent: Parent,
+    pub made: bool,
+    /// How it would be made, in a dry run.
+    pub commands: Vec<String>,
+}
+
+impl Joining {
+    /// What the same target had in the same network before it was restarted it gets again: the
+    /// interface's name, and by that the MAC address, and in `choice` the addresses.
+    pub fn as_before(
+        &self,
+        wish: Wish,
+        here: &[Attachment],
+        elsewhere: &[Attachment],
+        inside: &Inside,
+    ) -> Result<Wish> {
+        let is_ours = |a: &&Attachment| a.network.as_ref() == Some(&self.network.name);
+        if let Some(there) = here.iter().find(is_ours) {
+            let (name, interface) = (&self.network.name, there.interface());
+            return Err(Error::conflict(format!("{} is in {name} already, by {interface}", wish.target))
+                .hint(format!("plumb show {}; or plumb detach {} {interface}", wish.target, wish.target)));
+        }
+        let Some(before) = elsewhere.iter().find(is_ours) else { return Ok(wish) };
+        let is_free = inside.link_named(before.interface()).is_none()
+            && !here.iter().any(|other| other.interface() == before.interface());
+        let name = wish.name.clone().or_else(|| before.interface().parse().ok().filter(|_| is_free));
+        let fits = |address: &&HostAddress| {
+            let others = self.wanted.iter().any(|wanted| wanted.is_ipv6() == address.is_ipv6());
+            !others && self.network.pools.iter().any(|pool| pool.fit(address.ip()).is_ok())
+        };
+        // Only under its old name does the target own the claims on them.
+        let keeps = name.as_ref().is_some_and(|name| name.as_str() == before.interface());
+        let addresses = before.wish.addresses.iter().filter(fits).copied().filter(|_| keeps).collect();
+        Ok(Wish { name, addresses, ..wish })
+    }
+
+    /// The network's device on this host, made if it is missing. The host is locked.
+    pub(super) fn device(&self, work: &mut Work) -> Result<Device> {
+        let network = &self.network;
+        let device = VlanDevice::new(self.host_interface.clone(), network.id, network.protocol, network.mtu);
+        let below = parent(work.kernel, &self.host_interface)?;
+        if let Some(there) = work.kernel.host_link(&device.name)?
+            && device.among(std::slice::from_ref(&there), below.index).is_ok()
+        {
+            return Ok(Device { parent: parent(work.kernel, &device.name)?, made: false, commands: Vec::new() });
+        }
+        let links = work.kernel.host_links()?;
+        if let Some(there) = device.among(&links, below.index)? {
+            let name: IfName = there.name.parse().map_err(Error::failed)?;
+            return Ok(Device { parent: parent(work.kernel, &name)?, made: false, commands: Vec::new() });
+        }
+        if let Some(mtu) = network.mtu.filter(|mtu| mtu.bytes() > below.mtu) {
+            return Err(Error::failed(format!(
+                "MTU {mtu} of {} is above that of {}, {}",
+                network.name, below.name, below.mtu
+            ))
+            .hint(format!("raise the interface's: ip link set {} mtu {mtu}", below.name)));
+        }
+        let tag = Tag::new(work.context.store.mark(), random()?);
+        if work.intent.dry_run {
+            let parent = Parent { name: device.name.clone(), index: 0, port_of: None, ..below };
+            return Ok(Device { parent, made: false, commands: device.commands(&tag) });
+        }
+        work.kernel.add_vlan(&device, below.index, &tag)?;
+        device.commands(&tag).iter().for_each(|command| work.context.output.step(command, std::time::Duration::ZERO));
+        Ok(Device { parent: parent(work.kernel, &device.name)?, made: true, commands: Vec::new() })
+    }
+
+    /// The addresses to try. Those that `wish` has already are kept.
+    pub fn choice(&self, wish: &Wish, store: &dyn Store) -> Result<Choice<'_>> {
+        let histories = network::histories(store, &self.network)?;
+        let fixed = if self.as_gateway { self.gateways() } else { self.fixed(wish)? };
+        Ok(Choice { joining: self, fixed, histories, lost: HashSet::new() })
+    }
+
+    fn gateways(&self) -> Vec<HostAddress> {
+        self.network.pools.iter().filter_map(|pool| pool.subnet.host(pool.gateway).ok()).collect()
+    }
+
+    fn fixed(&self, wish: &Wish) -> Result<Vec<HostAddress>> {
+        let mut fixed = wish.addresses.clone();
+        for ip in &self.wanted {
+            fixed.push(self.network.address(*ip)?);
+        }
+        Ok(fixed)
+    }
+}
+
+/// Addresses out of a network's pools, tried until the claims on them are won.
+pub struct Choice<'a> {
+    joining: &'a Joining,
+    fixed: Vec<HostAddress>,
+    histories: Histories,
+    /// What others were faster to claim.
+    lost: HashSet<IpAddr>,
+}
+
+impl Choice<'_> {
+    /// `wish` with an address from each pool and the way to its gateway.
+    pub fn next(&mut self, wish: Wish, store: &dyn Store) -> Result<Wish> {
+        let network = &self.joining.network;
+        let mut addresses = self.fixed.clone();
+        for (pool, history) in network.pools.iter().zip(&self.histories.pools) {
+            if !addresses.iter().any(|address| pool.subnet.contains(address.ip())) {
+                let ip = network.choose(pool, history, &self.lost, store)?;
+                addresses.push(pool.subnet.host(ip).map_err(Error::failed)?);
+            }
+        }
+        let has_gateway = |address: &HostAddress| {
+            let pool = network.pools.iter().find(|pool| pool.subnet.contains(address.ip()))?;
+            Gateway::try_from(pool.gateway).ok().filter(|_| !self.joining.as_gateway)
+        };
+        let gateways = addresses.iter().filter_map(has_gateway).collect();
+        Ok(Wish { addresses, gateways, ..wish })
+    }
+
+    /// Whether the claimed address was this choice's own idea, so that another may be tried.
+    pub fn was_free(&mut self, claim: &Key) -> bool {
+        let Ok(ip) = claim.last().parse::<IpAddr>() else { return false };
+        !self.fixed.iter().any(|address| address.ip() == ip) && self.lost.insert(ip)
+    }
+
+    /// What to remember when `attachment` has its addresses.
+    pub fn remembered(&mut self, attachment: &Attachment) -> Result<Change> {
+        let fixed: Vec<IpAddr> = self.fixed.iter().map(|address| address.ip()).collect();
+        let chosen = attachment.wish.addresses.iter().map(|address| address.ip()).filter(|ip| !fixed.contains(ip));
+        self.histories.give(&self.joining.network, chosen);
+        self.histories.put(&self.joining.network.name)
+    }
+}
+
+/// Keeps others from making and deleting VLAN devices on this host.
+pub struct HostLock(#[expect(dead_code, reason = "the lock ends with the file")] Netns);
+
+impl HostLock {
+    /// `None` where `held`, which is locked, is the host's namespace itself.
+    pub fn unless_held(held: &Netns, host: &Netns) -> Result<Option<HostLock>> {
+        if held.id() == host.id() { Ok(None) } else { HostLock::new().map(Some) }
+    }
+
+    pub fn new() -> Result<HostLock> {
+        let host = Netns::open(Path::new(Place::HOST))?;
+        host.lock()?;
+        Ok(HostLock(host))
+    }
+}

@@ -1,0 +1,372 @@
+//! An attachment being made: the story that all verbs share which give a target an interface.
+
+mod conflict;
+mod joining;
+mod lan;
+mod options;
+mod report;
+
+use std::{fs, net::IpAddr, time::Duration};
+
+pub use joining::{HostLock, Joining};
+pub use options::{checks, derived_mac, driver, host_interface, mac_rule};
+pub use report::Report;
+
+use super::{Context, namespace, require_capabilities, take_back};
+use crate::{
+    apply::all_or_nothing,
+    container::{self, Target},
+    error::{Error, Kind, Result},
+    kernel::{Kernel, Netns},
+    plan::{Facts, Inside, Parent, Step, Wiring, Wish, wiring},
+    store::{Attachment, Change, Committed, Progress, attachment},
+    types::{IfName, Span, Tag, TargetName, nearest},
+};
+
+/// What the options mean, apart from the wish itself.
+pub struct Intent {
+    pub uplink: Uplink,
+    pub probe: Span,
+    /// Whom to ping afterwards.
+    pub check: Vec<IpAddr>,
+    pub dry_run: bool,
+}
+
+/// What the new interface hangs on.
+pub enum Uplink {
+    /// An interface of the host.
+    Interface(IfName),
+    /// A network, whose device is made where it is missing.
+    Network(Joining),
+}
+
+/// Finds the target, attaches it, and says what is true then.
+pub fn run(target: &TargetName, wait: Option<Span>, wish: Wish, intent: &Intent, context: &Context) -> Result<()> {
+    if *target == TargetName::Host {
+        return Err(Error::usage("host: is this host itself; plumb attaches containers")
+            .hint("name a container, pid:N or netns:NAME"));
+    }
+    attach(target, wait, wish, intent, context)?.say(context);
+    Ok(())
+}
+
+/// Attaches whatever the target, the host included.
+pub fn attach(
+    target: &TargetName,
+    wait: Option<Span>,
+    wish: Wish,
+    intent: &Intent,
+    context: &Context,
+) -> Result<Report> {
+    require_capabilities()?;
+    let target = {
+        let _waiting = wait.map(|_| context.output.waiting(format!("waiting for {target}")));
+        container::find(target, &context.engines, wait)?
+    };
+    let wish = Wish { target: target.name.to_string(), ..wish };
+    let host = Netns::of_this_thread()?;
+    let namespace = namespace::open(&target, &host)?;
+    namespace.lock()?;
+    namespace.enter(|kernel| {
+        Work { context, intent, target: &target, host: &host, namespace: &namespace, kernel }.attach(wish)
+    })
+}
+
+/// An attachment being made, on a thread inside the target's namespace, which is locked.
+struct Work<'a> {
+    context: &'a Context,
+    intent: &'a Intent,
+    target: &'a Target,
+    host: &'a Netns,
+    namespace: &'a Netns,
+    kernel: &'a mut Kernel,
+}
+
+/// An attachment that is on record, with its addresses claimed, and whose steps wait to be taken.
+struct Begun {
+    attachment: Attachment,
+    wiring: Wiring,
+    parent: Parent,
+    /// The record of an earlier run of the target under the same name.
+    earlier: Option<Attachment>,
+    /// What is remembered when the attachment is made.
+    beside: Option<Change>,
+    /// Commands for what must be made first on the host, where this is a dry run.
+    first: Vec<String>,
+}
+
+impl Work<'_> {
+    fn attach(mut self, wish: Wish) -> Result<Report> {
+        let (mut here, elsewhere) = self.recorded()?;
+        let leftovers = self.clear_leftovers(&mut here)?;
+        let inside = self.kernel.look()?;
+        let wish = match &self.intent.uplink {
+            Uplink::Interface(_) => wish,
+            Uplink::Network(joining) => joining.as_before(wish, &here, &elsewhere, &inside)?,
+        };
+        let mut begun = self.begin(wish, inside, &here, elsewhere)?;
+        let mut report = Report::new(self.target, &begun.attachment, &begun.wiring, &self.path());
+        report.commands.splice(0..0, begun.first.drain(..));
+        report.warn_about_published_ports(self.target, &begun.attachment.wish, &begun.wiring);
+        report.warnings.extend(leftovers);
+        if self.intent.dry_run {
+            report.dry_run = true;
+            return Ok(report);
+        }
+        self.make(&mut begun)?;
+        self.check(&begun.wiring, &begun.parent, &mut report);
+        Ok(report)
+    }
+
+    fn path(&self) -> String {
+        self.namespace.path().display().to_string()
+    }
+
+    /// What is on record for this target: in this very namespace, and in earlier ones.
+    fn recorded(&self) -> Result<(Vec<Attachment>, Vec<Attachment>)> {
+        let kept = attachment::all(&*self.context.store, Some(&self.target.name))?;
+        Ok(kept.into_iter().flatten().partition(|a| namespace::is_same(a, self.namespace, self.kernel)))
+    }
+
+    /// A run on this target that was killed has left its record and perhaps more, and an interface
+    /// of ours that somebody deleted its record: both are taken back first. No other plumb is at
+    /// work here: the namespace is locked.
+    fn clear_leftovers(&mut self, here: &mut Vec<Attachment>) -> Result<Option<String>> {
+        if here.is_empty() {
+            return Ok(None);
+        }
+        let links = self.kernel.links()?;
+        let is_left =
+            |a: &mut Attachment| a.is_unfinished() || !links.iter().any(|link| link.tag.as_ref() == Some(&a.tag));
+        let mut said = None;
+        for left in here.extract_if(.., is_left) {
+            let when = if self.intent.dry_run { "would be" } else { "was" };
+            said = Some(format!("what was left of an earlier {} {when} taken back first", left.interface()));
+            if !self.intent.dry_run {
+                take_back::here(self.context, &left, self.namespace, self.kernel)?;
+            }
+        }
+        Ok(said)
+    }
+
+    /// Plans, and puts the plan on record. Until it is there a VLAN's device, which may be new, has
+    /// no user that others could see, so the host is locked so long.
+    fn begin(&mut self, wish: Wish, inside: Inside, here: &[Attachment], elsewhere: Vec<Attachment>) -> Result<Begun> {
+        match &self.intent.uplink {
+            Uplink::Interface(name) => {
+                let parent = parent(self.kernel, name)?;
+                self.record_plan(wish, inside, parent, here, elsewhere, None)
+            }
+            Uplink::Network(joining) => {
+                let _host = HostLock::unless_held(self.namespace, self.host)?;
+                let device = joining.device(self)?;
+                let made = device.made.then(|| device.parent.name.clone());
+                let first = device.commands;
+                let begun = self.record_plan(wish, inside, device.parent, here, elsewhere, Some(joining));
+                match (begun, made) {
+                    (Ok(begun), _) => Ok(Begun { first, ..begun }),
+                    (Err(error), Some(made)) => {
+                        take_back::vlan_device(self.context, &made)?;
+                        Err(error)
+                    }
+                    (Err(error), None) => Err(error),
+                }
+            }
+        }
+    }
+
+    fn record_plan(
+        &mut self,
+        wish: Wish,
+        inside: Inside,
+        parent: Parent,
+        here: &[Attachment],
+        elsewhere: Vec<Attachment>,
+        joining: Option<&Joining>,
+    ) -> Result<Begun> {
+        let store = &*self.context.store;
+        let on_record = here.iter().map(|attachment| attachment.interface().to_owned()).collect();
+        let facts = Facts { parent, inside, on_record, is_host: self.target.name == TargetName::Host };
+        let tag = Tag::new(store.mark(), random()?);
+        let mut choice = joining.map(|joining| joining.choice(&wish, store)).transpose()?;
+        loop {
+            let wish = match &mut choice {
+                Some(choice) => choice.next(wish.clone(), store)?,
+                None => wish.clone(),
+            };
+            let wiring = wiring::plan(&wish, &facts, &tag)?;
+            let attachment = self.record(wish, &wiring, tag.clone());
+            let interface = attachment.interface();
+            let earlier = elsewhere.iter().find(|a| !a.is_unfinished() && a.interface() == interface).cloned();
+            let held = if self.intent.dry_run {
+                attachment.claim_of_another(store)?
+            } else {
+                earlier.as_ref().map_or(Ok(()), |earlier| self.lay_to_rest(earlier))?;
+                match attachment.begin(store)? {
+                    Committed::Done => None,
+                    Committed::Held { claim, holder } => Some((claim, holder)),
+                }
+            };
+            let Some((claim, holder)) = held else {
+                let beside = choice.as_mut().map(|choice| choice.remembered(&attachment)).transpose()?;
+                return Ok(Begun { attachment, wiring, parent: facts.parent, earlier, beside, first: Vec::new() });
+            };
+            // Somebody was faster; the pool has others.
+            if !choice.as_mut().is_some_and(|choice| choice.was_free(&claim)) {
+                return Err(attachment::held(store, &claim, &holder));
+            }
+        }
+    }
+
+    fn record(&self, wish: Wish, wiring: &Wiring, tag: Tag) -> Attachment {
+        let store = &*self.context.store;
+        let network = match &self.intent.uplink {
+            Uplink::Interface(_) => None,
+            Uplink::Network(joining) => Some(joining.network.name.clone()),
+        };
+        Attachment {
+            format: attachment::FORMAT,
+            progress: Progress::Unfinished,
+            host: store.host().map(str::to_owned),
+            host_name: store.host().map(|_| super::host_name()),
+            target: self.target.name.clone(),
+            network,
+            container: self.target.id.clone(),
+            tag,
+            begun: attachment::now(),
+            place: self.target.place.clone(),
+            namespace: namespace::mark(self.namespace, self.kernel),
+            wish,
+            steps: wiring.steps().cloned().collect(),
+        }
+    }
+
+    /// The record stands; act, and confirm last: whenever this ends, something tells what was done.
+    fn make(&mut self, begun: &mut Begun) -> Result<()> {
+        let store = &*self.context.store;
+        let Begun { attachment, wiring, parent, earlier, beside, .. } = begun;
+        match self.wire(attachment, wiring, parent, beside.take()) {
+            // Made is made: what could not be given back gc finds.
+            Ok(()) => {
+                let _ = earlier.as_ref().map(|earlier| earlier.yield_to(attachment, store));
+                Ok(())
+            }
+            // What was left behind must stay on record, or gc could not find it.
+            Err(error) if error.kind == Kind::LeftBehind => Err(error),
+            Err(error) => {
+                // The failure is what the user must hear of; what cannot be forgotten now gc finds.
+                let _ = attachment.forget(store).and_then(|()| store.flush(&attachment.key()));
+                if let Uplink::Network(_) = self.intent.uplink {
+                    let _ = HostLock::unless_held(self.namespace, self.host)
+                        .and_then(|_lock| take_back::vlan_device(self.context, &parent.name));
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// The record of an earlier run of the container under our name. Its namespace has gone with all
+    /// that was in it; or a sidecar has kept it, with an interface that still has our MAC and IP
+    /// addresses, and that goes. Its record stays until ours replaces it. What another container that
+    /// runs had under this name is not ours to take.
+    fn lay_to_rest(&self, earlier: &Attachment) -> Result<()> {
+        if earlier.container != self.target.id && container::is_there(&earlier.place) {
+            let (target, id) = (&earlier.target, earlier.container.as_deref().unwrap_or("another target"));
+            let short = id.get(..12).unwrap_or(id);
+            return Err(Error::conflict(format!(
+                "{target}: {} is on record for {short}, which still runs",
+                earlier.interface()
+            ))
+            .hint(format!("was it renamed? plumb detach {target} {} frees the name", earlier.interface())));
+        }
+        match namespace::reopen(earlier) {
+            Some(there) if there.id() != self.namespace.id() => take_back::links(self.context, earlier, &there),
+            _ => Ok(()),
+        }
+    }
+
+    /// Carries the plan out. Beside it, on threads of their own as both wait for others, the engine
+    /// is asked once more and the record is made durable; both must have succeeded before it counts.
+    fn wire(
+        &mut self,
+        attachment: &mut Attachment,
+        wiring: &Wiring,
+        parent: &Parent,
+        beside: Option<Change>,
+    ) -> Result<()> {
+        let (context, target, probe) = (self.context, self.target, self.intent.probe.duration());
+        let (path, key, host) = (self.path(), attachment.key(), self.host);
+        let mut observe = |step: &Step, took| context.output.step(&step.command(&path), took);
+        std::thread::scope(|threads| {
+            let durable = threads.spawn(|| context.store.flush(&key));
+            let asked_again = target.is_an_engines().then(|| threads.spawn(|| target.ask_again()));
+            all_or_nothing(self.kernel, &mut observe, &path, |tx| {
+                tx.run_all(&wiring.connect).map_err(|error| conflict::name_it(error, host, wiring, context))?;
+                // Where nothing is plugged in nobody can answer.
+                let ask = !probe.is_zero() && parent.up && parent.carrier;
+                if ask {
+                    lan::probe_ipv4(tx, attachment, wiring, parent, probe)?;
+                }
+                tx.run_all(&wiring.addresses)?;
+                if ask && attachment.wish.addresses.iter().any(|address| address.is_ipv6()) {
+                    let _waiting = context.output.waiting("waiting for IPv6 duplicate address detection".into());
+                    tx.executor.await_ipv6(wiring.link.index, DAD_LIMIT)?;
+                }
+                tx.run_all(&wiring.routes)?;
+                lan::announce(tx, attachment, wiring, parent);
+                asked_again.map_or(Ok(()), joined)?;
+                joined(durable)?;
+                target.still_runs()?;
+                attachment.confirm(beside, &*context.store)
+            })
+        })
+    }
+
+    /// Looks whether the way out works. That it does not is a warning: the cable may be plugged in later.
+    /// The attachment is made: nothing here is a failure, and ctrl-C only ends the waiting.
+    fn check(&mut self, wiring: &Wiring, parent: &Parent, report: &mut Report) {
+        if !parent.up || !parent.carrier {
+            return;
+        }
+        for ip in &self.intent.check {
+            let is_gateway = report.gateways.contains(ip);
+            let device = is_gateway.then_some((wiring.link.name.as_str(), wiring.link.index));
+            match self.kernel.ping(*ip, device, PING_LIMIT) {
+                Ok(reach) => report.add_check(*ip, is_gateway, reach, &parent.name),
+                Err(error) if error.kind == Kind::Interrupted => {
+                    return report.warnings.push(format!("not waited for {ip}"));
+                }
+                Err(error) => report.warnings.push(error.message),
+            }
+        }
+    }
+}
+
+/// The host's interface of this name; if there is none, perhaps the one that was meant.
+pub fn parent(kernel: &mut Kernel, name: &IfName) -> Result<Parent> {
+    if let Some(parent) = kernel.parent(name)? {
+        return Ok(parent);
+    }
+    let names: Vec<String> = kernel.host_names()?.into_iter().filter(|name| name != "lo").collect();
+    let there = format!("the host has {}", names.join(", "));
+    Err(Error::not_found(format!("the host has no interface {name}")).hint(
+        match nearest(name.as_str(), names.iter().map(String::as_str)) {
+            Some(near) => format!("did you mean {near}? {there}"),
+            None => there,
+        },
+    ))
+}
+
+fn joined(thread: std::thread::ScopedJoinHandle<'_, Result<()>>) -> Result<()> {
+    thread.join().unwrap_or_else(|_| Err(Error::failed("a thread of plumb's ended unexpectedly: this is a bug")))
+}
+
+const PING_LIMIT: Duration = Duration::from_secs(1);
+/// The kernel takes one to two seconds; more means that it cannot.
+const DAD_LIMIT: Duration = Duration::from_secs(5);
+
+pub(super) fn random<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    let read = fs::File::open("/dev/urandom").and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes));
+    read.map(|()| bytes).map_err(|error| Error::io("cannot read random numbers", &error))
+}

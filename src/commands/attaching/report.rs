@@ -1,0 +1,167 @@
+//! What is said of an attachment.
+
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+use super::PING_LIMIT;
+use crate::{
+    commands::Context,
+    container::Target,
+    kernel::Reach,
+    plan::{Wiring, Wish},
+    store::Attachment,
+    types::{IfName, NetworkName},
+};
+
+/// What is now true, or with `--dry-run` would be.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    target: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container: Option<String>,
+    interface: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    network: Option<NetworkName>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mac: Option<String>,
+    mtu: u32,
+    addresses: Vec<String>,
+    pub gateways: Vec<IpAddr>,
+    parent: String,
+    driver: &'static str,
+    mode: &'static str,
+    /// Default routes that were replaced; detach gives them back.
+    replaced_routes: Vec<String>,
+    checks: Vec<Check>,
+    pub warnings: Vec<String>,
+    pub dry_run: bool,
+    /// The commands that do the same.
+    pub commands: Vec<String>,
+    #[serde(skip)]
+    remarks: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Check {
+    host: IpAddr,
+    reached: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    round_trip_ms: Option<f64>,
+}
+
+impl Report {
+    pub fn new(target: &Target, attachment: &Attachment, wiring: &Wiring, namespace: &str) -> Report {
+        let wish = &attachment.wish;
+        let gateways = wish.gateways.iter().filter(|_| !wish.keep_default).map(|gateway| gateway.ip()).collect();
+        let replaced = wiring
+            .replaced_defaults()
+            .map(|route| format!("the default route was by {}; detach gives it back", route.way()));
+        let better = wiring.better_defaults.iter().map(|route| {
+            format!(
+                "the default route by {} has the better metric, {}, and stays the way out",
+                route.way(),
+                route.metric()
+            )
+        });
+        let remarks = replaced.chain(better).collect();
+        Report {
+            target: wish.target.clone(),
+            container: target.id.clone(),
+            interface: wiring.link.name.to_string(),
+            network: attachment.network.clone(),
+            mac: wiring.link.mac.map(|mac| mac.to_string()),
+            mtu: wiring.link.mtu.bytes(),
+            addresses: wish.addresses.iter().map(|address| address.to_string()).collect(),
+            gateways,
+            parent: wiring.link.parent.name.to_string(),
+            driver: wiring.link.driver.kind(),
+            mode: wiring.link.driver.mode(),
+            replaced_routes: wiring.replaced_defaults().map(|route| route.to_string()).collect(),
+            checks: Vec::new(),
+            warnings: wiring.warnings.clone(),
+            dry_run: false,
+            commands: wiring.steps().map(|step| step.command(namespace)).collect(),
+            remarks,
+        }
+    }
+
+    /// Docker hands what arrives at a published port to its bridge's address inside, and the client
+    /// waits for an answer from the host. One that leaves by the new interface is not that.
+    pub fn warn_about_published_ports(&mut self, target: &Target, wish: &Wish, wiring: &Wiring) {
+        let Some(address) =
+            wish.addresses.iter().find(|address| !address.is_ipv6()).filter(|_| !target.published.is_empty())
+        else {
+            return;
+        };
+        let who = match wiring.replaced_defaults().next() {
+            Some(_) => "other machines no longer reach them".to_owned(),
+            None => format!("machines in {} no longer reach them", address.subnet()),
+        };
+        let ports = target.published.join(", ");
+        self.warnings.push(format!(
+            "{} publishes {ports} on this host: {who} there, as the answers leave by {}; they can use {} itself",
+            self.target,
+            self.interface,
+            address.ip()
+        ));
+    }
+
+    pub fn add_check(&mut self, host: IpAddr, is_gateway: bool, reach: Reach, parent: &IfName) {
+        let what = if is_gateway { "gateway " } else { "" };
+        let (reached, round_trip_ms) = match reach {
+            Reach::Answered(after) => {
+                let ms = after.as_secs_f64() * 1e3;
+                self.remarks.push(format!("{what}{host} answers in {ms:.2} ms"));
+                (true, Some(ms))
+            }
+            Reach::OnLinkOnly => {
+                self.remarks.push(format!("{what}{host} is there but answers no pings"));
+                (true, None)
+            }
+            Reach::Silent if !is_gateway => {
+                let router = self.gateways.first().map_or("the router".to_owned(), |ip| format!("the router, {ip},"));
+                self.warnings.push(format!("{host} does not answer within {} s. Look at: whether {router} forwards there; a route back; a firewall", PING_LIMIT.as_secs()));
+                (false, None)
+            }
+            Reach::Silent => {
+                self.warnings.push(format!(
+                    "{what}{host} does not answer within {} s. Look at: the cable and switch port of {parent}; the VLAN that the port is in; \
+                     whether {parent} may use several MAC addresses (virtual machines: promiscuous mode, wifi: no)",
+                    PING_LIMIT.as_secs()
+                ));
+                (false, None)
+            }
+        };
+        self.checks.push(Check { host, reached, round_trip_ms });
+    }
+
+    pub fn say(&self, context: &Context) {
+        let output = context.output;
+        output.document(self);
+        if self.dry_run {
+            self.commands.iter().for_each(|command| output.line(command));
+        } else {
+            output.line(self);
+            self.remarks.iter().for_each(|remark| output.line(format_args!("  {remark}")));
+        }
+        self.warnings.iter().for_each(|warning| output.warn(warning));
+    }
+}
+
+/// `web: eth1 192.168.0.100/24 via 192.168.0.1 on eth0 (macvlan bridge)`
+impl std::fmt::Display for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let addresses =
+            if self.addresses.is_empty() { "without an address".to_owned() } else { self.addresses.join(", ") };
+        write!(f, "{}: {} {addresses}", self.target, self.interface)?;
+        if !self.gateways.is_empty() {
+            let gateways: Vec<String> = self.gateways.iter().map(|ip| ip.to_string()).collect();
+            write!(f, " via {}", gateways.join(", "))?;
+        }
+        if let Some(network) = &self.network {
+            write!(f, " in {network}")?;
+        }
+        write!(f, " on {} ({} {})", self.parent, self.driver, self.mode)
+    }
+}

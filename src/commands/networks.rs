@@ -1,0 +1,91 @@
+//! `plumb networks`: the networks that there are.
+
+use comfy_table::{Table, presets};
+use serde::Serialize;
+
+use super::Context;
+use crate::{
+    error::Result,
+    ipam::Pool,
+    output::flush_left,
+    store::{Network, network},
+};
+
+pub fn run(context: &Context) -> Result<()> {
+    let (mut rows, mut damaged) = (Vec::new(), Vec::new());
+    for network in network::all(&*context.store)? {
+        match network {
+            Ok(network) => rows.push(Row::new(network, context)?),
+            Err(error) => damaged.push(error),
+        }
+    }
+    context.output.document(&serde_json::json!({ "networks": rows, "damaged": damaged }));
+    if rows.is_empty() && damaged.is_empty() {
+        context.output.line("there are no networks");
+    }
+    if !rows.is_empty() {
+        context.output.line(table(&rows));
+    }
+    damaged.iter().for_each(|error| context.output.warn(&error.message));
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct Row {
+    #[serde(flatten)]
+    network: Network,
+    usage: Vec<Usage>,
+}
+
+/// How many addresses of a pool are given, and how many can still be.
+#[derive(Serialize)]
+struct Usage {
+    used: u128,
+    free: u128,
+}
+
+impl Row {
+    fn new(network: Network, context: &Context) -> Result<Row> {
+        let given = network.given(&*context.store)?;
+        let usage = |pool: &Pool| {
+            // A gateway's own claim is none of a container's.
+            let used = given.iter().filter(|(ip, _)| pool.subnet.contains(*ip) && *ip != pool.gateway);
+            let chosen = used.clone().filter(|(ip, _)| pool.could_choose(*ip)).count() as u128;
+            Usage { used: used.count() as u128, free: pool.capacity().saturating_sub(chosen) }
+        };
+        let usage = network.pools.iter().map(usage).collect();
+        Ok(Row { network, usage })
+    }
+}
+
+fn table(rows: &[Row]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["NETWORK", "VLAN", "PARENT", "SUBNET", "USED", "FREE", "GATEWAY", "BY"]);
+    for Row { network, usage } in rows {
+        for (at, (pool, usage)) in network.pools.iter().zip(usage).enumerate() {
+            // What the network is stands once, before the first of its subnets.
+            let once = |text: String| if at == 0 { text } else { String::new() };
+            let by = network.gateway_host.as_ref().map_or("-".to_owned(), |host| match host.nat {
+                true => format!("{} (NAT)", host.name),
+                false => host.name.clone(),
+            });
+            table.add_row([
+                once(network.name.to_string()),
+                once(network.id.to_string()),
+                once(network.parent.to_string()),
+                pool.subnet.to_string(),
+                usage.used.to_string(),
+                many(usage.free),
+                pool.gateway.to_string(),
+                once(by),
+            ]);
+        }
+    }
+    flush_left(table)
+}
+
+/// An IPv6 subnet has more than anybody wants to read.
+fn many(count: u128) -> String {
+    if count < 1_000_000 { count.to_string() } else { format!("2^{:.0}", (count as f64).log2()) }
+}
