@@ -8,7 +8,9 @@
 
 mod boot;
 mod kernel;
+
 #[path = "../system/lab.rs"]
 #[allow(dead_code, reason = "the tests that need no guest use the rest")]
 mod lab;
+mod vlan;
 mod wire;

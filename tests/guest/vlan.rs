@@ -1,0 +1,280 @@
+//! Networks on a kernel that has VLANs: create-vlan, attach, detach, delete-vlan, the gateway.
+
+use std::process::{Child, Command, Stdio};
+
+use crate::{
+    boot::in_guest,
+    lab::{Lab, State, output, sh, wait_for},
+};
+
+/// A lab with the network `blue`, VLAN 10 of nic0, in which an address was given and given back, so
+/// that all of its records are there.
+fn blue() -> (Lab, State) {
+    let lab = Lab::new();
+    lab.plumb("create-vlan blue --subnet 10.1.0.0/24 -i nic0 --id 10").ok();
+    attach(&lab, "box", "blue").ok();
+    lab.plumb("detach --all").ok();
+    let state = lab.state();
+    (lab, state)
+}
+
+fn attach(lab: &Lab, target: &str, network: &str) -> crate::lab::Ran {
+    lab.plumb(&format!("attach {} {network} --probe 0 --no-check", lab.netns(target)))
+}
+
+/// Frames that arrive at an interface, captured.
+struct Capture {
+    tcpdump: Child,
+    file: String,
+}
+
+impl Capture {
+    /// Begins to capture what comes in at `interface` of the lab's `name`.
+    fn of(lab: &Lab, name: &str, interface: &str, filter: &str) -> Capture {
+        let file = lab.folder().join(format!("{name}-{interface}.pcap")).display().to_string();
+        let full = lab.full(name);
+        let tcpdump = Command::new("nsenter")
+            .args([&format!("--net=/run/netns/{full}"), "tcpdump", "-Z", "root", "-U", "-i", interface, "-w", &file])
+            .args(filter.split_whitespace())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // The file has its header as soon as frames are captured.
+        wait_for("tcpdump", || std::fs::metadata(&file).is_ok_and(|file| file.len() >= 24));
+        Capture { tcpdump, file }
+    }
+
+    /// The frames so far, a line each, with link-layer header.
+    fn frames(&mut self) -> Vec<String> {
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        let text = output(&format!("tcpdump -r {} -en 2>/dev/null", self.file));
+        text.lines().map(str::to_owned).collect()
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        let _ = self.tcpdump.kill();
+        let _ = self.tcpdump.wait();
+    }
+}
+
+#[test]
+fn two_vlans_of_two_containers_each_are_apart() {
+    in_guest(|| {
+        let (mut lab, _) = blue();
+        ["peer", "third", "fourth"].into_iter().for_each(|name| lab.target(name));
+        lab.plumb("create-vlan red --subnet 10.2.0.0/24 -i nic0 --id 20").ok();
+        for (target, network, address) in [
+            ("box", "blue", "10.1.0.3"),
+            ("peer", "blue", "10.1.0.4"),
+            ("third", "red", "10.2.0.2"),
+            ("fourth", "red", "10.2.0.3"),
+        ] {
+            let said = attach(&lab, target, network).ok().out;
+            let id = if network == "blue" { 10 } else { 20 };
+            let gateway = address.rsplit_once('.').unwrap().0.to_owned() + ".1";
+            let first = said.lines().next().unwrap();
+            let expected = format!(
+                "{}: eth1 {address}/24 via {gateway} in {network} on nic0.{id} (macvlan bridge)",
+                lab.netns(target)
+            );
+            assert_eq!(first, expected);
+        }
+        assert!(lab.pings("box", "10.1.0.4") && lab.pings("fourth", "10.2.0.2"));
+        // Everything that leaves box's MAC address, at the containers of the other network and on the wire.
+        let mac = lab.json("box", "link show eth1")[0]["address"].as_str().unwrap().to_owned();
+        let from_box = format!("ether src {mac}");
+        let mut there: Vec<Capture> =
+            ["third", "fourth"].iter().map(|name| Capture::of(&lab, name, "eth1", &from_box)).collect();
+        let (mut beside, mut wire) =
+            (Capture::of(&lab, "peer", "eth1", &from_box), Capture::of(&lab, "lan", "lan0", ""));
+        // Into the other network by unicast (over a neighbour entry that lies), and broadcasts.
+        let theirs = lab.json("third", "link show eth1")[0]["address"].as_str().unwrap().to_owned();
+        lab.ip("box", &format!("neigh replace 10.1.0.99 lladdr {theirs} dev eth1"));
+        assert!(!lab.pings("box", "10.1.0.99") && !lab.pings("box", "10.1.0.98"), "nobody has these");
+        assert!(!lab.pings("box", "10.2.0.2"));
+        for capture in &mut there {
+            assert_eq!(capture.frames(), Vec::<String>::new(), "another VLAN's frames");
+        }
+        let heard = beside.frames();
+        assert!(
+            heard.iter().any(|frame| frame.contains("ff:ff:ff:ff:ff:ff")),
+            "the same VLAN hears broadcasts: {heard:#?}"
+        );
+        let sent: Vec<String> = wire.frames().into_iter().filter(|frame| frame.contains(&mac)).collect();
+        assert!(!sent.is_empty() && sent.iter().all(|frame| frame.contains("vlan 10,")), "{sent:#?}");
+    });
+}
+
+#[test]
+fn a_container_joins_leaves_and_leaves_nothing() {
+    in_guest(|| {
+        let (mut lab, before) = blue();
+        lab.target("peer");
+        let said = lab.plumb("networks").ok().out;
+        assert_eq!(
+            said,
+            "NETWORK  VLAN  PARENT  SUBNET       USED  FREE  GATEWAY   BY\n\
+             blue     10    nic0    10.1.0.0/24  0     253   10.1.0.1  -\n"
+        );
+        let before = if lab.plumb("ls").ok().out.contains("nothing") { lab.state() } else { before };
+        attach(&lab, "box", "blue").ok();
+        attach(&lab, "peer", "blue --ip 10.1.0.50").ok();
+        let said = lab.plumb("ls").ok().out;
+        assert!(said.contains("NETWORK") && said.contains(" blue ") && said.contains("10.1.0.50/24"), "{said}");
+        assert!(lab.plumb("networks").ok().out.contains("10.1.0.0/24  2     251"));
+        attach(&lab, "box", "blue").refused(4, &format!("{} is in blue already, by eth1", lab.netns("box")));
+        lab.plumb(&format!("detach {}", lab.netns("box"))).ok();
+        assert!(lab.ip("host", "link").contains("nic0.10@nic0"), "peer still uses the device");
+        lab.plumb(&format!("detach {}", lab.netns("peer"))).ok();
+        lab.state().is(&before);
+    });
+}
+
+#[test]
+fn after_a_restart_a_container_gets_the_same_again() {
+    in_guest(|| {
+        let (mut lab, _) = blue();
+        lab.plumb("create-vlan red --subnet 10.2.0.0/24 --subnet fd02::/64 -i nic0 --id 20").ok();
+        attach(&lab, "box", "blue").ok();
+        attach(&lab, "box", "red").ok();
+        let red = lab.json("box", "addr show eth2")[0].clone();
+        let full = lab.full("box");
+        sh(&format!("ip netns del {full}"));
+        lab.target("peer");
+        attach(&lab, "peer", "red").ok();
+        sh(&format!("ip netns add {full} && ip -n {full} link set lo up"));
+        // In the other order: the interface's name is red's all the same, and so are its addresses.
+        let said = attach(&lab, "box", "red").ok().out;
+        let now = lab.json("box", "addr show eth2")[0].clone();
+        assert_eq!(now["address"], red["address"], "{said}");
+        for version in ["inet", "inet6"] {
+            let of = |link: &serde_json::Value| -> Vec<String> {
+                let all = link["addr_info"].as_array().unwrap().iter();
+                let wanted = all.filter(|a| a["family"] == version && a["scope"] == "global");
+                wanted.map(|a| a["local"].as_str().unwrap().to_owned()).collect()
+            };
+            assert_eq!(of(&now), of(&red), "{said}");
+            assert_eq!(of(&now).len(), 1);
+        }
+        attach(&lab, "box", "blue").ok();
+        assert!(lab.ip("box", "addr show eth1").contains("10.1.0.3/24"));
+    });
+}
+
+#[test]
+fn a_device_is_used_only_if_it_is_the_vlan_and_deleted_only_if_it_is_plumbs() {
+    in_guest(|| {
+        let (lab, _) = blue();
+        let host = lab.full("host");
+        let there = |what: &str, then: &str| {
+            sh(&format!("ip -n {host} link add {what} && ip -n {host} link set nic0.10 up"));
+            attach(&lab, "box", "blue").refused(4, &format!("nic0.10 is there already, but it is {then}"));
+            sh(&format!("ip -n {host} link del nic0.10"));
+        };
+        there("link nic0 name nic0.10 type vlan id 20", "VLAN 20 of nic0, not 10");
+        there("link nic0 name nic0.10 type vlan protocol 802.1ad id 10", "a VLAN by 802.1ad, not by 802.1q");
+        there("name nic0.10 type dummy", "no VLAN device but dummy");
+        // One that somebody else made, under a name of their own, is used and stays.
+        sh(&format!("ip -n {host} link add link nic0 name lab type vlan id 10 && ip -n {host} link set lab up"));
+        let before = lab.state();
+        assert!(attach(&lab, "box", "blue").ok().out.contains(" on lab "));
+        lab.plumb("detach --all").ok();
+        lab.state().is(&before);
+        // One of plumb's with an interface of somebody else's on it stays as well, until that has gone.
+        sh(&format!("ip -n {host} link del lab"));
+        attach(&lab, "box", "blue").ok();
+        sh(&format!("ip -n {host} link add link nic0.10 name other type macvlan mode bridge"));
+        lab.plumb("detach --all").ok();
+        assert!(lab.ip("host", "link").contains("nic0.10@"));
+        sh(&format!("ip -n {host} link del other"));
+        assert_eq!(lab.plumb("gc").ok().out, "nic0.10 deleted, nobody uses the VLAN\n");
+        assert!(!lab.ip("host", "link").contains("nic0.10@"));
+    });
+}
+
+#[test]
+fn a_failed_attempt_takes_its_vlan_device_back() {
+    in_guest(|| {
+        let (lab, before) = blue();
+        // The router has the address that is asked for.
+        let lan = lab.full("lan");
+        sh(&format!(
+            "ip -n {lan} link add link lan0 name lan0.10 type vlan id 10 && ip -n {lan} link set lan0.10 up
+             ip -n {lan} addr add 10.1.0.77/24 dev lan0.10"
+        ));
+        let with_router = lab.state();
+        let ran = lab.plumb(&format!("attach {} blue --ip 10.1.0.77", lab.netns("box")));
+        assert!(ran.code == 4 && ran.err.contains("10.1.0.77 is in use on the LAN by "), "{ran:#?}");
+        lab.state().is(&with_router);
+        sh(&format!("ip -n {lan} link del lan0.10"));
+        let host = lab.full("host");
+        sh(&format!("ip -n {host} link set nic0 down"));
+        attach(&lab, "box", "blue").refused(1, "nic0 is down, and a VLAN on it cannot be used");
+        sh(&format!("ip -n {host} link set nic0 up"));
+        wait_for("IPv6 on nic0", || lab.ip("host", "-6 addr show dev nic0").contains("fe80"));
+        lab.state().is(&before);
+    });
+}
+
+#[test]
+fn a_host_becomes_the_gateway_and_gives_all_back() {
+    in_guest(|| {
+        let lab = Lab::new();
+        let host = lab.full("host");
+        sh(&format!(
+            "ip -n {host} addr add 192.168.9.2/24 dev nic0 && ip netns exec {host} sysctl -qw net.ipv4.ip_forward=1"
+        ));
+        let before = lab.state();
+        let said = lab.plumb("create-vlan blue --subnet 10.1.0.0/24 -i nic0 --id 10 --gateway-here").ok().out;
+        assert_eq!(said, "blue: VLAN 10 on nic0, 10.1.0.0/24 via 10.1.0.1\n  this host is the gateway, by gw-blue\n");
+        let said = lab.plumb(&format!("attach {} blue", lab.netns("box"))).ok().out;
+        assert!(said.contains("gateway 10.1.0.1 answers in"), "{said}");
+        // Through the gateway to the router, which knows the way back.
+        let lan = lab.full("lan");
+        sh(&format!("ip -n {lan} route add 10.1.0.0/24 via 192.168.9.2"));
+        assert!(lab.pings("box", "192.168.9.1"));
+        lab.plumb("delete-vlan blue").refused(4, &format!("blue is in use by {} (eth1)", lab.netns("box")));
+        assert!(lab.plumb("ls").ok().out.contains("host:"));
+        lab.plumb("delete-vlan blue --force").ok();
+        sh(&format!("ip -n {lan} route del 10.1.0.0/24 via 192.168.9.2"));
+        lab.state().is(&before);
+        assert_eq!(lab.plumb("networks").ok().out, "there are no networks\n");
+    });
+}
+
+#[test]
+fn what_attach_would_do_is_what_its_commands_do() {
+    in_guest(|| {
+        let (mut lab, _) = blue();
+        lab.target("peer");
+        let ran = lab.plumb(&format!("attach {} blue --ip 10.1.0.9 --probe 0 --no-check --dry-run", lab.netns("box")));
+        let commands = ran.ok().out;
+        assert!(commands.contains("type vlan protocol 802.1Q id 10"), "{commands}");
+        let file = lab.folder().join("commands");
+        std::fs::write(&file, &commands).unwrap();
+        let seen = |lab: &Lab| {
+            // The tag is random, the index of a device the kernel's choice.
+            let text = format!("{}{}{}", lab.ip("host", "-d link"), lab.ip("box", "-d addr"), lab.ip("box", "route"));
+            let lines = text.lines().filter(|line| !line.contains("altname"));
+            lines.map(|line| line.split_once(": ").map_or(line, |(_, rest)| rest).to_owned() + "\n").collect::<String>()
+        };
+        assert!(
+            lab.on_host("sh").args(["-e", file.to_str().unwrap()]).output().unwrap().status.success(),
+            "{commands}"
+        );
+        let by_commands = seen(&lab);
+        sh(&format!("ip -n {} link del eth1; ip -n {} link del nic0.10", lab.full("box"), lab.full("host")));
+        sh(&format!(
+            "ip -n {} route replace default via 172.17.0.1 dev eth0 mtu lock 1400 advmss 1300",
+            lab.full("box")
+        ));
+        attach(&lab, "box", "blue --ip 10.1.0.9").ok();
+        let strip = |text: String| {
+            State(text.lines().filter(|line| !line.contains("inet6 fe80")).map(|line| format!("{line}\n")).collect())
+        };
+        strip(seen(&lab)).is(&strip(by_commands));
+    });
+}
