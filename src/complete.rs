@@ -7,7 +7,7 @@ use clap_complete::CompletionCandidate;
 use crate::{
     config::{self, Config},
     docker::{Engine, EngineKind},
-    store::{self, Attachment},
+    store::{self, Access, Attachment},
 };
 
 /// Running containers by name, and named namespaces.
@@ -38,7 +38,8 @@ pub fn attached_interfaces() -> Vec<CompletionCandidate> {
 
 fn each_attachment(name: impl Fn(&Attachment) -> String) -> Vec<CompletionCandidate> {
     let place = config::variable("PLUMB_STORE").or_else(|| config().store).unwrap_or_else(|| store::DEFAULT.into());
-    let Ok(store) = store::open(&place) else { return Vec::new() };
+    let access = || config().access(Access::default(), None);
+    let Ok(store) = store::open(&place, access) else { return Vec::new() };
     let kept = store::attachment::all(&*store, None).unwrap_or_default();
     let names: BTreeSet<String> = kept.into_iter().flatten().map(|attachment| name(&attachment)).collect();
     names.into_iter().map(CompletionCandidate::new).collect()

@@ -12,12 +12,13 @@ use super::{Context, namespace, require_capabilities, take_back};
 use crate::{
     apply::{Transaction, all_or_nothing},
     cli::{DriverName, Flat, Mode},
+    config,
     container::{self, Target},
     error::{Error, Kind, Result},
     kernel::{self, Kernel, Netns, Reach, survey},
     plan::{Driver, Facts, MacvlanMode, Parent, Wiring, Wish, facts::InsideLink, wiring, wiring::MacRule},
     store::{Attachment, Committed, Progress, attachment},
-    types::{IfName, IpChoice, Span, Tag, digest, nearest},
+    types::{IfName, IpChoice, Span, Tag, nearest},
 };
 
 /// What the options mean, apart from the wish itself.
@@ -83,7 +84,7 @@ fn meaning(options: &Flat, context: &Context) -> Result<(Wish, Intent)> {
             .link
             .mac
             .as_ref()
-            .map_or_else(|| MacRule::Derived { host: machine_id() }, |choice| MacRule::Given(choice.mac())),
+            .map_or_else(|| MacRule::Derived { host: config::host_identity() }, |choice| MacRule::Given(choice.mac())),
         mtu: options.link.mtu,
         addresses,
         gateways: options.gateway.clone(),
@@ -110,16 +111,6 @@ fn driver(options: &Flat) -> Result<Driver> {
         Mode::Passthru => MacvlanMode::Passthru,
         Mode::Source => MacvlanMode::Source(sources.clone()),
     }))
-}
-
-/// What tells this host from all others, so that two containers of one name on two hosts do not
-/// get one MAC address (machine-id(5)).
-fn machine_id() -> Option<String> {
-    let read =
-        |path| fs::read_to_string(path).ok().map(|text: String| text.trim().to_owned()).filter(|id| !id.is_empty());
-    let id = read("/etc/machine-id").or_else(|| read("/var/lib/dbus/machine-id"))?;
-    // Records are for all to read, and the id itself is not to be shown around.
-    Some(digest(&["plumb host", &id]))
 }
 
 /// A container's probe does not reach its own host, so the host's addresses are asked for here.
