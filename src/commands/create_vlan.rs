@@ -5,10 +5,11 @@ use std::{collections::HashSet, net::IpAddr};
 use super::{
     Context,
     attaching::{self, Intent, Joining, Uplink},
-    host_name, require_capabilities,
+    require_capabilities,
 };
 use crate::{
     cli::{CreateVlan, ProtocolName},
+    config,
     error::{Error, Kind, Result},
     ipam::{Pool, Unfit},
     kernel::Kernel,
@@ -189,7 +190,7 @@ fn become_gateway(network: &mut Network, options: &CreateVlan, context: &Context
     let interface = IfName::of_gateway(&network.name);
     network.gateway_host = Some(network::GatewayHost {
         id: context.store.host().map(str::to_owned),
-        name: host_name(),
+        name: config::host_name().unwrap_or_else(|| "this host".into()),
         interface: interface.clone(),
         nat: options.router.nat,
     });

@@ -15,6 +15,7 @@ pub use report::Report;
 use super::{Context, namespace, require_capabilities, take_back};
 use crate::{
     apply::all_or_nothing,
+    config,
     container::{self, Target},
     error::{Error, Kind, Result},
     kernel::{Kernel, Netns},
@@ -228,7 +229,7 @@ impl Work<'_> {
             format: attachment::FORMAT,
             progress: Progress::Unfinished,
             host: store.host().map(str::to_owned),
-            host_name: store.host().map(|_| super::host_name()),
+            host_name: store.host().and_then(|_| config::host_name()),
             target: self.target.name.clone(),
             network,
             container: self.target.id.clone(),
