@@ -80,7 +80,6 @@ pub struct AccessOptions {
 }
 
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one of it in a process")]
 pub enum Verb {
     Flat(Flat),
     CreateVlan(CreateVlan),

@@ -60,7 +60,7 @@ impl History {
     pub fn give(&mut self, pool: &Pool, ip: IpAddr) {
         self.released.retain(|released| *released != ip);
         if let Some(offset) = pool.offset(ip) {
-            self.next = (offset + 1) % pool.len();
+            self.next = (offset + 1) % pool.size();
         }
     }
 
@@ -95,7 +95,7 @@ impl Pool {
     pub fn capacity(&self) -> u128 {
         let spared: HashSet<IpAddr> = self.reserved.iter().copied().chain([self.gateway]).collect();
         let spared = spared.into_iter().filter(|ip| self.offset(*ip).is_some()).count();
-        self.len().saturating_sub(spared as u128)
+        self.size().saturating_sub(spared as u128)
     }
 
     /// The address to give next, or `None` if all are taken.
@@ -110,7 +110,7 @@ impl Pool {
         history: &History,
         mut taken: impl FnMut(Ask) -> Result<HashSet<IpAddr>, E>,
     ) -> Result<Option<IpAddr>, E> {
-        let start = history.next % self.len();
+        let start = history.next % self.size();
         let is_fresh = |ip: &IpAddr| self.fit(*ip).is_ok() && !history.released.contains(ip);
         for offsets in [self.following(start, 0..8), self.following(start, 8..72), self.scattered(start)] {
             let candidates: Vec<IpAddr> = offsets.into_iter().filter_map(|at| self.at(at)).filter(is_fresh).collect();
@@ -146,24 +146,24 @@ impl Pool {
             }
             (at < end).then_some(at)
         };
-        gap(start, self.len()).or_else(|| gap(0, start)).and_then(|at| self.at(at))
+        gap(start, self.size()).or_else(|| gap(0, start)).and_then(|at| self.at(at))
     }
 
     fn following(&self, start: u128, steps: std::ops::Range<u128>) -> Vec<u128> {
-        steps.filter(|step| *step < self.len()).map(|step| start.wrapping_add(step) % self.len()).collect()
+        steps.filter(|step| *step < self.size()).map(|step| start.wrapping_add(step) % self.size()).collect()
     }
 
     /// Offsets all over the pool, others for each `start`.
     fn scattered(&self, start: u128) -> Vec<u128> {
         const MANY: u64 = 128;
         // Below that a look at all costs no more.
-        if self.len() < 4 * u128::from(MANY) {
+        if self.size() < 4 * u128::from(MANY) {
             return Vec::new();
         }
         let seed = start as u64;
         let random = |n: u64| {
             let (high, low) = (scramble(seed ^ (2 * n + 1)), scramble(seed.wrapping_add(2 * n)));
-            (u128::from(high) << 64 | u128::from(low)) % self.len()
+            (u128::from(high) << 64 | u128::from(low)) % self.size()
         };
         (0..MANY).map(random).collect()
     }
@@ -172,15 +172,15 @@ impl Pool {
         if self.ranges.is_empty() { vec![self.subnet.hosts()] } else { self.ranges.clone() }
     }
 
-    fn len(&self) -> u128 {
-        self.ranges().into_iter().map(IpRange::len).fold(0, u128::saturating_add)
+    fn size(&self) -> u128 {
+        self.ranges().into_iter().map(IpRange::size).fold(0, u128::saturating_add)
     }
 
     fn at(&self, mut offset: u128) -> Option<IpAddr> {
         for range in self.ranges() {
             match range.at(offset) {
                 Some(ip) => return Some(ip),
-                None => offset -= range.len(),
+                None => offset -= range.size(),
             }
         }
         None
@@ -191,7 +191,7 @@ impl Pool {
         for range in self.ranges() {
             match range.offset(ip) {
                 Some(offset) => return Some(before + offset),
-                None => before += range.len(),
+                None => before += range.size(),
             }
         }
         None

@@ -154,7 +154,7 @@ proptest! {
                     Some(ip) => {
                         prop_assert!(free.contains(&ip));
                         prop_assert!(!fresh || !recent.contains(&ip), "{} was just given back", ip);
-                        prop_assert!(!(first_round && had_new) || !ever.contains(&ip), "{} is used, and there are new ones", ip);
+                        prop_assert!(!(first_round && had_new && ever.contains(&ip)), "{} is used, and there are new ones", ip);
                     }
                 }
             } else if !model.held.is_empty() {

@@ -100,7 +100,7 @@ impl IpRange {
     }
 
     /// How many addresses; at least one. An IPv6 /0 has one less than is true.
-    pub fn len(self) -> u128 {
+    pub fn size(self) -> u128 {
         (number(self.last) - number(self.first)).saturating_add(1)
     }
 
@@ -110,7 +110,7 @@ impl IpRange {
 
     /// The address at `offset` from the first.
     pub fn at(self, offset: u128) -> Option<IpAddr> {
-        (offset < self.len()).then(|| address_of(number(self.first) + offset, self.is_ipv6()))
+        (offset < self.size()).then(|| address_of(number(self.first) + offset, self.is_ipv6()))
     }
 
     /// How far `ip` is from the first.
@@ -186,7 +186,7 @@ mod tests {
         assert_eq!(hosts("10.1.0.0/24"), "10.1.0.1-10.1.0.254");
         assert_eq!(hosts("10.1.0.0/30"), "10.1.0.1-10.1.0.2");
         assert_eq!(hosts("fd00::/126"), "fd00::1-fd00::3");
-        assert_eq!("fd00::/64".parse::<Subnet>().unwrap().hosts().len(), u128::from(u64::MAX));
+        assert_eq!("fd00::/64".parse::<Subnet>().unwrap().hosts().size(), u128::from(u64::MAX));
     }
 
     #[test]
@@ -211,7 +211,7 @@ mod tests {
             prop_assert_eq!(range.to_string().parse::<IpRange>().unwrap(), range);
             match range.at(u128::from(at)) {
                 Some(ip) => prop_assert_eq!(range.offset(ip), Some(u128::from(at))),
-                None => prop_assert!(u128::from(at) >= range.len()),
+                None => prop_assert!(u128::from(at) >= range.size()),
             }
         }
 
@@ -219,7 +219,7 @@ mod tests {
         fn any_text_is_a_subnet_or_refused(text in "\\PC{0,20}|[0-9.:a-f]{1,12}/[0-9]{1,3}") {
             if let Ok(subnet) = text.parse::<Subnet>() {
                 prop_assert_eq!(subnet.to_string().parse::<Subnet>().unwrap(), subnet);
-                prop_assert!(subnet.hosts().len() >= 2);
+                prop_assert!(subnet.hosts().size() >= 2);
                 prop_assert!(subnet.host(subnet.hosts().first()).is_ok() || subnet.network().ip().is_unspecified()
                     || matches!(subnet.network().ip(), IpAddr::V4(v4) if v4.octets()[0] == 0 || v4.octets()[0] >= 240)
                     || subnet.host(subnet.hosts().first()).unwrap_err().contains("IPv4 address written as IPv6"));

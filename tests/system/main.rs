@@ -12,6 +12,7 @@ mod etcd_cluster;
 mod gc;
 mod killed;
 mod lab;
+mod networks;
 mod podman;
 mod refusals;
 mod refused_steps;
