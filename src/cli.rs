@@ -46,9 +46,11 @@ pub struct Global {
     /// Print errors only
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
-    /// Where records are kept [env: PLUMB_STORE] [default: /var/lib/plumb]
-    #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    /// Where records are kept: a directory, or etcd://[USER@]HOST[:PORT][,HOST…][/PREFIX], etcds:// with TLS [env: PLUMB_STORE] [default: /var/lib/plumb]
+    #[arg(long, global = true, value_name = "STORE", value_hint = ValueHint::DirPath)]
     pub store: Option<String>,
+    #[command(flatten)]
+    pub access: AccessOptions,
     /// Docker's socket [env: DOCKER_HOST] [default: unix:///var/run/docker.sock]
     #[arg(long, global = true, value_name = "SOCKET")]
     pub docker: Option<String>,
@@ -58,6 +60,23 @@ pub struct Global {
     /// Configuration file [env: PLUMB_CONFIG] [default: /etc/plumb/plumb.toml]
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
+}
+
+/// How a store in etcd is reached.
+#[derive(Debug, Clone, Args)]
+pub struct AccessOptions {
+    /// Certificate of the authority that etcd's certificates are signed by, for etcds:// [env: PLUMB_STORE_CA]
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub store_ca: Option<PathBuf>,
+    /// Certificate to show to etcd [env: PLUMB_STORE_CERT]
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub store_cert: Option<PathBuf>,
+    /// Private key of that certificate [env: PLUMB_STORE_KEY]
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub store_key: Option<PathBuf>,
+    /// File with the password of etcd's USER, or the password itself in PLUMB_STORE_PASSWORD
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub store_password_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -7,7 +7,7 @@ use clap_complete::CompletionCandidate;
 use crate::{
     config::{self, Config},
     docker::{Engine, EngineKind},
-    store::{self, Attachment},
+    store::{self, Access, Attachment},
 };
 
 /// Running containers by name, and named namespaces.
@@ -48,7 +48,8 @@ pub fn networks() -> Vec<CompletionCandidate> {
 }
 
 fn open_store() -> crate::error::Result<Box<dyn store::Store>> {
-    store::open(&config::variable("PLUMB_STORE").or_else(|| config().store).unwrap_or_else(|| store::DEFAULT.into()))
+    let place = config::variable("PLUMB_STORE").or_else(|| config().store).unwrap_or_else(|| store::DEFAULT.into());
+    store::open(&place, || config().access(Access::default(), None))
 }
 
 fn each_attachment(name: impl Fn(&Attachment) -> String) -> Vec<CompletionCandidate> {

@@ -10,7 +10,8 @@ use serde::Deserialize;
 
 use crate::{
     error::{Error, Result},
-    types::{IfName, Span},
+    store::Access,
+    types::{IfName, Span, digest},
 };
 
 pub const PATH: &str = "/etc/plumb/plumb.toml";
@@ -19,6 +20,10 @@ pub const PATH: &str = "/etc/plumb/plumb.toml";
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Config {
     pub store: Option<String>,
+    pub store_ca: Option<PathBuf>,
+    pub store_cert: Option<PathBuf>,
+    pub store_key: Option<PathBuf>,
+    pub store_password_file: Option<PathBuf>,
     pub docker: Option<String>,
     pub podman: Option<String>,
     pub host_interface: Option<IfName>,
@@ -36,6 +41,14 @@ pub fn path(flag: Option<PathBuf>) -> Option<PathBuf> {
     flag.or_else(|| variable("PLUMB_CONFIG").map(PathBuf::from))
 }
 
+/// What tells this host from all others (machine-id(5)): 32 hexadecimal digits. Records are for all
+/// to read, and the id itself is not to be shown around.
+pub fn host_identity() -> Option<String> {
+    let read = |path| std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned()).filter(|id| !id.is_empty());
+    let id = read("/etc/machine-id").or_else(|| read("/var/lib/dbus/machine-id"))?;
+    Some(digest(&["plumb host", &id]))
+}
+
 impl Config {
     /// Reads the file. That there is none is fine, unless it was asked for by name.
     pub fn read(asked_for: Option<&Path>) -> Result<Config> {
@@ -47,6 +60,28 @@ impl Config {
         }
     }
 
+    /// What a store in etcd takes beside its address, from what was typed of it.
+    pub fn access(&self, typed: Access, password_file: Option<PathBuf>) -> Result<Access> {
+        let host = host_identity().ok_or_else(|| {
+            Error::failed("hosts that share a store are told apart by /etc/machine-id, and this one has none")
+                .hint("systemd-machine-id-setup, or dbus-uuidgen --ensure=/etc/machine-id, makes one")
+        })?;
+        let settle = |typed: Option<PathBuf>, name: &str, filed: &Option<PathBuf>| {
+            typed.or_else(|| variable(name).map(PathBuf::from)).or_else(|| filed.clone())
+        };
+        let password = match (password_file, variable("PLUMB_STORE_PASSWORD")) {
+            (None, Some(password)) => Some(password),
+            (file, _) => file.or_else(|| self.store_password_file.clone()).as_deref().map(read_password).transpose()?,
+        };
+        Ok(Access {
+            host: host.chars().take(12).collect(),
+            password,
+            ca: settle(typed.ca, "PLUMB_STORE_CA", &self.store_ca),
+            cert: settle(typed.cert, "PLUMB_STORE_CERT", &self.store_cert),
+            key: settle(typed.key, "PLUMB_STORE_KEY", &self.store_key),
+        })
+    }
+
     fn parse(text: &str, path: &Path) -> Result<Config> {
         toml::from_str(text).map_err(|error| {
             let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
@@ -55,6 +90,14 @@ impl Config {
                 .hint("README.md lists what the file may say")
         })
     }
+}
+
+/// The first line, as editors end files with a line's end.
+fn read_password(path: &Path) -> Result<String> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Error::io(format!("cannot read the password in {}", path.display()), &error))?;
+    let password = text.lines().next().filter(|line| !line.is_empty()).map(str::to_owned);
+    password.ok_or_else(|| Error::usage(format!("{} holds no password", path.display())))
 }
 
 #[cfg(test)]

@@ -18,13 +18,13 @@ mod take_back;
 use caps::{CapSet, Capability};
 
 use crate::{
-    cli::{Cli, Global, Verb},
+    cli::{AccessOptions, Cli, Global, Verb},
     config::{self, Config},
     container::Engines,
     docker::EngineKind,
     error::{Error, Result},
     output::Output,
-    store::{self, Store},
+    store::{self, Access, Store},
 };
 
 /// What every verb needs.
@@ -50,8 +50,14 @@ impl Context {
             docker: settle(global.docker, "DOCKER_HOST", &config.docker, EngineKind::Docker.default_address()),
             podman: settle(global.podman, "PLUMB_PODMAN", &config.podman, EngineKind::Podman.default_address()),
         };
-        Ok(Context { store: store::open(&place)?, engines, config, output })
+        let store = open_store(&place, global.access, &config)?;
+        Ok(Context { store, engines, config, output })
     }
+}
+
+fn open_store(place: &str, typed: AccessOptions, config: &Config) -> Result<Box<dyn Store>> {
+    let AccessOptions { store_ca: ca, store_cert: cert, store_key: key, store_password_file } = typed;
+    store::open(place, || config.access(Access { ca, cert, key, ..Access::default() }, store_password_file))
 }
 
 pub fn run(typed: Cli, output: Output) -> Result<()> {

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Change, Committed, Key, Store};
+use super::{Change, Committed, Key, Store, unescape};
 use crate::{
     error::{Error, Result, plain},
     types::StoreMark,
@@ -280,36 +280,10 @@ fn failed<'a>(doing: &'a str, path: &'a Path) -> impl Fn(io::Error) -> Error + '
     }
 }
 
-/// A part of a key as the name of a file: what a name cannot hold is written `%XX`.
+/// A part of a key as the name of a file.
 fn escape(part: &str) -> String {
-    let mut name = String::with_capacity(part.len());
-    for (at, c) in part.char_indices() {
-        match c {
-            '/' | '%' | '@' | '\0'..='\x1f' | '\x7f' => name.push_str(&format!("%{:02X}", u32::from(c))),
-            // Neither hidden, nor "." or "..".
-            '.' if at == 0 => name.push_str("%2E"),
-            _ => name.push(c),
-        }
-    }
-    name
-}
-
-fn unescape(name: &str) -> String {
-    let mut parts = name.split('%');
-    let mut text = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        match part.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(byte) => {
-                text.push(char::from(byte));
-                text.push_str(&part[2..]);
-            }
-            None => {
-                text.push('%');
-                text.push_str(part);
-            }
-        }
-    }
-    text
+    // Neither hidden, nor "." or "..".
+    super::escape(part, |at, c| matches!(c, '/' | '%' | '@' | '\0'..='\x1f' | '\x7f') || at == 0 && c == '.')
 }
 
 #[cfg(test)]

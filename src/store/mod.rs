@@ -2,12 +2,14 @@
 
 pub mod attachment;
 mod directory;
+mod etcd;
 pub mod network;
 
 use std::fmt;
 
 pub use attachment::{Attachment, Kept, NamespaceMark, Progress};
 pub use directory::Directory;
+pub use etcd::{Access, Etcd};
 pub use network::Network;
 
 /// Where records are kept unless somebody says otherwise.
@@ -154,11 +156,63 @@ fn value<T: serde::de::DeserializeOwned>(
     }
 }
 
-/// Opens the store that `address` names: a directory.
-pub fn open(address: &str) -> Result<Box<dyn Store>> {
+impl Change {
+    /// The keys that it changes.
+    fn keys(&self) -> Vec<&Key> {
+        match self {
+            Change::Put(key, _) | Change::Remove(key) => vec![key],
+            Change::Move { from, to, .. } => vec![from, to],
+            Change::Claim { claim, .. } | Change::Release { claim, .. } => vec![claim],
+        }
+    }
+
+    /// The claim and its claimant, if this is a claim.
+    fn claimed(&self) -> Option<(&Key, &Key)> {
+        match self {
+            Change::Claim { claim, owner } => Some((claim, owner)),
+            Change::Put(..) | Change::Move { .. } | Change::Remove(_) | Change::Release { .. } => None,
+        }
+    }
+}
+
+/// Opens the store that `address` names: a directory, or a cluster, which alone asks for `access`.
+pub fn open(address: &str, access: impl FnOnce() -> Result<Access>) -> Result<Box<dyn Store>> {
     match address.split_once("://") {
+        Some(("etcd" | "etcds", _)) => Ok(Box::new(Etcd::new(address, access()?)?)),
         Some((scheme, _)) => Err(Error::new(Kind::Usage, format!("{address}: plumb knows no {scheme} store"))
-            .hint("give a directory, such as /var/lib/plumb")),
+            .hint("give a directory, such as /var/lib/plumb, or etcd://HOST")),
         None => Ok(Box::new(Directory::new(address)?)),
     }
+}
+
+/// A part of a key with the characters that a store has another use for, by their place and
+/// themselves, written `%XX`. They are ASCII.
+fn escape(part: &str, has_other_use: impl Fn(usize, char) -> bool) -> String {
+    let mut text = String::with_capacity(part.len());
+    for (at, c) in part.char_indices() {
+        if has_other_use(at, c) {
+            text.push_str(&format!("%{:02X}", u32::from(c)));
+        } else {
+            text.push(c);
+        }
+    }
+    text
+}
+
+fn unescape(text: &str) -> String {
+    let mut parts = text.split('%');
+    let mut part = parts.next().unwrap_or_default().to_owned();
+    for escaped in parts {
+        match escaped.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => {
+                part.push(char::from(byte));
+                part.push_str(&escaped[2..]);
+            }
+            None => {
+                part.push('%');
+                part.push_str(escaped);
+            }
+        }
+    }
+    part
 }

@@ -180,7 +180,7 @@ fn a_way_out_is_hinted_at() {
         ),
         ("flat web -i eth0 --ip none --source-mac 02:00:00:00:00:01", "add --mode source"),
         ("flat web -i eth0 --ip none --mode source", "add --source-mac 02:42:ac:11:00:02, once for each"),
-        ("ls --store etcd://here", "give a directory, such as /var/lib/plumb"),
+        ("ls --store redis://here", "give a directory, such as /var/lib/plumb, or etcd://HOST"),
     ] {
         let plumb = Plumb::new();
         assert_eq!(plumb.run(typed).hints(hint).code, 2);
@@ -220,7 +220,7 @@ fn a_mistake_in_the_configuration_is_named_with_file_and_line() {
         (
             "stroe = \"/srv\"\n",
             1,
-            "unknown field `stroe`, expected one of `store`, `docker`, `podman`, `host-interface`, `probe`, `check`",
+            "unknown field `stroe`, expected one of `store`, `store-ca`, `store-cert`, `store-key`, `store-password-file`, `docker`, `podman`, `host-interface`, `probe`, `check`",
         ),
     ] {
         let plumb = Plumb::new().with_config(text);
@@ -238,16 +238,16 @@ fn a_configuration_that_was_asked_for_must_be_there() {
 #[test]
 fn the_configuration_stands_in_for_flags_and_gives_way_to_them() {
     let plumb =
-        Plumb::new().with_config("host-interface = \"eth0\"\nstore = \"etcd://filed\"\n").without("PLUMB_STORE");
+        Plumb::new().with_config("host-interface = \"eth0\"\nstore = \"redis://filed\"\n").without("PLUMB_STORE");
     let store = plumb.store().display().to_string();
     // It is past the missing -i, and so complains of something else.
     plumb
         .run(&format!("flat web --ip 192.168.0.100/24 --gateway 192.168.1.1 --store {store}"))
         .refused(2, "gateway 192.168.1.1 is outside of 192.168.0.0/24");
-    plumb.run("ls").refused(2, "etcd://filed: plumb knows no etcd store");
-    let plumb = plumb.with("PLUMB_STORE", "etcd://variable");
-    plumb.run("ls").refused(2, "etcd://variable: plumb knows no etcd store");
-    plumb.run("ls --store etcd://flag").refused(2, "etcd://flag: plumb knows no etcd store");
+    plumb.run("ls").refused(2, "redis://filed: plumb knows no redis store");
+    let plumb = plumb.with("PLUMB_STORE", "redis://variable");
+    plumb.run("ls").refused(2, "redis://variable: plumb knows no redis store");
+    plumb.run("ls --store redis://flag").refused(2, "redis://flag: plumb knows no redis store");
 }
 
 // Colours.

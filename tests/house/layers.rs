@@ -33,7 +33,7 @@ const TABLE: [(&str, &[&str]); 17] = [
     ),
     ("cli", &["complete", "types"]),
     ("complete", &["config", "docker", "store", "error"]),
-    ("config", &["types", "error"]),
+    ("config", &["store", "types", "error"]),
     ("container", &["docker", "types", "interrupt", "error"]),
     ("docker", &["types", "error"]),
     ("kernel", &["apply", "plan", "types", "interrupt", "error"]),
@@ -48,11 +48,13 @@ const TABLE: [(&str, &[&str]); 17] = [
 ];
 
 /// Who speaks to the world, by the beginning of what they speak with; the first row that fits counts.
-const SPEAKERS: [(&str, &[&str]); 4] = [
+const SPEAKERS: [(&str, &[&str]); 6] = [
     // The kernel's messages are data as well: a plan keeps a route as the kernel described it.
     ("rtnetlink::packet_", &["kernel", "plan"]),
     ("rtnetlink", &["kernel"]),
     ("bollard", &["docker"]),
+    ("hyper", &["store"]),
+    ("tokio_rustls", &["store"]),
     ("caps", &["commands"]),
 ];
 

@@ -1,13 +1,14 @@
 //! What the options mean that the verbs share: flag first, then the configuration, then what is built in.
 
-use std::{fs, net::IpAddr};
+use std::net::IpAddr;
 
 use crate::{
     cli::{CheckOptions, DriverName, LinkOptions, Mode},
     commands::Context,
+    config,
     error::{Error, Result},
     plan::{Driver, MacvlanMode, wiring::MacRule},
-    types::{IfName, Span, digest},
+    types::{IfName, Span},
 };
 
 /// The host's interface that was named, here or in the configuration.
@@ -35,7 +36,7 @@ pub fn mac_rule(options: &LinkOptions) -> MacRule {
 }
 
 pub fn derived_mac() -> MacRule {
-    MacRule::Derived { host: machine_id() }
+    MacRule::Derived { host: config::host_identity() }
 }
 
 pub fn driver(options: &LinkOptions) -> Result<Driver> {
@@ -51,14 +52,4 @@ pub fn driver(options: &LinkOptions) -> Result<Driver> {
         Mode::Passthru => MacvlanMode::Passthru,
         Mode::Source => MacvlanMode::Source(sources.clone()),
     }))
-}
-
-/// What tells this host from all others, so that two containers of one name on two hosts do not
-/// get one MAC address (machine-id(5)).
-fn machine_id() -> Option<String> {
-    let read =
-        |path| fs::read_to_string(path).ok().map(|text: String| text.trim().to_owned()).filter(|id| !id.is_empty());
-    let id = read("/etc/machine-id").or_else(|| read("/var/lib/dbus/machine-id"))?;
-    // Records are for all to read, and the id itself is not to be shown around.
-    Some(digest(&["plumb host", &id]))
 }

@@ -1,0 +1,335 @@
+//! The way to a cluster: one connection, kept, to whichever member answers; and an end to the
+//! waiting when none does.
+
+use std::{
+    sync::mpsc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::{
+    Request, StatusCode,
+    client::conn::http1::{SendRequest, handshake},
+    header::{AUTHORIZATION, HOST},
+};
+use hyper_util::rt::TokioIo;
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    time::timeout_at,
+};
+
+use super::{
+    address::{Address, Endpoint},
+    gateway::{Authenticate, Authenticated, Failure},
+    tls::Tls,
+};
+use crate::error::{Error, Kind, Result};
+
+/// For a call in all, to however many members. A local cluster answers in milliseconds, one that
+/// has lost its leader after one to two seconds, when it has elected another.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Between two rounds through the members.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Whether a request that was perhaps carried out may be put to another member while it may still
+/// be on its way. A write may not: it could be carried out once more long after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repeat {
+    Harmless,
+    OnlyIfItEnded,
+}
+
+/// The far end of a thread that speaks to the cluster. Stores are used from within containers'
+/// namespaces, where no cluster is to be reached; that thread stays in the namespace that the store
+/// was opened in.
+pub struct Cluster {
+    calls: UnboundedSender<Call>,
+}
+
+struct Call {
+    path: &'static str,
+    body: Bytes,
+    repeat: Repeat,
+    deadline: Instant,
+    answer: mpsc::Sender<Result<Bytes>>,
+}
+
+impl Cluster {
+    /// Nothing is sent yet.
+    pub fn new(address: Address, password: Option<String>, tls: Option<Tls>) -> Result<Cluster> {
+        let cannot = |error: std::io::Error| Error::io("cannot start a thread for the store", &error);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot)?;
+        let (calls, incoming) = unbounded_channel();
+        let line = Line { address, password, tls, token: None, current: 0, connection: None, gone: None };
+        std::thread::Builder::new().spawn(move || runtime.block_on(line.serve(incoming))).map_err(cannot)?;
+        Ok(Cluster { calls })
+    }
+
+    /// `POST path`.
+    pub fn call<A: DeserializeOwned>(&self, path: &'static str, message: &impl Serialize, repeat: Repeat) -> Result<A> {
+        let body = json(message)?;
+        let (answer, answered) = mpsc::channel();
+        let call = Call { path, body, repeat, deadline: Instant::now() + PATIENCE, answer };
+        let ended = || Error::failed("the thread that speaks to etcd has ended: this is a bug");
+        self.calls.send(call).map_err(|_| ended())?;
+        let answer = answered.recv().map_err(|_| ended())??;
+        serde_json::from_slice(&answer)
+            .map_err(|error| Error::failed(format!("etcd's answer is not understood: {error}")))
+    }
+}
+
+fn json(message: &impl Serialize) -> Result<Bytes> {
+    let body = serde_json::to_vec(message).map_err(|error| Error::failed(format!("cannot ask etcd: {error}")))?;
+    Ok(Bytes::from(body))
+}
+
+/// What stands on the thread.
+struct Line {
+    address: Address,
+    password: Option<String>,
+    tls: Option<Tls>,
+    /// Proof of who we are, once etcd has given it.
+    token: Option<String>,
+    /// The member that answered last.
+    current: usize,
+    connection: Option<SendRequest<Full<Bytes>>>,
+    /// Why there is no cluster any more: a command shall not wait for each of its calls anew.
+    gone: Option<Error>,
+}
+
+/// Why a member gave no answer that counts.
+enum Trouble {
+    /// It was not sent the request.
+    Unreached(String),
+    /// It did not answer in time.
+    Silent,
+    /// It said that it cannot now, or ended the connection.
+    NotNow(String),
+    /// No member will say otherwise.
+    Refused(Error),
+    /// The token is not, or no longer, good.
+    Unknown(Error),
+}
+
+impl Line {
+    async fn serve(mut self, mut calls: UnboundedReceiver<Call>) {
+        while let Some(call) = calls.recv().await {
+            let answer = self.answer(&call).await;
+            // Nobody waits for it only where the process ends.
+            let _ = call.answer.send(answer);
+        }
+    }
+
+    /// Asks the member that answered last and then the others, round by round.
+    async fn answer(&mut self, call: &Call) -> Result<Bytes> {
+        if let Some(gone) = &self.gone {
+            return Err(gone.clone());
+        }
+        let members = self.address.endpoints.len();
+        let mut said = None;
+        loop {
+            let mut unreached = Vec::new();
+            for turn in 0..members {
+                let at = (self.current + turn) % members;
+                // What is left is for those that are left.
+                let left = call.deadline.saturating_duration_since(Instant::now());
+                let share = left / u32::try_from(members - turn).unwrap_or(1);
+                match self.ask(at, call, Instant::now() + share).await {
+                    Ok(answer) => {
+                        self.current = at;
+                        return Ok(answer);
+                    }
+                    Err(Trouble::Refused(error) | Trouble::Unknown(error)) => return Err(error),
+                    Err(Trouble::Unreached(reason)) => unreached.push(reason),
+                    Err(Trouble::NotNow(reason)) => said = Some(reason),
+                    Err(Trouble::Silent) if call.repeat == Repeat::OnlyIfItEnded => break,
+                    Err(Trouble::Silent) => {}
+                }
+            }
+            if unreached.len() == members {
+                return Err(self.gone(unreachable(&self.address, &unreached)));
+            }
+            if Instant::now() + PAUSE >= call.deadline {
+                return Err(self.gone(silent(&self.address, call, said)));
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    fn gone(&mut self, error: Error) -> Error {
+        self.gone = Some(error.clone());
+        error
+    }
+
+    async fn ask(&mut self, at: usize, call: &Call, until: Instant) -> std::result::Result<Bytes, Trouble> {
+        self.connect(at, until).await?;
+        let until = if call.repeat == Repeat::Harmless { until } else { call.deadline };
+        match self.send(at, call.path, call.body.clone(), until).await {
+            // Tokens come to an end, five minutes after they were last used.
+            Err(Trouble::Unknown(_)) if self.token.take().is_some() => {
+                self.authenticate(at, until).await?;
+                self.send(at, call.path, call.body.clone(), until).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Sees to it that there is a connection to the member, and that it knows who we are.
+    async fn connect(&mut self, at: usize, until: Instant) -> std::result::Result<(), Trouble> {
+        let is_there = self.current == at && self.connection.as_ref().is_some_and(|connection| !connection.is_closed());
+        if !is_there {
+            self.connection = None;
+            let endpoint = &self.address.endpoints[at];
+            let dial = dial(endpoint, self.tls.as_ref());
+            let dialled = timeout_at(until.into(), dial).await.map_err(|_| Trouble::Unreached("no answer".into()))?;
+            self.connection = Some(dialled.map_err(Trouble::Unreached)?);
+            self.current = at;
+        }
+        if self.address.user.is_some() && self.token.is_none() {
+            self.authenticate(at, until).await?;
+        }
+        Ok(())
+    }
+
+    async fn authenticate(&mut self, at: usize, until: Instant) -> std::result::Result<(), Trouble> {
+        let (Some(name), Some(password)) = (&self.address.user, &self.password) else { return Ok(()) };
+        let body = json(&Authenticate { name, password }).map_err(Trouble::Refused)?;
+        let answer = self.send(at, "/v3/auth/authenticate", body, until).await?;
+        let given: Authenticated = serde_json::from_slice(&answer)
+            .map_err(|error| Trouble::Refused(Error::failed(format!("etcd's answer is not understood: {error}"))))?;
+        self.token = Some(given.token);
+        Ok(())
+    }
+
+    async fn send(
+        &mut self,
+        at: usize,
+        path: &'static str,
+        body: Bytes,
+        until: Instant,
+    ) -> std::result::Result<Bytes, Trouble> {
+        let endpoint = &self.address.endpoints[at];
+        let Some(mut connection) = self.connection.take() else { return Err(Trouble::NotNow("no connection".into())) };
+        let mut request = Request::post(path).header(HOST, endpoint.to_string());
+        if let Some(token) = &self.token {
+            request = request.header(AUTHORIZATION, token);
+        }
+        let request = request
+            .body(Full::new(body))
+            .map_err(|error| Trouble::Refused(Error::failed(format!("cannot ask etcd: {error}"))))?;
+        let exchange = async {
+            let answer = connection.send_request(request).await?;
+            let status = answer.status();
+            Ok::<_, hyper::Error>((status, answer.into_body().collect().await?.to_bytes()))
+        };
+        let (status, body) = match timeout_at(until.into(), exchange).await {
+            Err(_) => return Err(Trouble::Silent),
+            Ok(Err(error)) => return Err(broken(endpoint, &error)),
+            Ok(Ok(answer)) => answer,
+        };
+        self.connection = Some(connection);
+        if status == StatusCode::OK { Ok(body) } else { Err(trouble(&self.address, endpoint, status, &body)) }
+    }
+}
+
+/// A connection that is ready for requests.
+async fn dial(endpoint: &Endpoint, tls: Option<&Tls>) -> std::result::Result<SendRequest<Full<Bytes>>, String> {
+    let stream = TcpStream::connect(endpoint.resolve()?).await.map_err(|error| crate::error::plain(&error))?;
+    // Each request is a whole one: nothing is to be waited for that could go along.
+    stream.set_nodelay(true).map_err(|error| crate::error::plain(&error))?;
+    match tls {
+        Some(tls) => speak(tls.connect(endpoint, stream).await?).await,
+        None => speak(stream).await,
+    }
+}
+
+async fn speak<S>(stream: S) -> std::result::Result<SendRequest<Full<Bytes>>, String>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    // Its outcome is that of the requests that it carries.
+    tokio::spawn(async { drop(connection.await) });
+    Ok(sender)
+}
+
+/// The connection ended before the answer did.
+fn broken(endpoint: &Endpoint, error: &hyper::Error) -> Trouble {
+    let cause = std::iter::successors(std::error::Error::source(error), |cause| cause.source()).last();
+    let text = cause.map_or_else(|| error.to_string(), ToString::to_string);
+    // With TLS 1.3 a server looks at our certificate when we believe that all is well already.
+    if text.contains("received fatal alert") {
+        return Trouble::Refused(
+            Error::not_permitted(format!("etcd at {endpoint} refused the connection: {text}"))
+                .hint("it wants a client's certificate that its authority has signed: --store-cert and --store-key"),
+        );
+    }
+    Trouble::NotNow(text)
+}
+
+/// What an answer other than OK means, by gRPC's numbers for it (google.rpc.Code).
+fn trouble(address: &Address, endpoint: &Endpoint, status: StatusCode, body: &[u8]) -> Trouble {
+    const INVALID: u32 = 3;
+    const PERMISSION_DENIED: u32 = 7;
+    const UNAVAILABLE: u32 = 14;
+    const UNAUTHENTICATED: u32 = 16;
+    let user = address.user.as_deref();
+    let Ok(failure) = serde_json::from_slice::<Failure>(body) else {
+        let text = String::from_utf8_lossy(body).lines().next().unwrap_or_default().to_owned();
+        let error = Error::failed(format!("what answers at {endpoint} is no etcd: {status} {text}"));
+        return Trouble::Refused(error.hint("etcd 3.4 or later is needed; one that wants TLS is written etcds://"));
+    };
+    let message = failure.message.trim_start_matches("etcdserver: ");
+    let denied = |hint: String| Error::not_permitted(format!("etcd at {endpoint}: {message}")).hint(hint);
+    match failure.code {
+        UNAVAILABLE => Trouble::NotNow(message.to_owned()),
+        UNAUTHENTICATED => Trouble::Unknown(denied("the user's token did not hold; run the command again".into())),
+        INVALID if message.contains("revision of auth store is old") => {
+            Trouble::Unknown(denied("the cluster's users are being changed; run the command again".into()))
+        }
+        INVALID if message.contains("user name is empty") => Trouble::Refused(denied(
+            "write etcd://USER@HOST, and the password in PLUMB_STORE_PASSWORD or in a file, --store-password-file"
+                .into(),
+        )),
+        INVALID if message.contains("authentication") => Trouble::Refused(match user {
+            Some(_) if message.contains("not enabled") => denied("leave the user out of the store's address".into()),
+            _ => denied("look at the user in the store's address and at the password".into()),
+        }),
+        PERMISSION_DENIED => Trouble::Refused(denied(format!(
+            "{} needs: etcdctl role grant-permission ROLE readwrite --prefix=true {}/",
+            user.unwrap_or("the user"),
+            address.prefix
+        ))),
+        _ => Trouble::Refused(Error::failed(format!("etcd at {endpoint}: {message}"))),
+    }
+}
+
+/// Nobody is there.
+fn unreachable(address: &Address, reasons: &[String]) -> Error {
+    // The same for all in most cases, and then said once.
+    let mut reasons: Vec<&str> = reasons.iter().map(String::as_str).collect();
+    reasons.dedup();
+    let kind = if reasons == ["no answer"] { Kind::TimedOut } else { Kind::Failed };
+    let message = match kind {
+        Kind::TimedOut => no_answer(address),
+        _ => format!("cannot reach etcd at {}: {}", address.endpoints_text(), reasons.join("; ")),
+    };
+    Error::new(kind, message)
+        .hint("does the cluster run, and is it reached from here? another store is named with --store")
+}
+
+fn silent(address: &Address, call: &Call, said: Option<String>) -> Error {
+    let said = said.map(|said| format!(": {said}")).unwrap_or_default();
+    Error::timed_out(no_answer(address) + &said).hint(match call.repeat {
+        Repeat::Harmless => "does the cluster run, with more than half of its members?",
+        Repeat::OnlyIfItEnded => "when the cluster is back: plumb gc, as it may have kept what it did not answer to",
+    })
+}
+
+fn no_answer(address: &Address) -> String {
+    format!("no etcd answered at {} within {} s", address.endpoints_text(), PATIENCE.as_secs())
+}
