@@ -26,6 +26,8 @@ pub struct Lab {
     namespaces: Vec<String>,
     processes: Vec<Child>,
     folder: tempfile::TempDir,
+    /// Where plumb keeps its records, if not in the lab's own folder.
+    pub store_address: Option<String>,
 }
 
 impl Lab {
@@ -33,8 +35,13 @@ impl Lab {
     /// and a default route by it, as Docker's bridge would give.
     pub fn new() -> Lab {
         let prefix = format!("pl{}x{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let mut lab =
-            Lab { prefix, namespaces: Vec::new(), processes: Vec::new(), folder: tempfile::tempdir().unwrap() };
+        let mut lab = Lab {
+            prefix,
+            namespaces: Vec::new(),
+            processes: Vec::new(),
+            folder: tempfile::tempdir().unwrap(),
+            store_address: None,
+        };
         lab.namespace("host");
         lab.namespace("lan");
         let (host, lan) = (lab.full("host"), lab.full("lan"));
@@ -131,11 +138,23 @@ impl Lab {
         command
             .arg(format!("--net=/run/netns/{}", self.full("host")))
             .arg(program)
-            .env("PLUMB_STORE", self.store())
+            .env("PLUMB_STORE", self.store_address.as_ref().map_or_else(|| self.store().into_os_string(), Into::into))
             .env("PLUMB_CONFIG", "/dev/null")
             .env_remove("DOCKER_HOST")
             .stdin(Stdio::null());
         command
+    }
+
+    /// Does `work` on a thread in the lab's host.
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let namespace = fs::File::open(format!("/run/netns/{}", self.full("host"))).unwrap();
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+                work()
+            });
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
     }
 
     pub fn plumb(&self, arguments: &str) -> Ran {

@@ -27,7 +27,7 @@ use super::{
     gateway::{Authenticate, Authenticated, Failure},
     tls::Tls,
 };
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, plain};
 
 /// For a call in all, to however many members. A local cluster answers in milliseconds, one that
 /// has lost its leader after one to two seconds, when it has elected another.
@@ -238,9 +238,9 @@ impl Line {
 
 /// A connection that is ready for requests.
 async fn dial(endpoint: &Endpoint, tls: Option<&Tls>) -> std::result::Result<SendRequest<Full<Bytes>>, String> {
-    let stream = TcpStream::connect(endpoint.resolve()?).await.map_err(|error| crate::error::plain(&error))?;
+    let stream = TcpStream::connect(endpoint.resolve()?).await.map_err(|error| plain(&error))?;
     // Each request is a whole one: nothing is to be waited for that could go along.
-    stream.set_nodelay(true).map_err(|error| crate::error::plain(&error))?;
+    stream.set_nodelay(true).map_err(|error| plain(&error))?;
     match tls {
         Some(tls) => speak(tls.connect(endpoint, stream).await?).await,
         None => speak(stream).await,
@@ -260,7 +260,10 @@ where
 /// The connection ended before the answer did.
 fn broken(endpoint: &Endpoint, error: &hyper::Error) -> Trouble {
     let cause = std::iter::successors(std::error::Error::source(error), |cause| cause.source()).last();
-    let text = cause.map_or_else(|| error.to_string(), ToString::to_string);
+    let text = match cause.and_then(|cause| cause.downcast_ref::<std::io::Error>()) {
+        Some(error) => plain(error),
+        None => cause.map_or_else(|| error.to_string(), ToString::to_string),
+    };
     // With TLS 1.3 a server looks at our certificate when we believe that all is well already.
     if text.contains("received fatal alert") {
         return Trouble::Refused(
@@ -324,8 +327,14 @@ fn unreachable(address: &Address, reasons: &[String]) -> Error {
 
 fn silent(address: &Address, call: &Call, said: Option<String>) -> Error {
     let said = said.map(|said| format!(": {said}")).unwrap_or_default();
-    Error::timed_out(no_answer(address) + &said).hint(match call.repeat {
-        Repeat::Harmless => "does the cluster run, with more than half of its members?",
+    let message = no_answer(address) + &said;
+    Error::timed_out(message).hint(match call.repeat {
+        Repeat::Harmless if said.is_empty() || address.encrypted => {
+            "does the cluster run, with more than half of its members?"
+        }
+        Repeat::Harmless => {
+            "does the cluster run, with more than half of its members? one that wants TLS is written etcds://"
+        }
         Repeat::OnlyIfItEnded => "when the cluster is back: plumb gc, as it may have kept what it did not answer to",
     })
 }

@@ -1,0 +1,512 @@
+//! plumb with its records in a real etcd: one that is well, one that is gone, one that goes in the
+//! middle of a command.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{TcpListener, TcpStream},
+    process::Stdio,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+
+use crate::{
+    etcd_cluster::{Cluster, base64},
+    lab::{FREE, Lab, ROUTER, Ran, output, sh},
+};
+
+/// A lab whose plumb keeps its records in an etcd of one member.
+fn with_etcd() -> (Lab, Cluster) {
+    let mut lab = Lab::new();
+    let cluster = Cluster::single(&lab);
+    lab.store_address = Some(cluster.address());
+    (lab, cluster)
+}
+
+/// What a command may take when the cluster is gone, and it has to notice.
+const LIMIT: Duration = Duration::from_secs(3);
+
+/// Runs plumb and sees to it that it does not wait for longer than that.
+#[track_caller]
+fn within_limit(lab: &Lab, arguments: &str) -> Ran {
+    let start = Instant::now();
+    let ran = lab.plumb(arguments);
+    let took = start.elapsed();
+    assert!(took <= LIMIT, "{arguments} took {took:?}: {ran:#?}");
+    ran
+}
+
+#[test]
+fn what_is_attached_is_on_record_under_readable_keys_and_gone_after_detach() {
+    let (lab, cluster) = with_etcd();
+    let before = lab.state();
+    assert_eq!(lab.plumb("ls").ok().out, "nothing is attached\n");
+    let dry = lab.flat(&format!("--ip {FREE} --gateway {ROUTER} --dry-run")).ok();
+    assert!(dry.out.contains("altname plumb:"), "{dry:#?}");
+    assert_eq!(cluster.everything(&lab), [], "who only looks writes nothing");
+    lab.flat(&format!("--ip {FREE} --gateway {ROUTER}")).ok();
+    let everything = cluster.everything(&lab);
+    let keys: Vec<&str> = everything.iter().map(|(key, _)| key.as_str()).collect();
+    let host = keys[0].split('/').nth(3).unwrap().to_owned();
+    assert!(host.len() == 12 && host.chars().all(|c| c.is_ascii_hexdigit()), "{host}");
+    let (claim, record) =
+        (format!("/plumb/claim/{host}/nic0/192.168.9.100"), format!("/plumb/flat/{host}/{}/eth1", lab.netns("box")));
+    assert_eq!(keys, [claim.as_str(), record.as_str(), "/plumb/format"]);
+    assert_eq!(everything[0].1, record);
+    assert_eq!(everything[2].1, "1");
+    assert_eq!(lab.plumb("--json ls").ok().json()["attachments"][0]["state"], "up");
+    lab.plumb(&format!("detach {}", lab.netns("box"))).ok();
+    lab.state().is(&before);
+    assert_eq!(cluster.everything(&lab).len(), 1, "the format stays");
+    assert_eq!(lab.plumb("gc").ok().out, "nothing was left behind\n");
+}
+
+#[test]
+fn of_twenty_containers_that_want_one_address_exactly_one_gets_it() {
+    let (mut lab, _cluster) = with_etcd();
+    (0..20).for_each(|n| lab.namespace(&format!("c{n}")));
+    let start = |n: usize| {
+        let arguments = format!("flat {} -i nic0 --ip {FREE} --probe 0", lab.netns(&format!("c{n}")));
+        lab.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let running: Vec<_> = (0..20).map(start).collect();
+    let all: Vec<Ran> = running.into_iter().map(|child| Ran::from(child.wait_with_output().unwrap())).collect();
+    assert_eq!(all.iter().filter(|ran| ran.code == 0).count(), 1, "{all:#?}");
+    assert!(
+        all.iter().all(|ran| ran.code == 0 || ran.code == 4 && ran.err.contains("192.168.9.100 is given to ")),
+        "{all:#?}"
+    );
+    let have = (0..20).filter(|n| lab.ip(&format!("c{n}"), "addr").contains("192.168.9.100")).count();
+    assert_eq!(have, 1);
+}
+
+#[test]
+fn two_stores_in_one_cluster_know_nothing_of_one_another() {
+    let (lab, cluster) = with_etcd();
+    lab.flat(&format!("--ip {FREE}")).ok();
+    let other = format!("--store {}/other", cluster.address());
+    assert_eq!(lab.plumb(&format!("ls {other}")).ok().out, "nothing is attached\n");
+    assert_eq!(lab.plumb(&format!("gc {other}")).ok().out, "nothing was left behind\n");
+    assert!(lab.ip("box", "link").contains("eth1@"), "it is not the other store's to delete");
+    // Without its record it is lost, and its own store's to delete.
+    let host = cluster.everything(&lab)[0].0.split('/').nth(3).unwrap().to_owned();
+    let key = format!("/plumb/flat/{host}/{}/eth1", lab.netns("box"));
+    cluster.ask(&lab, "/v3/kv/deleterange", &json!({ "key": base64(&key) }));
+    let ran = lab.plumb("gc").ok();
+    assert!(ran.out.contains("eth1 in /run/netns/") && ran.out.contains("192.168.9.100 released"), "{ran:#?}");
+    assert!(!lab.ip("box", "link").contains("eth1@"));
+}
+
+#[test]
+fn a_cluster_that_is_gone_is_named_and_not_waited_for_long() {
+    let mut lab = Lab::new();
+    let before = lab.state();
+    let flat = format!("flat {} -i nic0 --ip {FREE}", lab.netns("box"));
+    lab.store_address = Some("etcd://127.0.0.1,localhost:2389".into());
+    for verb in ["ls", "gc", "detach --all", flat.as_str()] {
+        within_limit(&lab, verb)
+            .refused(1, "cannot reach etcd at 127.0.0.1:2379, localhost:2389: connection refused")
+            .hints("does the cluster run, and is it reached from here? another store is named with --store");
+    }
+    // Of a machine that is not there nothing comes back, not even a refusal.
+    lab.store_address = Some("etcd://192.168.9.66".into());
+    sh(&format!("ip -n {} addr add 192.168.9.2/24 dev nic0", lab.full("host")));
+    within_limit(&lab, "ls").refused(7, "no etcd answered at 192.168.9.66:2379 within 2 s");
+    sh(&format!("ip -n {} addr del 192.168.9.2/24 dev nic0", lab.full("host")));
+    lab.store_address = Some("etcd://etcd.example".into());
+    within_limit(&lab, "ls").refused(
+        1,
+        "cannot reach etcd at etcd.example:2379: etcd.example is not in /etc/hosts, and DNS is not asked: give its IP address",
+    );
+    lab.state().is(&before);
+}
+
+#[test]
+fn what_answers_but_is_no_etcd_is_said_to_be_none() {
+    let (mut lab, _cluster) = with_etcd();
+    // The port that members speak to one another on.
+    lab.store_address = Some("etcd://127.0.0.1:2380".into());
+    let ran = within_limit(&lab, "ls");
+    assert_eq!(ran.code, 1, "{ran:#?}");
+    assert!(ran.err.starts_with("plumb: what answers at 127.0.0.1:2380 is no etcd: 404"), "{ran:#?}");
+}
+
+#[test]
+fn a_store_of_a_newer_format_is_left_alone() {
+    let (lab, cluster) = with_etcd();
+    lab.flat(&format!("--ip {FREE}")).ok();
+    cluster.put(&lab, "/plumb/format", "2");
+    let before = cluster.everything(&lab);
+    let flat = format!("flat {} -i nic0 --ip 192.168.9.101/24 --probe 0", lab.netns("box"));
+    for verb in ["ls", "gc", "detach --all", flat.as_str()] {
+        lab.plumb(verb)
+            .refused(1, "the store in etcd under /plumb is of format 2, and this plumb knows 1")
+            .hints("a newer plumb wrote it: use that one, or another prefix");
+    }
+    assert_eq!(cluster.everything(&lab), before);
+    cluster.put(&lab, "/plumb/format", "something else");
+    let ran = lab.plumb("ls");
+    assert!(ran.code == 1 && ran.err.contains("/plumb/format is \"something else\", which is no format"), "{ran:#?}");
+}
+
+// A cluster of three.
+
+#[test]
+fn a_cluster_of_three_survives_the_loss_of_any_one() {
+    let mut lab = Lab::new();
+    let mut cluster = Cluster::of_three(&lab);
+    lab.store_address = Some(cluster.address());
+    lab.flat(&format!("--ip {FREE}")).ok();
+    let leader = cluster.leader(&lab);
+    let order: Vec<usize> = [leader].into_iter().chain((0..3).filter(|member| *member != leader)).collect();
+    for lost in order {
+        let before = lab.state();
+        cluster.kill(lost);
+        // While the others elect a leader, if they have lost theirs, a command may run out of time.
+        let start = Instant::now();
+        let flat = format!("flat {} -i nic0 --ip 192.168.9.101/24 --probe 0 --no-check", lab.netns("box"));
+        let mut attempts = 1;
+        let mut ran = within_limit(&lab, &flat);
+        while ran.code == 7 && start.elapsed() < Duration::from_secs(8) {
+            lab.state().is(&before);
+            attempts += 1;
+            ran = within_limit(&lab, &flat);
+        }
+        println!("without member {lost}: attempt {attempts} succeeded after {:?}", start.elapsed());
+        ran.ok();
+        assert_eq!(lab.plumb("--json ls").ok().json()["attachments"].as_array().unwrap().len(), 2);
+        lab.plumb(&format!("detach {} eth2", lab.netns("box"))).ok();
+        lab.state().is(&before);
+        cluster.restart(&lab, lost);
+    }
+}
+
+#[test]
+fn a_member_that_hangs_is_not_waited_for() {
+    let mut lab = Lab::new();
+    let cluster = Cluster::of_three(&lab);
+    let leader = cluster.leader(&lab);
+    let follower = (leader + 1) % 3;
+    // It is asked first.
+    lab.store_address = Some(cluster.address_by(&[follower, leader, (leader + 2) % 3]));
+    cluster.freeze(follower);
+    let ran = within_limit(&lab, &format!("flat {} -i nic0 --ip {FREE} --probe 0 --no-check", lab.netns("box")));
+    cluster.thaw(follower);
+    ran.ok();
+}
+
+#[test]
+fn one_member_of_three_alone_decides_nothing() {
+    let mut lab = Lab::new();
+    let mut cluster = Cluster::of_three(&lab);
+    lab.store_address = Some(cluster.address());
+    let before = lab.state();
+    cluster.kill(0);
+    cluster.kill(1);
+    let ran = within_limit(&lab, &format!("flat {} -i nic0 --ip {FREE} --probe 0", lab.netns("box")));
+    assert_eq!(ran.code, 7, "{ran:#?}");
+    assert!(
+        ran.err.starts_with("plumb: no etcd answered at 127.0.0.1:2379, 127.0.0.1:2389, 127.0.0.1:2399 within 2 s"),
+        "{ran:#?}"
+    );
+    lab.state().is(&before);
+}
+
+// Certificates and users.
+
+/// A little authority with certificates for etcd and for a client.
+fn certificates(folder: &std::path::Path) {
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+    let sign = "openssl x509 -req -CA ca.pem -CAkey ca.key -CAcreateserial -days 2";
+    sh(&format!(
+        "cd {} && exec 2>/dev/null
+         openssl req -x509 {key} -keyout ca.key -out ca.pem -subj /CN=authority -days 2
+         openssl req -x509 {key} -keyout stranger.key -out stranger.pem -subj /CN=stranger -days 2
+         for who in etcd plumb; do
+           openssl req {key} -keyout $who.key -out $who.csr -subj /CN=$who
+           echo 'subjectAltName=IP:127.0.0.1,DNS:localhost' > extensions
+           {sign} -in $who.csr -out $who.pem -extfile extensions
+         done",
+        folder.display()
+    ));
+}
+
+#[test]
+fn tls_proves_who_the_cluster_is_and_who_we_are() {
+    let mut lab = Lab::new();
+    let folder = lab.folder().to_owned();
+    certificates(&folder);
+    let file = |name: &str| folder.join(name).display().to_string();
+    let (ca, cert, key) = (file("ca.pem"), file("etcd.pem"), file("etcd.key"));
+    let options = format!("--cert-file={cert} --key-file={key} --trusted-ca-file={ca} --client-cert-auth");
+    let cluster = Cluster::encrypted(&lab, &options);
+    let ours = format!("--store-ca {ca} --store-cert {} --store-key {}", file("plumb.pem"), file("plumb.key"));
+    lab.store_address = Some(cluster.address());
+    lab.flat(&format!("--ip {FREE} {ours}")).ok();
+    assert_eq!(lab.plumb(&format!("--json ls {ours}")).ok().json()["attachments"][0]["state"], "up");
+    lab.store_address = Some("etcds://localhost".into());
+    lab.plumb(&format!("detach --all {ours}")).ok();
+    lab.store_address = Some(cluster.address());
+    let refused = |arguments: &str, code: i32, what: &str| {
+        let ran = within_limit(&lab, &format!("ls {arguments}"));
+        assert!(ran.code == code && ran.err.contains(what), "{arguments}: {what}: {ran:#?}");
+    };
+    refused(&format!("--store-ca {}", file("stranger.pem")), 1, "127.0.0.1:2379: invalid peer certificate");
+    refused(&format!("--store-ca {ca}"), 5, "it wants a client's certificate that its authority has signed");
+    refused("", 2, "--store-ca FILE");
+    refused(&format!("--store-ca {ca} --store-cert {ca}"), 2, "--store-cert and --store-key belong together");
+    refused(&format!("--store-ca {key}"), 2, "etcd.key holds no certificate");
+    refused("--store etcd://127.0.0.1", 7, "one that wants TLS is written etcds://");
+}
+
+#[test]
+fn a_user_may_do_what_the_role_permits() {
+    let (mut lab, cluster) = with_etcd();
+    let (from, to) = (base64("/plumb/"), base64("/plumb0"));
+    for (path, body) in [
+        ("user/add", json!({ "name": "root", "password": "toor" })),
+        ("role/add", json!({ "name": "root" })),
+        ("user/grant", json!({ "user": "root", "role": "root" })),
+        ("user/add", json!({ "name": "tap", "password": "secret" })),
+        ("role/add", json!({ "name": "fitter" })),
+        ("role/grant", json!({ "name": "fitter", "perm": { "permType": "READWRITE", "key": from, "range_end": to } })),
+        ("user/grant", json!({ "user": "tap", "role": "fitter" })),
+        ("enable", json!({})),
+    ] {
+        cluster.ask(&lab, &format!("/v3/auth/{path}"), &body);
+    }
+    let password = lab.folder().join("password");
+    std::fs::write(&password, "secret\n").unwrap();
+    let with = format!("--store-password-file {}", password.display());
+    let address = |user: &str, prefix: &str| Some(format!("etcd://{user}127.0.0.1{prefix}"));
+
+    lab.store_address = address("tap@", "");
+    lab.flat(&format!("--ip {FREE} {with}")).ok();
+    lab.flat("--ip 192.168.9.101/24").refused(2, "the password of tap for etcd is missing");
+    let mut by_variable = lab.command("detach --all");
+    Ran::of(by_variable.env("PLUMB_STORE_PASSWORD", "secret")).ok();
+
+    lab.store_address = address("", "");
+    lab.plumb("ls")
+        .refused(5, "etcd at 127.0.0.1:2379: user name is empty")
+        .hints("write etcd://USER@HOST, and the password in PLUMB_STORE_PASSWORD or in a file, --store-password-file");
+    lab.store_address = address("tap@", "/other");
+    lab.plumb(&format!("ls {with}"))
+        .refused(5, "etcd at 127.0.0.1:2379: permission denied")
+        .hints("tap needs: etcdctl role grant-permission ROLE readwrite --prefix=true /other/");
+    std::fs::write(&password, "wrong").unwrap();
+    lab.store_address = address("tap@", "");
+    lab.plumb(&format!("ls {with}"))
+        .refused(5, "etcd at 127.0.0.1:2379: authentication failed, invalid user ID or password")
+        .hints("look at the user in the store's address and at the password");
+}
+
+// Gone in the middle.
+
+/// How a call goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// etcd goes before the request reaches it.
+    Unheard,
+    /// etcd does what it was asked to, and goes before anybody hears of it.
+    Unanswered,
+    /// As that, but nobody ends the connection, so that nothing tells that etcd has gone.
+    Hung,
+}
+
+/// Stands between plumb and etcd, on a port of its own, and cuts the line at one request.
+struct Proxy {
+    plan: Arc<Mutex<Plan>>,
+    ended: Arc<AtomicBool>,
+}
+
+struct Plan {
+    fault: Option<Fault>,
+    /// How many requests still pass.
+    left: usize,
+    cut: bool,
+}
+
+const PROXY: &str = "127.0.0.1:4001";
+
+impl Proxy {
+    fn start(lab: &Lab) -> Proxy {
+        let listener = lab.inside(|| TcpListener::bind(PROXY).unwrap());
+        listener.set_nonblocking(true).unwrap();
+        let proxy = Proxy {
+            plan: Arc::new(Mutex::new(Plan { fault: None, left: 0, cut: false })),
+            ended: Arc::new(AtomicBool::new(false)),
+        };
+        let (plan, ended) = (proxy.plan.clone(), proxy.ended.clone());
+        // On a thread that stays in the lab's host, as connections to etcd are made from it.
+        let namespace = std::fs::File::open(format!("/run/netns/{}", lab.full("host"))).unwrap();
+        std::thread::spawn(move || {
+            nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            while !ended.load(Ordering::Relaxed) {
+                match listener.accept() {
+                    Ok((client, _)) => {
+                        client.set_nonblocking(false).unwrap();
+                        let plan = plan.clone();
+                        std::thread::spawn(move || drop(serve(client, &plan)));
+                    }
+                    Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        proxy
+    }
+
+    /// From now on the line is cut at the request after `left` others.
+    fn cut_after(&self, left: usize, fault: Fault) {
+        *self.plan.lock().unwrap() = Plan { fault: Some(fault), left, cut: false };
+    }
+
+    /// The line holds again. Says whether it was cut.
+    fn mend(&self) -> bool {
+        std::mem::replace(&mut *self.plan.lock().unwrap(), Plan { fault: None, left: 0, cut: false }).cut
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Passes requests and answers on until the line is cut. After that etcd is gone: who comes anew is
+/// sent away at once.
+fn serve(mut client: TcpStream, plan: &Mutex<Plan>) -> std::io::Result<()> {
+    if plan.lock().unwrap().cut {
+        return Ok(());
+    }
+    let mut etcd = TcpStream::connect("127.0.0.1:2379")?;
+    while let Some(request) = message(&mut client)? {
+        let fault = {
+            let mut plan = plan.lock().unwrap();
+            match plan.fault {
+                Some(_) if plan.cut => return Ok(()),
+                Some(fault) if plan.left == 0 => {
+                    plan.cut = true;
+                    Some(fault)
+                }
+                Some(_) => {
+                    plan.left -= 1;
+                    None
+                }
+                None => None,
+            }
+        };
+        if fault == Some(Fault::Unheard) {
+            return Ok(());
+        }
+        etcd.write_all(&request)?;
+        let Some(answer) = message(&mut etcd)? else { return Ok(()) };
+        match fault {
+            None => client.write_all(&answer)?,
+            Some(Fault::Hung) => {
+                // Until plumb gives up.
+                let _ = client.read(&mut [0]);
+                return Ok(());
+            }
+            Some(_) => return Ok(()),
+        }
+    }
+    Ok(())
+}
+
+/// One message of HTTP, with a length or in chunks; none where the connection has ended.
+fn message(stream: &mut TcpStream) -> std::io::Result<Option<Vec<u8>>> {
+    let (mut text, mut part) = (Vec::new(), [0; 65536]);
+    loop {
+        if let Some(head) = text.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4) {
+            let fields = String::from_utf8_lossy(&text[..head]).to_lowercase();
+            let length: Option<usize> =
+                fields.lines().find_map(|line| line.strip_prefix("content-length: ")?.trim().parse().ok());
+            let is_whole = match length {
+                Some(length) => text.len() >= head + length,
+                None => text.ends_with(b"0\r\n\r\n"),
+            };
+            if is_whole {
+                return Ok(Some(text));
+            }
+        }
+        match stream.read(&mut part)? {
+            0 => return Ok(None),
+            more => text.extend(&part[..more]),
+        }
+    }
+}
+
+/// Runs `arguments` with the line cut at each call in turn. Each time the command must end soon, with
+/// the host as it was before; and a later run must succeed.
+fn cut_at_each_call(fault: Fault, verb: &str, prepare: &str) {
+    let (mut lab, cluster) = with_etcd();
+    let proxy = Proxy::start(&lab);
+    lab.store_address = Some(format!("etcd://{PROXY}"));
+    let target = lab.netns("box");
+    let fill = |text: &str| text.replace("TARGET", &target);
+    lab.flat(&format!("--ip {FREE} --gateway {ROUTER}")).ok();
+    lab.plumb("detach --all").ok();
+    let (empty, nothing) = (lab.state(), cluster.everything(&lab));
+    let mut calls = 0;
+    loop {
+        if !prepare.is_empty() {
+            lab.plumb(&fill(prepare)).ok();
+        }
+        let before = lab.state();
+        proxy.cut_after(calls, fault);
+        let ran = within_limit(&lab, &fill(verb));
+        if !proxy.mend() {
+            ran.ok();
+            break;
+        }
+        calls += 1;
+        println!("{fault:?} at call {calls} of {verb}: {} {}", ran.code, ran.err.trim());
+        let is_said = ran.err.contains("etcd at") || ran.err.contains("no etcd answered at");
+        assert!(matches!(ran.code, 1 | 7) && is_said, "{ran:#?}");
+        if prepare.is_empty() {
+            lab.state().is(&before);
+        }
+        lab.plumb(&fill(verb)).ok();
+        lab.plumb(&format!("detach {target}")).ok();
+        lab.state().is(&empty);
+        lab.plumb("gc").ok();
+        assert_eq!(cluster.everything(&lab), nothing, "{fault:?} at call {calls}");
+        assert_eq!(lab.plumb("gc").ok().out, "nothing was left behind\n");
+    }
+    println!("{calls} calls");
+    assert!(calls >= 3, "only {calls} calls");
+    assert!(output(&format!("ip -n {} -br link", lab.full("box"))).contains("eth0"));
+}
+
+const FLAT: &str = "flat TARGET -i nic0 --ip 192.168.9.100/24 --gateway 192.168.9.1 --probe 0 --no-check";
+
+#[test]
+fn attaching_while_etcd_goes_before_a_call() {
+    cut_at_each_call(Fault::Unheard, FLAT, "");
+}
+
+#[test]
+fn attaching_while_etcd_goes_after_a_call() {
+    cut_at_each_call(Fault::Unanswered, FLAT, "");
+}
+
+#[test]
+fn attaching_while_etcd_hangs() {
+    cut_at_each_call(Fault::Hung, FLAT, "");
+}
+
+#[test]
+fn detaching_while_etcd_goes_before_a_call() {
+    cut_at_each_call(Fault::Unheard, "detach TARGET", FLAT);
+}
+
+#[test]
+fn detaching_while_etcd_goes_after_a_call() {
+    cut_at_each_call(Fault::Unanswered, "detach TARGET", FLAT);
+}
