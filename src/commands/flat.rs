@@ -8,14 +8,14 @@ use std::{
 
 use serde::Serialize;
 
-use super::{Context, namespace, require_capabilities, take_back};
+use super::{Context, namespace, require_capabilities, siblings, take_back};
 use crate::{
     apply::{Transaction, all_or_nothing},
     cli::{DriverName, Flat, Mode},
     container::{self, Target},
     error::{Error, Kind, Result},
     kernel::{self, Kernel, Netns, Reach, survey},
-    plan::{Driver, Facts, MacvlanMode, Parent, Wiring, Wish, facts::InsideLink, wiring, wiring::MacRule},
+    plan::{Driver, Facts, IpvlanMode, MacvlanMode, Parent, Wiring, Wish, facts::InsideLink, wiring, wiring::MacRule},
     store::{Attachment, Committed, Progress, attachment},
     types::{IfName, IpChoice, Span, Tag, digest, nearest},
 };
@@ -98,18 +98,30 @@ fn meaning(options: &Flat, context: &Context) -> Result<(Wish, Intent)> {
 }
 
 fn driver(options: &Flat) -> Result<Driver> {
-    let DriverName::Macvlan = options.link.driver;
     let sources = &options.link.source_mac;
-    if !sources.is_empty() && options.link.mode != Mode::Source {
+    if !sources.is_empty() && options.link.mode != Some(Mode::Source) {
         return Err(Error::usage("--source-mac has a meaning in mode source only").hint("add --mode source"));
     }
-    Ok(Driver::Macvlan(match options.link.mode {
-        Mode::Bridge => MacvlanMode::Bridge,
-        Mode::Private => MacvlanMode::Private,
-        Mode::Vepa => MacvlanMode::Vepa,
-        Mode::Passthru => MacvlanMode::Passthru,
-        Mode::Source => MacvlanMode::Source(sources.clone()),
-    }))
+    let macvlan = |mode| Ok(Driver::Macvlan(mode));
+    let ipvlan = |mode| Ok(Driver::Ipvlan(mode));
+    match (options.link.driver, options.link.mode) {
+        (DriverName::Macvlan, None | Some(Mode::Bridge)) => macvlan(MacvlanMode::Bridge),
+        (DriverName::Macvlan, Some(Mode::Private)) => macvlan(MacvlanMode::Private),
+        (DriverName::Macvlan, Some(Mode::Vepa)) => macvlan(MacvlanMode::Vepa),
+        (DriverName::Macvlan, Some(Mode::Passthru)) => macvlan(MacvlanMode::Passthru),
+        (DriverName::Macvlan, Some(Mode::Source)) => macvlan(MacvlanMode::Source(sources.clone())),
+        (DriverName::Macvlan, Some(Mode::L2 | Mode::L3 | Mode::L3s)) => Err(Error::usage(
+            "modes l2, l3 and l3s are ipvlan's; macvlan has bridge, private, vepa, passthru and source",
+        )
+        .hint("add --driver ipvlan")),
+        (DriverName::Ipvlan, None | Some(Mode::L2)) => ipvlan(IpvlanMode::L2),
+        (DriverName::Ipvlan, Some(Mode::L3)) => ipvlan(IpvlanMode::L3),
+        (DriverName::Ipvlan, Some(Mode::L3s)) => ipvlan(IpvlanMode::L3s),
+        (DriverName::Ipvlan, Some(Mode::Bridge | Mode::Private | Mode::Vepa | Mode::Passthru | Mode::Source)) => Err(
+            Error::usage("modes bridge, private, vepa, passthru and source are macvlan's; ipvlan has l2, l3 and l3s")
+                .hint("leave --mode out for l2, or give --driver macvlan"),
+        ),
+    }
 }
 
 /// What tells this host from all others, so that two containers of one name on two hosts do not
@@ -147,7 +159,9 @@ impl Work<'_> {
         let mut here = self.recorded_here()?;
         let leftovers = self.clear_leftovers(&mut here)?;
         let on_record = here.iter().map(|attachment| attachment.interface().to_owned()).collect();
-        let facts = Facts { parent: self.parent()?, inside: self.kernel.look()?, on_record };
+        let parent = self.parent()?;
+        let sibling = siblings::that_matters(&wish.driver, &parent, self.host, self.context)?;
+        let facts = Facts { parent, sibling, inside: self.kernel.look()?, on_record };
         let tag = Tag::new(self.context.store.mark(), random()?);
         let wiring = wiring::plan(wish, &facts, &tag)?;
         let mut report = Report::new(self.target, wish, &wiring, &self.namespace.path().display().to_string());
@@ -285,10 +299,12 @@ impl Work<'_> {
             let asked_again = target.is_an_engines().then(|| beside.spawn(|| target.ask_again()));
             all_or_nothing(self.kernel, &mut observe, &path, |tx| {
                 tx.run_all(&wiring.connect).map_err(|error| name_who_is_in_the_way(error, host, wiring, context))?;
+                siblings::settled(&wiring.link.driver, host)?;
+                let speaks = !wiring.link.driver.is_routed_by_the_host();
                 // Where nothing is plugged in nobody can answer.
-                let ask = !probe.is_zero() && parent.up && parent.carrier;
+                let ask = !probe.is_zero() && parent.up && parent.carrier && speaks;
                 if ask {
-                    probe_ipv4(tx, attachment, wiring, parent, probe)?;
+                    probe_ipv4(tx, attachment, wiring, parent, host, probe)?;
                 }
                 tx.run_all(&wiring.addresses)?;
                 if ask && attachment.wish.addresses.iter().any(|address| address.is_ipv6()) {
@@ -296,7 +312,9 @@ impl Work<'_> {
                     tx.executor.await_ipv6(wiring.link.index, DAD_LIMIT)?;
                 }
                 tx.run_all(&wiring.routes)?;
-                announce(tx, attachment, wiring, parent);
+                if speaks {
+                    announce(tx, attachment, wiring, parent);
+                }
                 asked_again.map_or(Ok(()), joined)?;
                 joined(durable)?;
                 target.still_runs()?;
@@ -341,17 +359,14 @@ fn name_who_is_in_the_way(error: Error, host: &Netns, wiring: &Wiring, context: 
     }
     let (ours, wants_all) = (wiring.link.mac.map(|mac| mac.bytes()), wiring.link.driver.mode() == "passthru");
     let is_in_the_way = |link: &&InsideLink| {
-        wants_all || link.mode.as_deref() == Some("passthru") || (ours.is_some() && link.mac == ours)
+        wants_all
+            || link.kind.as_deref().is_some_and(|kind| kind.starts_with("ipv"))
+            || link.mode.as_deref() == Some("passthru")
+            || (ours.is_some() && link.mac == ours)
     };
-    let records: Vec<Attachment> =
-        attachment::all(&*context.store, None).unwrap_or_default().into_iter().flatten().collect();
     for found in survey::children(host, wiring.link.parent.index) {
         let Some(link) = found.links.iter().find(is_in_the_way) else { continue };
-        let owner = records
-            .iter()
-            .find(|record| link.tag.as_ref() == Some(&record.tag))
-            .map(|record| record.target.to_string());
-        let owner = owner.unwrap_or_else(|| format!("{} (not plumb's)", found.namespace.path().display()));
+        let owner = siblings::owner(link, &found.namespace, context);
         if link.mode.as_deref() == Some("passthru") && !wants_all {
             let parent = &wiring.link.parent.name;
             let message = format!("{parent} has a passthru link, {} of {owner}, which tolerates no other", link.name);
@@ -370,11 +385,20 @@ fn probe_ipv4(
     attachment: &Attachment,
     wiring: &Wiring,
     parent: &Parent,
+    host: &Netns,
     duration: Duration,
 ) -> Result<()> {
     let (ips, _) = by_version(attachment);
     let Some(mac) = wiring.link.mac.or(parent.mac).filter(|_| !ips.is_empty()) else { return Ok(()) };
-    match tx.executor.probe(wiring.link.index, mac.bytes(), &ips, duration)? {
+    let answer = match &wiring.link.driver {
+        Driver::Macvlan(_) => tx.executor.probe(wiring.link.index, mac.bytes(), &ips, duration)?,
+        // Who answers a probe does not yet know for which address, so the answer to one from an ipvlan
+        // is for none of the parent's links: the parent itself gets it, on the host.
+        Driver::Ipvlan(_) => {
+            host.look_inside(|on_host| on_host.probe(wiring.link.parent.index, mac.bytes(), &ips, duration))?
+        }
+    };
+    match answer {
         None => Ok(()),
         Some(answer) => Err(Error::conflict(format!("{} is in use on the LAN by {}", answer.ip, answer.mac_text()))
             .hint("choose another address; --probe 0 takes it all the same")),
@@ -433,6 +457,8 @@ struct Report {
     /// The commands that do the same.
     commands: Vec<String>,
     #[serde(skip)]
+    routed_by_host: bool,
+    #[serde(skip)]
     remarks: Vec<String>,
 }
 
@@ -457,7 +483,12 @@ impl Report {
                 route.metric()
             )
         });
-        let remarks = replaced.chain(better).collect();
+        let subnets: Vec<String> = wish.addresses.iter().map(|address| address.subnet().to_string()).collect();
+        let routed = (wiring.link.driver.is_routed_by_the_host() && !subnets.is_empty()).then(|| {
+            let (mode, to) = (wiring.link.driver.mode(), subnets.join(" and "));
+            format!("mode {mode} answers no ARP: other machines need a route to {to} by this host")
+        });
+        let remarks = replaced.chain(better).chain(routed).collect();
         Report {
             target: wish.target.clone(),
             container: target.id.clone(),
@@ -474,6 +505,7 @@ impl Report {
             warnings: wiring.warnings.clone(),
             dry_run: false,
             commands: wiring.steps().map(|step| step.command(namespace)).collect(),
+            routed_by_host: wiring.link.driver.is_routed_by_the_host(),
             remarks,
         }
     }
@@ -510,6 +542,14 @@ impl Report {
             Reach::OnLinkOnly => {
                 self.remarks.push(format!("{what}{host} is there but answers no pings"));
                 (true, None)
+            }
+            Reach::Silent if self.routed_by_host => {
+                self.warnings.push(format!(
+                    "{host} does not answer within {} s. Look at: the host's own route to it, which must be by {parent}; a route back to {} by this host; a firewall",
+                    PING_LIMIT.as_secs(),
+                    self.addresses.join(", ")
+                ));
+                (false, None)
             }
             Reach::Silent if !is_gateway => {
                 let router = self.gateways.first().map_or("the router".to_owned(), |ip| format!("the router, {ip},"));

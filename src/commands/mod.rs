@@ -8,6 +8,7 @@ mod ls;
 mod namespace;
 mod records;
 mod show;
+mod siblings;
 mod take_back;
 
 use caps::{CapSet, Capability};

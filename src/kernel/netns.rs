@@ -108,6 +108,11 @@ impl Netns {
         Ok(())
     }
 
+    /// Lets others work on this namespace before the process ends.
+    pub fn unlock(&self) -> Result<()> {
+        self.file.unlock().map_err(|error| Error::io(format!("cannot unlock {}", self.path.display()), &error))
+    }
+
     /// Like `lock`, but says `false` at once where another plumb is at work.
     pub fn try_lock(&self) -> Result<bool> {
         match self.file.try_lock() {

@@ -14,6 +14,14 @@ pub struct RouteSpec {
     pub metric: Option<u32>,
 }
 
+impl RouteSpec {
+    /// Everything, without a router: where the host routes for the container.
+    pub fn is_default(&self) -> bool {
+        self.destination.prefix() == 0
+    }
+}
+
+const BY_GATEWAY: &str = "the default route is set with --gateway";
 const FORM: &str = "write a route like 10.0.0.0/8,via 192.168.0.1,metric 50";
 
 impl FromStr for RouteSpec {
@@ -38,6 +46,7 @@ impl FromStr for RouteSpec {
             }
         }
         match spec.via {
+            Some(_) if spec.is_default() => Err(BY_GATEWAY.into()),
             Some(via) if via.ip().is_ipv4() != destination.is_ipv4() => {
                 Err(format!("route {destination} and its gateway {via} are of different IP versions"))
             }
@@ -48,13 +57,10 @@ impl FromStr for RouteSpec {
 
 fn destination(text: &str) -> Result<IpNetwork, String> {
     if text == "default" {
-        return Err("the default route is set with --gateway".into());
+        return Err(BY_GATEWAY.into());
     }
     // ipnetwork reads an address without a prefix length as a host route, as ip route does.
     let network: IpNetwork = text.parse().map_err(|_| format!("{text:?} is no network; {FORM}"))?;
-    if network.prefix() == 0 {
-        return Err("the default route is set with --gateway".into());
-    }
     let clean = network_of(network);
     if clean.ip() != network.ip() {
         return Err(format!("route {text} has host bits set; maybe {clean}?"));
@@ -86,6 +92,8 @@ mod tests {
     fn each_part_is_understood() {
         let spec: RouteSpec = "10.0.0.0/8, via 192.168.0.1, metric 50".parse().unwrap();
         assert_eq!(spec.to_string(), "10.0.0.0/8,via 192.168.0.1,metric 50");
+        assert!("0.0.0.0/0".parse::<RouteSpec>().unwrap().is_default());
+        assert!("::/0,metric 7".parse::<RouteSpec>().unwrap().is_default());
         assert_eq!("10.1.2.3".parse::<RouteSpec>().unwrap().destination.prefix(), 32);
     }
 

@@ -60,6 +60,7 @@ fn attach(lab: &Lab, refused: usize) -> (Result<()>, usize) {
             let facts = Facts {
                 parent: kernel.parent(&"nic0".parse().unwrap())?.unwrap(),
                 inside: kernel.look()?,
+                sibling: None,
                 on_record: vec![],
             };
             let wiring = wiring::plan(&wish(), &facts, &Tag::new(StoreMark::of("a store"), [1; 8]))?;
