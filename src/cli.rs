@@ -104,6 +104,7 @@ pub enum Verb {
     plumb flat web -i eth0 --ip 192.168.0.100/24 --gateway 192.168.0.1\n  \
     plumb flat web -i eth0 --ip 192.168.0.100/24 --ip fd00::100/64 --keep-default\n  \
     plumb flat pid:4242 -i eth0 --ip none --mode private\n  \
+    plumb flat web -i wlan0 --ip 192.168.0.100/24 --gateway 192.168.0.1 --driver ipvlan\n  \
     plumb flat web -i eth0 --ip 192.168.0.100/24 --route '10.0.0.0/8,via 192.168.0.254' --dry-run")]
 pub struct Flat {
     /// Container (name or id), podman:NAME, pid:N, netns:NAME or netns:/PATH
@@ -274,9 +275,12 @@ pub struct LinkOptions {
     /// Kind of link
     #[arg(long, value_enum, default_value_t = DriverName::Macvlan)]
     pub driver: DriverName,
-    /// Who may talk to whom on one parent
-    #[arg(long, value_enum, default_value_t = Mode::Bridge)]
-    pub mode: Mode,
+    /// Who may talk to whom on one parent [default: bridge, for ipvlan l2]
+    ///
+    /// For macvlan: bridge, private, vepa, passthru or source. For ipvlan: l2, l3 or l3s, the same for
+    /// all on one parent.
+    #[arg(long, value_enum)]
+    pub mode: Option<Mode>,
     /// Accept frames from this MAC address, repeatable; with --mode source
     #[arg(long, value_name = "MAC")]
     pub source_mac: Vec<Mac>,
@@ -284,6 +288,8 @@ pub struct LinkOptions {
     #[arg(long, value_name = "IFNAME")]
     pub name: Option<IfName>,
     /// MAC address, or auto:STRING to derive one [default: derived from host, target and interface]
+    ///
+    /// Not for ipvlan and mode passthru, where it is the parent's.
     #[arg(long, value_name = "MAC")]
     pub mac: Option<MacChoice>,
     /// Largest packet in bytes [default: the parent's]
@@ -307,6 +313,9 @@ pub struct RoutingOptions {
     #[arg(long)]
     pub off_link_gateway: bool,
     /// Static route, repeatable: 'DST[,via GATEWAY][,metric N]'
+    ///
+    /// In modes l3 and l3s the host routes, so routes have no gateway there, and 0.0.0.0/0 (or ::/0)
+    /// makes the interface the way out.
     #[arg(long, value_name = "ROUTE")]
     pub route: Vec<RouteSpec>,
 }
@@ -333,7 +342,10 @@ pub struct CheckOptions {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum DriverName {
+    /// Each link has a MAC address of its own on the parent
     Macvlan,
+    /// All links have the parent's MAC address: for wifi, and switches that accept one for each port
+    Ipvlan,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -348,6 +360,12 @@ pub enum Mode {
     Passthru,
     /// Only frames from listed MAC addresses come in
     Source,
+    /// ipvlan: each container is on the LAN by itself
+    L2,
+    /// ipvlan: the host routes, without ARP; other machines need a route to the addresses by this host
+    L3,
+    /// ipvlan: as l3, through the host's packet filter
+    L3s,
 }
 
 /// Take back what plumb attached to a target

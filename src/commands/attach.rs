@@ -51,11 +51,13 @@ fn meaning(options: &Attach, network: Network, context: &Context) -> Result<(Wis
             return Err(Error::usage(format!("a container has one address of {}", pool.subnet)).hint("give --ip once"));
         }
     }
-    let gateways = network.pools.iter().map(|pool| pool.gateway).filter(|_| !options.routing.keep_default);
+    let driver = attaching::driver(&options.link)?;
+    let uses_gateway = !options.routing.keep_default && !driver.is_routed_by_the_host();
+    let gateways = network.pools.iter().map(|pool| pool.gateway).filter(|_| uses_gateway);
     let (probe, check) = attaching::checks(&options.checks, gateways, context);
     let wish = Wish {
         target: options.target.to_string(),
-        driver: attaching::driver(&options.link)?,
+        driver,
         name: options.link.name.clone(),
         mac: attaching::mac_rule(&options.link),
         mtu: options.link.mtu,

@@ -13,6 +13,7 @@ mod namespace;
 mod networks;
 mod records;
 mod show;
+mod siblings;
 mod take_back;
 
 use caps::{CapSet, Capability};

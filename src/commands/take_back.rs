@@ -76,7 +76,7 @@ pub fn vlan_device(context: &Context, name: &IfName) -> Result<bool> {
         Ok((!is_used).then(|| device.clone()))
     })?;
     match unused {
-        Some(device) if survey::children(&host, device.index).is_empty() => {
+        Some(device) if survey::children(&host, device.index).next().is_none() => {
             host.look_inside(|kernel| kernel.delete(&device)).map(|()| true)
         }
         _ => Ok(false),

@@ -1,16 +1,20 @@
 //! Links: found, created directly in a namespace, tagged, deleted.
 
-use std::time::{Duration, Instant};
+use std::{
+    os::fd::RawFd,
+    time::{Duration, Instant},
+};
 
 use nix::errno::Errno;
 use rtnetlink::{
-    LinkMacVlan, LinkUnspec,
+    LinkIpVlan, LinkMacVlan, LinkMessageBuilder, LinkUnspec,
     packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL},
     packet_route::{
         RouteNetlinkMessage as Message,
         link::{
-            InfoData, InfoMacVlan, InfoVlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType,
-            LinkMessage, MacVlanMacAddressMode, MacVlanMode, Prop, VlanProtocol as KernelProtocol,
+            InfoData, InfoIpVlan, InfoIpVtap, InfoMacVlan, InfoVlan, IpVlanMode, LinkAttribute, LinkExtentMask,
+            LinkFlags, LinkInfo, LinkLayerType, LinkMessage, MacVlanMacAddressMode, MacVlanMode, Prop,
+            VlanProtocol as KernelProtocol,
         },
         nsid::{NsidAttribute, NsidMessage},
     },
@@ -21,7 +25,7 @@ use crate::{
     apply::StepError,
     error::{Error, Result},
     interrupt,
-    plan::{Driver, Link, MacvlanMode, Parent, TaggedLink, facts::InsideLink, link::GROUP},
+    plan::{Driver, IpvlanMode, Link, MacvlanMode, Parent, TaggedLink, facts::InsideLink, link::GROUP},
     types::{IfName, Mac, VlanId, VlanProtocol},
 };
 
@@ -176,8 +180,19 @@ const CREATE_NEW: u16 = NLM_F_CREATE | NLM_F_EXCL;
 /// Adding to a list of names, and never one that is there.
 pub(super) const TAGGING: u16 = NLM_F_EXCL | NLM_F_CREATE | NLM_F_APPEND;
 
-fn creation(link: &Link, name: &str, namespace: std::os::fd::RawFd, up: bool) -> LinkMessage {
-    let Driver::Macvlan(mode) = &link.driver;
+fn creation(link: &Link, name: &str, namespace: RawFd, up: bool) -> LinkMessage {
+    let mode = match &link.driver {
+        Driver::Macvlan(mode) => mode,
+        Driver::Ipvlan(mode) => {
+            let kernel_mode = match mode {
+                IpvlanMode::L2 => IpVlanMode::L2,
+                IpvlanMode::L3 => IpVlanMode::L3,
+                IpvlanMode::L3s => IpVlanMode::L3S,
+            };
+            // Without flags: they are the parent's, for all its links, and stay what they are.
+            return placed(LinkIpVlan::new(name, link.parent.index, kernel_mode), link, namespace, up);
+        }
+    };
     let kernel_mode = match mode {
         MacvlanMode::Bridge => MacVlanMode::Bridge,
         MacvlanMode::Private => MacVlanMode::Private,
@@ -185,17 +200,19 @@ fn creation(link: &Link, name: &str, namespace: std::os::fd::RawFd, up: bool) ->
         MacvlanMode::Passthru => MacVlanMode::Passthrough,
         MacvlanMode::Source(_) => MacVlanMode::Source,
     };
-    let mut builder = LinkMacVlan::new(name, link.parent.index, kernel_mode)
-        .index(link.index)
-        .mtu(link.mtu.bytes())
-        .link_group(GROUP)
-        .setns_by_fd(namespace);
+    let mut builder = LinkMacVlan::new(name, link.parent.index, kernel_mode);
     if let MacvlanMode::Source(macs) = mode {
         let macs = macs.iter().map(|mac| InfoMacVlan::MacAddr(mac.bytes())).collect();
         builder = builder
             .append_info_data(InfoMacVlan::MacAddrMode(MacVlanMacAddressMode::Set))
             .append_info_data(InfoMacVlan::MacAddrData(macs));
     }
+    placed(builder, link, namespace, up)
+}
+
+/// What a link of any kind is created with.
+fn placed<T>(builder: LinkMessageBuilder<T>, link: &Link, namespace: RawFd, up: bool) -> LinkMessage {
+    let mut builder = builder.index(link.index).mtu(link.mtu.bytes()).link_group(GROUP).setns_by_fd(namespace);
     if let Some(mac) = link.mac {
         builder = builder.address(mac.bytes().to_vec());
     }
@@ -216,9 +233,18 @@ fn why_not_created(link: &Link, refusal: &Refusal) -> StepError {
                 .hint("use --mode bridge, or another parent")
         }
         // Most of what the kernel checks was checked by the plan; a passthru link is looked for later.
-        Errno::EINVAL => Error::conflict(format!("{parent} does not accept a {}: {refusal}", link.driver)),
-        Errno::EOPNOTSUPP => Error::failed(format!("this kernel cannot make a {}: {refusal}", link.driver.kind()))
-            .hint(format!("modprobe {}", link.driver.kind())),
+        Errno::EINVAL => Error::conflict(format!(
+            "{parent} does not accept {} in mode {}: {refusal}",
+            link.driver.with_article(),
+            link.driver.mode()
+        )),
+        Errno::EBUSY => Error::conflict(format!(
+            "{parent} is in use by another kind of link, and {} cannot be beside it",
+            link.driver.with_article()
+        ))
+        .hint("use another parent, or detach that one"),
+        Errno::EOPNOTSUPP => Error::failed(format!("this kernel has no {}: {refusal}", link.driver.kind()))
+            .hint(format!("modprobe {} loads it, if the kernel has it as a module", link.driver.kind())),
         Errno::ENODEV => return StepError::Refused(Error::not_found(format!("{parent} has gone"))),
         _ => match refused(format_args!("cannot create {} on {parent}", link.name), refusal, &[]) {
             StepError::Gone(message) => Error::failed(message),
@@ -308,15 +334,34 @@ pub(super) fn link_of(message: &Message) -> Option<InsideLink> {
 }
 
 fn mode_of(info: &LinkInfo) -> Option<String> {
-    let LinkInfo::Data(InfoData::MacVlan(data)) = info else { return None };
-    data.iter().find_map(|d| match d {
-        InfoMacVlan::Mode(MacVlanMode::Private) => Some("private".into()),
-        InfoMacVlan::Mode(MacVlanMode::Vepa) => Some("vepa".into()),
-        InfoMacVlan::Mode(MacVlanMode::Bridge) => Some("bridge".into()),
-        InfoMacVlan::Mode(MacVlanMode::Passthrough) => Some("passthru".into()),
-        InfoMacVlan::Mode(MacVlanMode::Source) => Some("source".into()),
+    let LinkInfo::Data(data) = info else { return None };
+    let mode = match data {
+        InfoData::MacVlan(data) => data.iter().find_map(|d| match d {
+            InfoMacVlan::Mode(MacVlanMode::Private) => Some("private"),
+            InfoMacVlan::Mode(MacVlanMode::Vepa) => Some("vepa"),
+            InfoMacVlan::Mode(MacVlanMode::Bridge) => Some("bridge"),
+            InfoMacVlan::Mode(MacVlanMode::Passthrough) => Some("passthru"),
+            InfoMacVlan::Mode(MacVlanMode::Source) => Some("source"),
+            _ => None,
+        }),
+        InfoData::IpVlan(data) => {
+            data.iter().find_map(|d| if let InfoIpVlan::Mode(mode) = d { ipvlan_mode(*mode) } else { None })
+        }
+        InfoData::IpVtap(data) => {
+            data.iter().find_map(|d| if let InfoIpVtap::Mode(mode) = d { ipvlan_mode(*mode) } else { None })
+        }
         _ => None,
-    })
+    };
+    mode.map(str::to_owned)
+}
+
+fn ipvlan_mode(mode: IpVlanMode) -> Option<&'static str> {
+    match mode {
+        IpVlanMode::L2 => Some(IpvlanMode::L2.name()),
+        IpVlanMode::L3 => Some(IpvlanMode::L3.name()),
+        IpVlanMode::L3S => Some(IpvlanMode::L3s.name()),
+        _ => None,
+    }
 }
 
 fn vlan_of(info: &LinkInfo) -> Option<(VlanProtocol, VlanId)> {
@@ -329,4 +374,35 @@ fn vlan_of(info: &LinkInfo) -> Option<(VlanProtocol, VlanId)> {
 fn tag_of(attribute: &LinkAttribute) -> Option<crate::types::Tag> {
     let LinkAttribute::PropList(properties) = attribute else { return None };
     properties.iter().find_map(|p| if let Prop::AltIfName(name) = p { name.parse().ok() } else { None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{error::Kind, plan::link::ParentLink};
+
+    fn why(driver: Driver, errno: Errno, text: Option<&str>) -> Error {
+        let parent = ParentLink { name: "nic0".parse().unwrap(), index: 2 };
+        let link = Link { index: 7, name: IfName::eth(1), mac: None, mtu: 1500.try_into().unwrap(), parent, driver };
+        let refusal = Refusal { errno, text: text.map(str::to_owned) };
+        match why_not_created(&link, &refusal) {
+            StepError::Refused(error) => error,
+            StepError::Gone(message) => panic!("{message}"),
+        }
+    }
+
+    #[test]
+    fn a_kernel_without_the_module_is_named_with_the_line_that_loads_it() {
+        let error = why(Driver::Ipvlan(IpvlanMode::L2), Errno::EOPNOTSUPP, Some("Unknown device type"));
+        assert_eq!(error.kind, Kind::Failed);
+        assert!(error.message.starts_with("this kernel has no ipvlan: "), "{error}");
+        assert_eq!(error.hint.unwrap(), "modprobe ipvlan loads it, if the kernel has it as a module");
+    }
+
+    #[test]
+    fn another_kind_of_link_on_the_parent_is_a_conflict() {
+        let error = why(Driver::Macvlan(MacvlanMode::Bridge), Errno::EBUSY, None);
+        assert_eq!(error.kind, Kind::Conflict);
+        assert_eq!(error.message, "nic0 is in use by another kind of link, and a macvlan cannot be beside it");
+    }
 }

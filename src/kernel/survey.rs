@@ -11,12 +11,13 @@ pub struct Found {
 
 /// The links of all namespaces that `wanted` picks.
 pub fn links(wanted: impl Fn(&InsideLink) -> bool + Sync) -> Vec<Found> {
-    survey(|kernel| Ok(kernel.links()?.into_iter().filter(|link| wanted(link)).collect()))
+    survey(|kernel| Ok(kernel.links()?.into_iter().filter(|link| wanted(link)).collect())).collect()
 }
 
-/// The links, wherever they are, that hang on the interface with this index in `host`.
-pub fn children(host: &Netns, parent_index: u32) -> Vec<Found> {
-    survey(|kernel| {
+/// The links, wherever they are, that hang on the interface with this index in `host`. Who needs one
+/// only looks no further than to that.
+pub fn children(host: &Netns, parent_index: u32) -> impl Iterator<Item = Found> {
+    survey(move |kernel| {
         // Each namespace has its own numbers for the others, and none for itself.
         let (number, is_host) = (kernel.number_of(host)?, kernel.is_inside(host));
         let hangs_on = |link: &InsideLink| {
@@ -32,10 +33,10 @@ pub fn children(host: &Netns, parent_index: u32) -> Vec<Found> {
 const SHARE_A_PARENT: [&str; 4] = ["macvlan", "macvtap", "ipvlan", "ipvtap"];
 
 /// Namespaces that end while they are looked at are left out.
-fn survey(look: impl Fn(&mut Kernel) -> Result<Vec<InsideLink>> + Sync) -> Vec<Found> {
-    let found = |namespace: Netns| {
+fn survey(look: impl Fn(&mut Kernel) -> Result<Vec<InsideLink>> + Sync) -> impl Iterator<Item = Found> {
+    let found = move |namespace: Netns| {
         let links = namespace.look_inside(&look).ok()?;
         (!links.is_empty()).then_some(Found { namespace, links })
     };
-    all_namespaces().into_iter().filter_map(found).collect()
+    all_namespaces().into_iter().filter_map(found)
 }

@@ -9,6 +9,9 @@ use crate::types::{IfName, Mac, Tag, VlanId, VlanProtocol};
 #[derive(Debug, Clone)]
 pub struct Facts {
     pub parent: Parent,
+    /// A link that hangs on the parent already. All of one parent are of one kind, and for ipvlan
+    /// in one mode, so any of them tells. Looked for only where the new link's driver depends on it.
+    pub sibling: Option<Sibling>,
     pub inside: Inside,
     /// Interfaces of this namespace that are on record, whatever they are called by now.
     pub on_record: Vec<String>,
@@ -31,6 +34,14 @@ pub struct Parent {
     pub wireless: bool,
     /// The bridge, bond or team that this interface is a port of.
     pub port_of: Option<String>,
+}
+
+/// Another link on the parent, in whatever namespace.
+#[derive(Debug, Clone)]
+pub struct Sibling {
+    pub link: InsideLink,
+    /// Whose it is, as messages name it.
+    pub owner: String,
 }
 
 /// The inside of the target's network namespace.

@@ -16,7 +16,7 @@ pub struct Link {
     /// The interface index inside. Chosen beforehand, so that what follows needs no look-up.
     pub index: u32,
     pub name: IfName,
-    /// `None` only where the kernel decides: a passthru child takes its parent's.
+    /// `None` only where it is the parent's ([`Driver::has_the_parents_mac`]).
     pub mac: Option<Mac>,
     pub mtu: Mtu,
     pub parent: ParentLink,
@@ -30,11 +30,12 @@ pub struct ParentLink {
     pub index: u32,
 }
 
-/// The kind of a link. ipvlan, veth and phys get their place here, each with what only it has.
+/// The kind of a link. veth and phys get their place here, each with what only it has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Driver {
     Macvlan(MacvlanMode),
+    Ipvlan(IpvlanMode),
 }
 
 impl Driver {
@@ -42,12 +43,38 @@ impl Driver {
     pub fn kind(&self) -> &'static str {
         match self {
             Driver::Macvlan(_) => "macvlan",
+            Driver::Ipvlan(_) => "ipvlan",
         }
+    }
+
+    /// "a macvlan", "an ipvlan"
+    pub fn with_article(&self) -> String {
+        let article = if self.kind().starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
+        format!("{article} {}", self.kind())
     }
 
     pub fn mode(&self) -> &'static str {
         match self {
             Driver::Macvlan(mode) => mode.name(),
+            Driver::Ipvlan(mode) => mode.name(),
+        }
+    }
+
+    /// Whether the LAN sees the link under its parent's MAC address, so that none can be chosen.
+    pub fn has_the_parents_mac(&self) -> bool {
+        match self {
+            Driver::Macvlan(MacvlanMode::Passthru) | Driver::Ipvlan(_) => true,
+            Driver::Macvlan(_) => false,
+        }
+    }
+
+    /// Whether what leaves the link follows the host's own routes by the parent. Such a link neither
+    /// asks nor answers by ARP or neighbour discovery, and a router that is named inside is not asked for:
+    /// the kernel takes such a route and looks only at the host's (`ipvlan_process_v4_outbound`).
+    pub fn is_routed_by_the_host(&self) -> bool {
+        match self {
+            Driver::Macvlan(_) | Driver::Ipvlan(IpvlanMode::L2) => false,
+            Driver::Ipvlan(IpvlanMode::L3 | IpvlanMode::L3s) => true,
         }
     }
 }
@@ -56,6 +83,30 @@ impl Driver {
 impl fmt::Display for Driver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.kind(), self.mode())
+    }
+}
+
+/// How far up the links on one parent are told apart. They share the parent's MAC address, so it is
+/// always by the IP address, and all links on one parent are in one mode: the kernel changes the mode
+/// of those that are there to that of a new one, without a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IpvlanMode {
+    /// On layer 2: broadcasts come in, and each namespace asks for its neighbours by itself.
+    L2,
+    /// On layer 3: the host routes for the link. No broadcasts, no ARP.
+    L3,
+    /// As L3, through the host's netfilter hooks as well.
+    L3s,
+}
+
+impl IpvlanMode {
+    pub fn name(self) -> &'static str {
+        match self {
+            IpvlanMode::L2 => "l2",
+            IpvlanMode::L3 => "l3",
+            IpvlanMode::L3s => "l3s",
+        }
     }
 }
 

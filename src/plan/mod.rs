@@ -14,8 +14,8 @@ pub mod wiring;
 
 use serde::{Deserialize, Serialize};
 
-pub use facts::{Facts, Inside, Parent};
-pub use link::{Driver, Link, MacvlanMode};
+pub use facts::{Facts, Inside, Parent, Sibling};
+pub use link::{Driver, IpvlanMode, Link, MacvlanMode};
 pub use route::Route;
 pub use wiring::{Wiring, Wish};
 

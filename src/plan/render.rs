@@ -65,6 +65,7 @@ fn driver(driver: &Driver) -> String {
             format!("type macvlan mode source macaddr set{macs}")
         }
         Driver::Macvlan(mode) => format!("type macvlan mode {}", mode.name()),
+        Driver::Ipvlan(mode) => format!("type ipvlan mode {}", mode.name()),
     }
 }
 

@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use super::{Driver, Facts, Inside, Link, LinkAddress, MacvlanMode, Parent, Route, Step, TaggedLink, link::ParentLink};
+use super::{
+    Driver, Facts, Inside, Link, LinkAddress, MacvlanMode, Parent, Route, Sibling, Step, TaggedLink, link::ParentLink,
+};
 use crate::{
     error::{Error, Result},
     types::{Gateway, HostAddress, IfName, Mac, Mtu, RouteSpec, Subnet, Tag},
@@ -95,9 +97,12 @@ impl Wish {
     /// What can be judged without looking at anything: the addresses, gateways and routes among
     /// themselves. Errors are usage errors.
     pub fn check(&self) -> Result<()> {
-        if matches!(self.driver, Driver::Macvlan(MacvlanMode::Passthru)) && matches!(self.mac, MacRule::Given(_)) {
-            return Err(Error::usage("a passthru link takes its parent's MAC address, so --mac cannot be given")
-                .hint("leave --mac out"));
+        if self.driver.has_the_parents_mac() && matches!(self.mac, MacRule::Given(_)) {
+            let whose = match &self.driver {
+                Driver::Macvlan(mode) => format!("a {} link takes its parent's MAC address", mode.name()),
+                Driver::Ipvlan(_) => "an ipvlan link has its parent's MAC address".to_owned(),
+            };
+            return Err(Error::usage(format!("{whose}, so --mac cannot be given")).hint("leave --mac out"));
         }
         if matches!(&self.driver, Driver::Macvlan(MacvlanMode::Source(macs)) if macs.is_empty()) {
             return Err(Error::usage("mode source accepts frames from listed addresses only, and none is listed")
@@ -110,6 +115,7 @@ impl Wish {
                 );
             }
         }
+        self.check_default_route()?;
         for (at, gateway) in self.gateways.iter().enumerate() {
             if let Some(other) = self.gateways[..at].iter().find(|other| other.ip().is_ipv4() == gateway.ip().is_ipv4())
             {
@@ -137,6 +143,40 @@ impl Wish {
             ))),
             _ => Ok(()),
         }
+    }
+
+    /// Who routes: the container, to a router that it knows, or the host.
+    fn check_default_route(&self) -> Result<()> {
+        let by_the_host = self.driver.is_routed_by_the_host();
+        let mode = self.driver.mode();
+        if by_the_host && let Some(gateway) = self.gateways.first() {
+            let any = if gateway.ip().is_ipv4() { "0.0.0.0/0" } else { "::/0" };
+            return Err(Error::usage(format!(
+                "in mode {mode} the host's own routes decide, so gateway {gateway} would have no effect"
+            ))
+            .hint(format!("--route {any} instead of --gateway makes the interface the way out")));
+        }
+        for route in &self.routes {
+            if by_the_host && let Some(via) = route.via {
+                return Err(Error::usage(format!(
+                    "in mode {mode} the host's own routes decide, so gateway {via} of route {} would have no effect",
+                    route.destination
+                ))
+                .hint(format!("--route {}", route.destination)));
+            }
+            if route.is_default() && !by_the_host {
+                return Err(Error::usage(format!("route {} needs a router", route.destination))
+                    .hint("the default route is set with --gateway"));
+            }
+            if route.is_default() && self.keep_default {
+                return Err(Error::usage(format!(
+                    "--keep-default and --route {} contradict one another",
+                    route.destination
+                ))
+                .hint("leave one of them out"));
+            }
+        }
+        Ok(())
     }
 
     fn check_gateway(&self, gateway: Gateway, what: &str) -> Result<()> {
@@ -181,6 +221,9 @@ pub fn plan(wish: &Wish, facts: &Facts, tag: &Tag) -> Result<Wiring> {
     wish.check()?;
     let mut warnings = Vec::new();
     check_parent(wish, &facts.parent, &mut warnings)?;
+    if let Some(sibling) = &facts.sibling {
+        check_sibling(wish, &facts.parent, sibling)?;
+    }
     let link = Link {
         index: free_index(facts),
         name: free_name(wish, facts)?,
@@ -190,11 +233,12 @@ pub fn plan(wish: &Wish, facts: &Facts, tag: &Tag) -> Result<Wiring> {
         driver: wish.driver.clone(),
     };
     let link = Link { mac: mac(wish, &link.name, &facts.parent)?, ..link };
+    let routes = routes(wish, &link, &facts.inside)?;
     Ok(Wiring {
         connect: connect(wish, &link, &facts.inside, tag)?,
         addresses: addresses(wish, &link, &facts.inside, &mut warnings)?,
-        routes: routes(wish, &link, &facts.inside)?,
-        better_defaults: better_defaults(wish, &facts.inside),
+        better_defaults: better_defaults(&routes, &facts.inside),
+        routes,
         link,
         warnings,
     })
@@ -215,16 +259,17 @@ fn check_parent(wish: &Wish, parent: &Parent, warnings: &mut Vec<String>) -> Res
     }
     if !parent.ethernet {
         return Err(Error::failed(format!(
-            "{name} is not an Ethernet interface, so it cannot carry a {}",
-            wish.driver.kind()
+            "{name} is not an Ethernet interface, so it cannot carry {}",
+            wish.driver.with_article()
         )));
     }
-    if parent.wireless && !wish.allow_wifi {
+    if parent.wireless && matches!(wish.driver, Driver::Macvlan(_)) && !wish.allow_wifi {
         return Err(Error::failed(format!(
             "{name} is a wifi interface: access points drop frames from MAC addresses that did not log in"
         ))
         .hint(
-            "use a wired interface; if this access point accepts several addresses (4-address mode), add --allow-wifi",
+            "add --driver ipvlan, which has no address of its own, or use a wired interface; if this access point \
+             accepts several addresses (4-address mode), add --allow-wifi",
         ));
     }
     if !parent.up {
@@ -233,6 +278,30 @@ fn check_parent(wish: &Wish, parent: &Parent, warnings: &mut Vec<String>) -> Res
         warnings.push(format!("{name} has no carrier, so nothing can be reached by it yet; is the cable plugged in?"));
     }
     Ok(())
+}
+
+/// The kernel refuses a second kind of link on a parent without saying which is there. A second mode
+/// of ipvlan it takes, and changes that of all links that are there to it: that must not happen.
+fn check_sibling(wish: &Wish, parent: &Parent, sibling: &Sibling) -> Result<()> {
+    let Driver::Ipvlan(mode) = wish.driver else { return Ok(()) };
+    let (parent, owner) = (&parent.name, &sibling.owner);
+    let link = &sibling.link;
+    if !matches!(link.kind.as_deref(), Some("ipvlan" | "ipvtap")) {
+        let kind = link.kind.as_deref().unwrap_or("link of another kind");
+        return Err(Error::conflict(format!(
+            "{parent} has a {kind}, {} of {owner}, and an ipvlan cannot be beside it",
+            link.name
+        ))
+        .hint("use --driver macvlan, or another parent; or detach that one"));
+    }
+    match link.mode.as_deref() {
+        Some(other) if other != mode.name() => Err(Error::conflict(format!(
+            "{parent} has an ipvlan in mode {other}, {} of {owner}, and all on one parent are in one mode",
+            link.name
+        ))
+        .hint(format!("use --mode {other}, or another parent; or detach those that are there"))),
+        _ => Ok(()),
+    }
 }
 
 fn mtu(wish: &Wish, parent: &Parent) -> Result<Mtu> {
@@ -287,7 +356,7 @@ fn free_index(facts: &Facts) -> u32 {
 }
 
 fn mac(wish: &Wish, name: &IfName, parent: &Parent) -> Result<Option<Mac>> {
-    if matches!(wish.driver, Driver::Macvlan(MacvlanMode::Passthru)) {
+    if wish.driver.has_the_parents_mac() {
         return Ok(None);
     }
     let mac = match &wish.mac {
@@ -384,6 +453,10 @@ fn routes(wish: &Wish, link: &Link, inside: &Inside) -> Result<Vec<Step>> {
             device,
             spec.destination.is_ipv6(),
         );
+        if spec.is_default() {
+            steps.extend(default_route(route, spec.metric.or(wish.metric).is_some(), inside));
+            continue;
+        }
         check_free(wish, &route, spec.destination, inside)?;
         steps.push(Step::AddRoute(route));
     }
@@ -408,11 +481,19 @@ fn default_route(new: Route, metric_was_asked_for: bool, inside: &Inside) -> Vec
     steps
 }
 
-fn better_defaults(wish: &Wish, inside: &Inside) -> Vec<Route> {
-    let (Some(metric), false) = (wish.metric, wish.keep_default) else { return Vec::new() };
+/// The default routes that stay and win over one of `steps`.
+fn better_defaults(steps: &[Step], inside: &Inside) -> Vec<Route> {
+    let new: Vec<&Route> = steps
+        .iter()
+        .filter_map(|step| match step {
+            Step::AddRoute(new) | Step::ReplaceRoute { new, .. } => Some(new).filter(|route| route.is_default()),
+            _ => None,
+        })
+        .collect();
     let wins = |route: &&Route| {
-        let same_version = wish.gateways.iter().any(|gateway| gateway.ip().is_ipv6() == route.is_ipv6());
-        route.is_default() && same_version && route.metric() < metric
+        route.is_default()
+            && new.iter().any(|new| new.is_ipv6() == route.is_ipv6() && route.metric() < new.metric())
+            && !steps.contains(&Step::DeleteRoute((*route).clone()))
     };
     inside.routes.iter().filter(wins).cloned().collect()
 }

@@ -1,6 +1,10 @@
 //! A static route as `--route` takes it: `10.0.0.0/8,via 192.168.0.1,metric 50`.
 
-use std::{fmt, str::FromStr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+};
 
 use ipnetwork::IpNetwork;
 
@@ -14,6 +18,22 @@ pub struct RouteSpec {
     pub metric: Option<u32>,
 }
 
+impl RouteSpec {
+    /// `0.0.0.0/0`, or `::/0`.
+    pub fn default_route(ipv6: bool) -> RouteSpec {
+        let any: IpAddr = if ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+        // A prefix length of 0 is always valid.
+        let destination = IpNetwork::new(any, 0).unwrap_or(any.into());
+        RouteSpec { destination, via: None, metric: None }
+    }
+
+    /// Everything, without a router: where the host routes for the container.
+    pub fn is_default(&self) -> bool {
+        self.destination.prefix() == 0
+    }
+}
+
+const BY_GATEWAY: &str = "the default route is set with --gateway";
 const FORM: &str = "write a route like 10.0.0.0/8,via 192.168.0.1,metric 50";
 
 impl FromStr for RouteSpec {
@@ -38,6 +58,7 @@ impl FromStr for RouteSpec {
             }
         }
         match spec.via {
+            Some(_) if spec.is_default() => Err(BY_GATEWAY.into()),
             Some(via) if via.ip().is_ipv4() != destination.is_ipv4() => {
                 Err(format!("route {destination} and its gateway {via} are of different IP versions"))
             }
@@ -48,13 +69,10 @@ impl FromStr for RouteSpec {
 
 fn destination(text: &str) -> Result<IpNetwork, String> {
     if text == "default" {
-        return Err("the default route is set with --gateway".into());
+        return Err(BY_GATEWAY.into());
     }
     // ipnetwork reads an address without a prefix length as a host route, as ip route does.
     let network: IpNetwork = text.parse().map_err(|_| format!("{text:?} is no network; {FORM}"))?;
-    if network.prefix() == 0 {
-        return Err("the default route is set with --gateway".into());
-    }
     let clean = network_of(network);
     if clean.ip() != network.ip() {
         return Err(format!("route {text} has host bits set; maybe {clean}?"));
@@ -86,6 +104,8 @@ mod tests {
     fn each_part_is_understood() {
         let spec: RouteSpec = "10.0.0.0/8, via 192.168.0.1, metric 50".parse().unwrap();
         assert_eq!(spec.to_string(), "10.0.0.0/8,via 192.168.0.1,metric 50");
+        assert!("0.0.0.0/0".parse::<RouteSpec>().unwrap().is_default());
+        assert!("::/0,metric 7".parse::<RouteSpec>().unwrap().is_default());
         assert_eq!("10.1.2.3".parse::<RouteSpec>().unwrap().destination.prefix(), 32);
     }
 

@@ -28,7 +28,10 @@ pub fn in_guest<T: FnOnce()>(test: T) {
     let (folder, said) = GUEST.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
         // The same tests are asked for there, by the same arguments.
-        let said = one_at_a_time(|| guest(folder.path(), &[]).args(env::args().skip(1)).output().unwrap());
+        let mut guest = guest(folder.path(), &[]);
+        // On one processor, but much of what they do is waiting.
+        guest.env("RUST_TEST_THREADS", "2").args(env::args().skip(1));
+        let said = one_at_a_time(|| guest.output().unwrap());
         (folder, said.into())
     });
     assert!(folder.path().join(&name).exists(), "in the guest:\n{}", said.of(&name));

@@ -7,10 +7,13 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod boot;
+mod capture;
+mod ipvlan;
 mod kernel;
 
 #[path = "../system/lab.rs"]
 #[allow(dead_code, reason = "the tests that need no guest use the rest")]
 mod lab;
+mod old_kernel;
 mod vlan;
 mod wire;

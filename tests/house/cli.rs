@@ -68,7 +68,7 @@ fn plumb_tells_its_version() {
 // Mistakes.
 
 /// What cannot be, whatever the machine looks like.
-const IMPOSSIBLE: [(&str, &str); 29] = [
+const IMPOSSIBLE: [(&str, &str); 35] = [
     ("flta", "unrecognized subcommand 'flta'"),
     ("ls --jsno", "unexpected argument '--jsno' found"),
     ("ls web", "unexpected argument 'web' found"),
@@ -149,6 +149,27 @@ const IMPOSSIBLE: [(&str, &str); 29] = [
         "flat web -i eth0 --ip none --mode passthru --mac 02:00:00:00:00:01",
         "a passthru link takes its parent's MAC address, so --mac cannot be given",
     ),
+    (
+        "flat web -i eth0 --ip none --driver ipvlan --mac 02:00:00:00:00:01",
+        "an ipvlan link has its parent's MAC address, so --mac cannot be given",
+    ),
+    (
+        "flat web -i eth0 --ip none --driver ipvlan --mode bridge",
+        "modes bridge, private, vepa, passthru and source are macvlan's; ipvlan has l2, l3 and l3s",
+    ),
+    (
+        "flat web -i eth0 --ip none --mode l3",
+        "modes l2, l3 and l3s are ipvlan's; macvlan has bridge, private, vepa, passthru and source",
+    ),
+    (
+        "flat web -i eth0 --ip 10.1.0.2/24 --driver ipvlan --mode l3s --gateway 10.1.0.1",
+        "in mode l3s the host's own routes decide, so gateway 10.1.0.1 would have no effect",
+    ),
+    ("flat web -i eth0 --ip 10.1.0.2/24 --route 0.0.0.0/0", "route 0.0.0.0/0 needs a router"),
+    (
+        "flat web -i eth0 --ip 10.1.0.2/24 --driver ipvlan --mode l3 --route 0.0.0.0/0 --keep-default",
+        "--keep-default and --route 0.0.0.0/0 contradict one another",
+    ),
     ("flat web --ip none", "which interface of the host leads to the LAN? -i is missing"),
 ];
 
@@ -180,6 +201,12 @@ fn a_way_out_is_hinted_at() {
         ),
         ("flat web -i eth0 --ip none --source-mac 02:00:00:00:00:01", "add --mode source"),
         ("flat web -i eth0 --ip none --mode source", "add --source-mac 02:42:ac:11:00:02, once for each"),
+        ("flat web -i eth0 --ip none --mode l2", "add --driver ipvlan"),
+        ("flat web -i eth0 --ip none --driver ipvlan --mode vepa", "leave --mode out for l2, or give --driver macvlan"),
+        (
+            "flat web -i eth0 --ip fd00::2/64 --driver ipvlan --mode l3 --gateway fd00::1",
+            "--route ::/0 instead of --gateway makes the interface the way out",
+        ),
         ("ls --store redis://here", "give a directory, such as /var/lib/plumb, or etcd://HOST"),
     ] {
         let plumb = Plumb::new();
@@ -496,7 +523,7 @@ fn each_shell_is_offered_verbs_options_containers_and_interfaces() {
         assert_eq!(offers(&["plumb", "flat", "web", "--m"]), ["--mode", "--mac", "--mtu", "--metric"]);
         assert_eq!(
             offers(&["plumb", "flat", "web", "--mode", ""]),
-            ["bridge", "private", "vepa", "passthru", "source"]
+            ["bridge", "private", "vepa", "passthru", "source", "l2", "l3", "l3s"]
         );
         assert_eq!(offers(&["plumb", "flat", ""])[..2], ["web", "db"]);
         assert_eq!(offers(&["plumb", "flat", "w"]), ["web"]);

@@ -1,36 +1,6 @@
 //! `--dry-run` is honest: the commands it prints do exactly what plumb does.
 
-use crate::lab::{FREE, FREE6, Lab, ROUTER, ROUTER6, Ran, State};
-
-/// The state, without what a record has and a shell's work has not.
-fn kernel_state(lab: &Lab) -> State {
-    let state = lab.state().0;
-    let store = lab.store().display().to_string();
-    // Tags are random; all else must be the same to the letter.
-    let lines = state.lines().filter(|line| !line.contains(&store) && !line.contains("altname plumb:"));
-    State(lines.map(|line| line.to_owned() + "\n").collect())
-}
-
-fn honest(arguments: &str) {
-    let lab = Lab::new();
-    let before = lab.state();
-    let dry = lab.flat(&format!("{arguments} --dry-run")).ok();
-    lab.state().is(&before);
-    let json = lab.flat(&format!("{arguments} --dry-run --json")).ok().json();
-    let commands: Vec<&str> = json["commands"].as_array().unwrap().iter().map(|c| c.as_str().unwrap()).collect();
-    assert_eq!(commands.len(), dry.out.lines().count());
-
-    lab.flat(arguments).ok();
-    let by_plumb = kernel_state(&lab);
-    lab.plumb("detach --all").ok();
-    lab.state().is(&before);
-
-    let mut shell = lab.on_host("sh");
-    Ran::of(shell.args(["-ec", &dry.out])).ok();
-    println!("{}", dry.out);
-    kernel_state(&lab).is(&by_plumb);
-    assert!(lab.ip("box", "link").contains("altname plumb:"));
-}
+use crate::lab::{FREE, FREE6, ROUTER, ROUTER6, honest};
 
 #[test]
 fn for_a_plain_address() {

@@ -68,12 +68,15 @@ impl Lab {
         self.namespace(name);
         let full = self.full(name);
         sh(&format!(
-            "ip -n {full} link add eth0 type veth peer name up0
-             ip -n {full} link set up0 up && ip -n {full} link set eth0 up
-             ip -n {full} addr add 172.17.0.2/16 dev eth0
-             ip -n {full} addr add fd17::2/64 dev eth0 nodad
-             ip -n {full} route add default via 172.17.0.1 dev eth0 proto boot mtu lock 1400 advmss 1300
-             ip -n {full} -6 route add default via fd17::1 dev eth0 metric 512"
+            "ip -n {full} -batch - <<END
+link add eth0 type veth peer name up0
+link set up0 up
+link set eth0 up
+addr add 172.17.0.2/16 dev eth0
+addr add fd17::2/64 dev eth0 nodad
+route add default via 172.17.0.1 dev eth0 proto boot mtu lock 1400 advmss 1300
+route add default via fd17::1 dev eth0 metric 512
+END"
         ));
         self.settle(name);
     }
@@ -198,14 +201,13 @@ impl Lab {
     }
 
     fn state_now(&self) -> String {
-        let mut state = String::new();
-        for full in &self.namespaces {
-            for what in ["-d addr", "route show table all", "-6 route show table all", "rule"] {
-                state += &format!("{full} {what}\n{}\n", output(&format!("ip -n {full} {what}")));
-            }
-            let settings = "grep -s . /proc/sys/net/ipv6/conf/*/accept_ra /proc/sys/net/ipv6/conf/*/disable_ipv6";
-            state += &output(&format!("nsenter --net=/run/netns/{full} sh -c '{settings}; true'"));
-        }
+        // With few processes: it is asked for again and again, and in a guest each takes its time.
+        let look = r#"printf "addr\nroute show table all\nrule\n" | ip -d -batch -
+            grep -s . /proc/sys/net/ipv6/conf/*/accept_ra /proc/sys/net/ipv6/conf/*/disable_ipv6; true"#;
+        let state = output(&format!(
+            "for name in {}; do echo $name; nsenter --net=/run/netns/$name sh -c '{look}'; done",
+            self.namespaces.join(" ")
+        ));
         let mut files = files(&self.store());
         files.sort();
         state + &files.join("\n")
@@ -222,6 +224,39 @@ impl Drop for Lab {
             let _ = Command::new("ip").args(["netns", "del", full]).output();
         }
     }
+}
+
+/// The state, without what a record has and a shell's work has not.
+fn kernel_state(lab: &Lab) -> State {
+    let state = lab.state().0;
+    let store = lab.store().display().to_string();
+    // Tags are random; all else must be the same to the letter.
+    let lines = state.lines().filter(|line| !line.contains(&store) && !line.contains("altname plumb:"));
+    State(lines.map(|line| line.to_owned() + "\n").collect())
+}
+
+/// Holds that `plumb flat box -i nic0 ARGUMENTS --dry-run` prints commands which do exactly what plumb
+/// does, and changes nothing.
+#[track_caller]
+pub fn honest(arguments: &str) {
+    let lab = Lab::new();
+    let before = lab.state();
+    let dry = lab.flat(&format!("{arguments} --dry-run")).ok();
+    lab.state().is(&before);
+    let json = lab.flat(&format!("{arguments} --dry-run --json")).ok().json();
+    let commands: Vec<&str> = json["commands"].as_array().unwrap().iter().map(|c| c.as_str().unwrap()).collect();
+    assert_eq!(commands.len(), dry.out.lines().count());
+
+    lab.flat(arguments).ok();
+    let by_plumb = kernel_state(&lab);
+    lab.plumb("detach --all").ok();
+    lab.state().is(&before);
+
+    let mut shell = lab.on_host("sh");
+    Ran::of(shell.args(["-ec", &dry.out])).ok();
+    println!("{}", dry.out);
+    kernel_state(&lab).is(&by_plumb);
+    assert!(lab.ip("box", "link").contains("altname plumb:"));
 }
 
 /// What was there to see at one moment. Of two that differ, the lines that do are shown.

@@ -216,3 +216,22 @@ fn a_target_that_dies_half_way_is_an_error() {
     assert_eq!(lab.ip("box", "link show eth0"), before);
     assert!(!lab.ip("box", "link").contains("eth1@"));
 }
+
+/// Of ipvlan, which many kernels are built without. Where this one has it, it works.
+#[test]
+fn a_kernel_without_the_driver_is_told_from_one_that_refuses() {
+    let lab = Lab::new();
+    let has = std::process::Command::new("ip")
+        .args(["-n", &lab.full("host"), "link", "add", "link", "nic0", "name", "sample", "type", "ipvlan"])
+        .status()
+        .unwrap()
+        .success();
+    if has {
+        sh(&format!("ip -n {} link del sample", lab.full("host")));
+        lab.flat(&format!("--ip {FREE} --driver ipvlan")).ok();
+        return;
+    }
+    let reason = "this kernel has no ipvlan: operation not supported on transport endpoint: Unknown device type";
+    refused(&lab, &format!("--ip {FREE} --driver ipvlan"), 1, &format!("{reason}; nothing was changed"))
+        .hints("modprobe ipvlan loads it, if the kernel has it as a module");
+}

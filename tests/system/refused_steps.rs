@@ -61,6 +61,7 @@ fn attach(lab: &Lab, refused: usize) -> (Result<()>, usize) {
             let facts = Facts {
                 parent: kernel.parent(&"nic0".parse().unwrap())?.unwrap(),
                 inside: kernel.look()?,
+                sibling: None,
                 on_record: vec![],
                 is_host: false,
             };

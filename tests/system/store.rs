@@ -7,7 +7,9 @@ use netplumb::store::{Access, Change, Committed, Directory, Etcd, Key, Store};
 use crate::{etcd_cluster::Cluster, lab::Lab};
 
 /// The promises, each with a store in which nothing is yet.
-const PROMISES: [(&str, fn(&dyn Store)); 8] = [
+type Promise = fn(&dyn Store);
+
+const PROMISES: [(&str, Promise); 8] = [
     ("records are put, got, listed, moved and removed", records),
     ("prefixes are whole parts", prefixes),
     ("any text can be part of a key", any_text),

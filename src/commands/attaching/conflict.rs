@@ -1,11 +1,10 @@
 //! Who is in the way of a link that the kernel refused.
 
 use crate::{
-    commands::Context,
+    commands::{Context, siblings},
     error::{Error, Kind},
     kernel::{Netns, survey},
     plan::{Wiring, facts::InsideLink},
-    store::{Attachment, attachment},
 };
 
 /// Adds to a conflict on the parent whose link it is with. The kernel does not tell; the parent's
@@ -16,17 +15,14 @@ pub fn name_it(error: Error, host: &Netns, wiring: &Wiring, context: &Context) -
     }
     let (ours, wants_all) = (wiring.link.mac.map(|mac| mac.bytes()), wiring.link.driver.mode() == "passthru");
     let is_in_the_way = |link: &&InsideLink| {
-        wants_all || link.mode.as_deref() == Some("passthru") || (ours.is_some() && link.mac == ours)
+        wants_all
+            || link.kind.as_deref().is_some_and(|kind| kind.starts_with("ipv"))
+            || link.mode.as_deref() == Some("passthru")
+            || (ours.is_some() && link.mac == ours)
     };
-    let records: Vec<Attachment> =
-        attachment::all(&*context.store, None).unwrap_or_default().into_iter().flatten().collect();
     for found in survey::children(host, wiring.link.parent.index) {
         let Some(link) = found.links.iter().find(is_in_the_way) else { continue };
-        let owner = records
-            .iter()
-            .find(|record| link.tag.as_ref() == Some(&record.tag))
-            .map(|record| record.target.to_string());
-        let owner = owner.unwrap_or_else(|| format!("{} (not plumb's)", found.namespace.path().display()));
+        let owner = siblings::owner(link, &found.namespace, context);
         if link.mode.as_deref() == Some("passthru") && !wants_all {
             let parent = &wiring.link.parent.name;
             let message = format!("{parent} has a passthru link, {} of {owner}, which tolerates no other", link.name);

@@ -11,7 +11,7 @@ use crate::{
         Attachment, Change, Key, Network, Store,
         network::{self, Histories},
     },
-    types::{Gateway, HostAddress, IfName, Place, Tag},
+    types::{Gateway, HostAddress, IfName, Place, RouteSpec, Tag},
 };
 
 /// A network that a target shall join, and how.
@@ -139,8 +139,19 @@ impl Choice<'_> {
             let pool = network.pools.iter().find(|pool| pool.subnet.contains(address.ip()))?;
             Gateway::try_from(pool.gateway).ok().filter(|_| !self.joining.as_gateway)
         };
-        let gateways = addresses.iter().filter_map(has_gateway).collect();
-        Ok(Wish { addresses, gateways, ..wish })
+        if !wish.driver.is_routed_by_the_host() {
+            let gateways = addresses.iter().filter_map(has_gateway).collect();
+            return Ok(Wish { addresses, gateways, ..wish });
+        }
+        // The host itself is the next hop, so the interface is the way out.
+        let mut routes = wish.routes.clone();
+        for address in addresses.iter().filter(|_| !wish.keep_default) {
+            let everything = RouteSpec::default_route(address.is_ipv6());
+            if !routes.iter().any(|route| route.is_default() && route.destination == everything.destination) {
+                routes.push(everything);
+            }
+        }
+        Ok(Wish { addresses, routes, ..wish })
     }
 
     /// Whether the claimed address was this choice's own idea, so that another may be tried.

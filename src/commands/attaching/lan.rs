@@ -8,8 +8,8 @@ use std::{
 use crate::{
     apply::Transaction,
     error::{Error, Result},
-    kernel::Kernel,
-    plan::{Parent, Wiring},
+    kernel::{Kernel, Netns},
+    plan::{Driver, Parent, Wiring},
     store::Attachment,
 };
 
@@ -19,11 +19,20 @@ pub fn probe_ipv4(
     attachment: &Attachment,
     wiring: &Wiring,
     parent: &Parent,
+    host: &Netns,
     duration: Duration,
 ) -> Result<()> {
     let (ips, _) = by_version(attachment);
     let Some(mac) = wiring.link.mac.or(parent.mac).filter(|_| !ips.is_empty()) else { return Ok(()) };
-    match tx.executor.probe(wiring.link.index, mac.bytes(), &ips, duration)? {
+    let answer = match &wiring.link.driver {
+        Driver::Macvlan(_) => tx.executor.probe(wiring.link.index, mac.bytes(), &ips, duration)?,
+        // Who answers a probe does not yet know for which address, so the answer to one from an ipvlan
+        // is for none of the parent's links: the parent itself gets it, on the host.
+        Driver::Ipvlan(_) => {
+            host.look_inside(|on_host| on_host.probe(wiring.link.parent.index, mac.bytes(), &ips, duration))?
+        }
+    };
+    match answer {
         None => Ok(()),
         Some(answer) => Err(Error::conflict(format!("{} is in use on the LAN by {}", answer.ip, answer.mac_text()))
             .hint("choose another address; --probe 0 takes it all the same")),

@@ -12,14 +12,14 @@ pub use joining::{HostLock, Joining};
 pub use options::{checks, derived_mac, driver, host_interface, mac_rule};
 pub use report::Report;
 
-use super::{Context, namespace, require_capabilities, take_back};
+use super::{Context, namespace, require_capabilities, siblings, take_back};
 use crate::{
     apply::all_or_nothing,
     config,
     container::{self, Target},
     error::{Error, Kind, Result},
     kernel::{Kernel, Netns},
-    plan::{Facts, Inside, Parent, Step, Wiring, Wish, wiring},
+    plan::{Driver, Facts, Inside, Parent, Step, Wiring, Wish, wiring},
     store::{Attachment, Change, Committed, Progress, attachment},
     types::{IfName, Span, Tag, TargetName, nearest},
 };
@@ -94,6 +94,8 @@ struct Begun {
     beside: Option<Change>,
     /// Commands for what must be made first on the host, where this is a dry run.
     first: Vec<String>,
+    /// Until the link is there: what hangs on one parent as an ipvlan has to agree.
+    lock: Option<HostLock>,
 }
 
 impl Work<'_> {
@@ -153,19 +155,25 @@ impl Work<'_> {
     /// Plans, and puts the plan on record. Until it is there a VLAN's device, which may be new, has
     /// no user that others could see, so the host is locked so long.
     fn begin(&mut self, wish: Wish, inside: Inside, here: &[Attachment], elsewhere: Vec<Attachment>) -> Result<Begun> {
+        let must_agree = match &wish.driver {
+            // The kernel itself refuses a macvlan that does not agree.
+            Driver::Macvlan(_) => false,
+            Driver::Ipvlan(_) => true,
+        };
         match &self.intent.uplink {
             Uplink::Interface(name) => {
+                let lock = if must_agree { HostLock::unless_held(self.namespace, self.host)? } else { None };
                 let parent = parent(self.kernel, name)?;
-                self.record_plan(wish, inside, parent, here, elsewhere, None)
+                self.record_plan(wish, inside, parent, here, elsewhere, None).map(|begun| Begun { lock, ..begun })
             }
             Uplink::Network(joining) => {
-                let _host = HostLock::unless_held(self.namespace, self.host)?;
+                let lock = HostLock::unless_held(self.namespace, self.host)?;
                 let device = joining.device(self)?;
                 let made = device.made.then(|| device.parent.name.clone());
                 let first = device.commands;
                 let begun = self.record_plan(wish, inside, device.parent, here, elsewhere, Some(joining));
                 match (begun, made) {
-                    (Ok(begun), _) => Ok(Begun { first, ..begun }),
+                    (Ok(begun), _) => Ok(Begun { first, lock: lock.filter(|_| must_agree), ..begun }),
                     (Err(error), Some(made)) => {
                         take_back::vlan_device(self.context, &made)?;
                         Err(error)
@@ -187,7 +195,8 @@ impl Work<'_> {
     ) -> Result<Begun> {
         let store = &*self.context.store;
         let on_record = here.iter().map(|attachment| attachment.interface().to_owned()).collect();
-        let facts = Facts { parent, inside, on_record, is_host: self.target.name == TargetName::Host };
+        let sibling = siblings::that_matters(&wish.driver, &parent, self.host, self.context)?;
+        let facts = Facts { parent, sibling, inside, on_record, is_host: self.target.name == TargetName::Host };
         let tag = Tag::new(store.mark(), random()?);
         let mut choice = joining.map(|joining| joining.choice(&wish, store)).transpose()?;
         loop {
@@ -210,7 +219,15 @@ impl Work<'_> {
             };
             let Some((claim, holder)) = held else {
                 let beside = choice.as_mut().map(|choice| choice.remembered(&attachment)).transpose()?;
-                return Ok(Begun { attachment, wiring, parent: facts.parent, earlier, beside, first: Vec::new() });
+                return Ok(Begun {
+                    attachment,
+                    wiring,
+                    parent: facts.parent,
+                    earlier,
+                    beside,
+                    first: Vec::new(),
+                    lock: None,
+                });
             };
             // Somebody was faster; the pool has others.
             if !choice.as_mut().is_some_and(|choice| choice.was_free(&claim)) {
@@ -245,8 +262,9 @@ impl Work<'_> {
     /// The record stands; act, and confirm last: whenever this ends, something tells what was done.
     fn make(&mut self, begun: &mut Begun) -> Result<()> {
         let store = &*self.context.store;
-        let Begun { attachment, wiring, parent, earlier, beside, .. } = begun;
-        match self.wire(attachment, wiring, parent, beside.take()) {
+        let (lock, beside) = (begun.lock.take(), begun.beside.take());
+        let Begun { attachment, wiring, parent, earlier, .. } = begun;
+        match self.wire(attachment, wiring, parent, beside, lock) {
             // Made is made: what could not be given back gc finds.
             Ok(()) => {
                 let _ = earlier.as_ref().map(|earlier| earlier.yield_to(attachment, store));
@@ -294,6 +312,7 @@ impl Work<'_> {
         wiring: &Wiring,
         parent: &Parent,
         beside: Option<Change>,
+        lock: Option<HostLock>,
     ) -> Result<()> {
         let (context, target, probe) = (self.context, self.target, self.intent.probe.duration());
         let (path, key, host) = (self.path(), attachment.key(), self.host);
@@ -303,10 +322,12 @@ impl Work<'_> {
             let asked_again = target.is_an_engines().then(|| threads.spawn(|| target.ask_again()));
             all_or_nothing(self.kernel, &mut observe, &path, |tx| {
                 tx.run_all(&wiring.connect).map_err(|error| conflict::name_it(error, host, wiring, context))?;
+                drop(lock);
+                let speaks = !wiring.link.driver.is_routed_by_the_host();
                 // Where nothing is plugged in nobody can answer.
-                let ask = !probe.is_zero() && parent.up && parent.carrier;
+                let ask = !probe.is_zero() && parent.up && parent.carrier && speaks;
                 if ask {
-                    lan::probe_ipv4(tx, attachment, wiring, parent, probe)?;
+                    lan::probe_ipv4(tx, attachment, wiring, parent, host, probe)?;
                 }
                 tx.run_all(&wiring.addresses)?;
                 if ask && attachment.wish.addresses.iter().any(|address| address.is_ipv6()) {
@@ -314,7 +335,9 @@ impl Work<'_> {
                     tx.executor.await_ipv6(wiring.link.index, DAD_LIMIT)?;
                 }
                 tx.run_all(&wiring.routes)?;
-                lan::announce(tx, attachment, wiring, parent);
+                if speaks {
+                    lan::announce(tx, attachment, wiring, parent);
+                }
                 asked_again.map_or(Ok(()), joined)?;
                 joined(durable)?;
                 target.still_runs()?;

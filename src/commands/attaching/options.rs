@@ -7,7 +7,7 @@ use crate::{
     commands::Context,
     config,
     error::{Error, Result},
-    plan::{Driver, MacvlanMode, wiring::MacRule},
+    plan::{Driver, IpvlanMode, MacvlanMode, wiring::MacRule},
     types::{IfName, Span},
 };
 
@@ -40,16 +40,28 @@ pub fn derived_mac() -> MacRule {
 }
 
 pub fn driver(options: &LinkOptions) -> Result<Driver> {
-    let DriverName::Macvlan = options.driver;
     let sources = &options.source_mac;
-    if !sources.is_empty() && options.mode != Mode::Source {
+    if !sources.is_empty() && options.mode != Some(Mode::Source) {
         return Err(Error::usage("--source-mac has a meaning in mode source only").hint("add --mode source"));
     }
-    Ok(Driver::Macvlan(match options.mode {
-        Mode::Bridge => MacvlanMode::Bridge,
-        Mode::Private => MacvlanMode::Private,
-        Mode::Vepa => MacvlanMode::Vepa,
-        Mode::Passthru => MacvlanMode::Passthru,
-        Mode::Source => MacvlanMode::Source(sources.clone()),
-    }))
+    let macvlan = |mode| Ok(Driver::Macvlan(mode));
+    let ipvlan = |mode| Ok(Driver::Ipvlan(mode));
+    match (options.driver, options.mode) {
+        (DriverName::Macvlan, None | Some(Mode::Bridge)) => macvlan(MacvlanMode::Bridge),
+        (DriverName::Macvlan, Some(Mode::Private)) => macvlan(MacvlanMode::Private),
+        (DriverName::Macvlan, Some(Mode::Vepa)) => macvlan(MacvlanMode::Vepa),
+        (DriverName::Macvlan, Some(Mode::Passthru)) => macvlan(MacvlanMode::Passthru),
+        (DriverName::Macvlan, Some(Mode::Source)) => macvlan(MacvlanMode::Source(sources.clone())),
+        (DriverName::Macvlan, Some(Mode::L2 | Mode::L3 | Mode::L3s)) => Err(Error::usage(
+            "modes l2, l3 and l3s are ipvlan's; macvlan has bridge, private, vepa, passthru and source",
+        )
+        .hint("add --driver ipvlan")),
+        (DriverName::Ipvlan, None | Some(Mode::L2)) => ipvlan(IpvlanMode::L2),
+        (DriverName::Ipvlan, Some(Mode::L3)) => ipvlan(IpvlanMode::L3),
+        (DriverName::Ipvlan, Some(Mode::L3s)) => ipvlan(IpvlanMode::L3s),
+        (DriverName::Ipvlan, Some(Mode::Bridge | Mode::Private | Mode::Vepa | Mode::Passthru | Mode::Source)) => Err(
+            Error::usage("modes bridge, private, vepa, passthru and source are macvlan's; ipvlan has l2, l3 and l3s")
+                .hint("leave --mode out for l2, or give --driver macvlan"),
+        ),
+    }
 }

@@ -39,6 +39,8 @@ pub struct Report {
     /// The commands that do the same.
     pub commands: Vec<String>,
     #[serde(skip)]
+    routed_by_host: bool,
+    #[serde(skip)]
     remarks: Vec<String>,
 }
 
@@ -64,7 +66,12 @@ impl Report {
                 route.metric()
             )
         });
-        let remarks = replaced.chain(better).collect();
+        let subnets: Vec<String> = wish.addresses.iter().map(|address| address.subnet().to_string()).collect();
+        let routed = (wiring.link.driver.is_routed_by_the_host() && !subnets.is_empty()).then(|| {
+            let (mode, to) = (wiring.link.driver.mode(), subnets.join(" and "));
+            format!("mode {mode} answers no ARP: other machines need a route to {to} by this host")
+        });
+        let remarks = replaced.chain(better).chain(routed).collect();
         Report {
             target: wish.target.clone(),
             container: target.id.clone(),
@@ -82,6 +89,7 @@ impl Report {
             warnings: wiring.warnings.clone(),
             dry_run: false,
             commands: wiring.steps().map(|step| step.command(namespace)).collect(),
+            routed_by_host: wiring.link.driver.is_routed_by_the_host(),
             remarks,
         }
     }
@@ -118,6 +126,14 @@ impl Report {
             Reach::OnLinkOnly => {
                 self.remarks.push(format!("{what}{host} is there but answers no pings"));
                 (true, None)
+            }
+            Reach::Silent if self.routed_by_host => {
+                self.warnings.push(format!(
+                    "{host} does not answer within {} s. Look at: the host's own route to it, which must be by {parent}; a route back to {} by this host; a firewall",
+                    PING_LIMIT.as_secs(),
+                    self.addresses.join(", ")
+                ));
+                (false, None)
             }
             Reach::Silent if !is_gateway => {
                 let router = self.gateways.first().map_or("the router".to_owned(), |ip| format!("the router, {ip},"));

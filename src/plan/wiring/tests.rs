@@ -1,5 +1,6 @@
 //! Plans and refusals, without a kernel.
 
+use super::super::IpvlanMode;
 use super::super::facts::{InsideAddress, InsideLink, Ipv6Defaults};
 use super::super::samples;
 use super::*;
@@ -41,7 +42,7 @@ fn facts() -> Facts {
         ],
         ipv6: Some(Ipv6Defaults { disabled: true, accept_ra: "1".into() }),
     };
-    Facts { parent, inside, on_record: vec![], is_host: false }
+    Facts { parent, sibling: None, inside, on_record: vec![], is_host: false }
 }
 
 fn wish() -> Wish {
@@ -208,9 +209,13 @@ fn parents_that_cannot_carry_it_are_refused() {
     );
     assert_eq!(port.hint.unwrap(), "use -i br0");
     let wifi = refused(|_, facts| facts.parent.wireless = true);
-    assert!(wifi.message.contains("wifi") && wifi.hint.unwrap().contains("--allow-wifi"));
+    let hint = wifi.hint.unwrap();
+    assert!(
+        wifi.message.contains("wifi") && hint.contains("--allow-wifi") && hint.contains("--driver ipvlan"),
+        "{hint}"
+    );
     let tun = refused(|_, facts| facts.parent.ethernet = false);
-    assert!(tun.message.contains("not an Ethernet interface"));
+    assert_eq!(tun.message, "eth0 is not an Ethernet interface, so it cannot carry a macvlan");
 }
 
 #[test]
@@ -218,6 +223,10 @@ fn wifi_is_taken_when_it_is_said_to_work() {
     let (mut wish, mut facts) = (wish(), facts());
     wish.allow_wifi = true;
     facts.parent.wireless = true;
+    planned(&wish, &facts);
+    // An ipvlan has the address that has logged in.
+    wish.allow_wifi = false;
+    wish.driver = Driver::Ipvlan(IpvlanMode::L2);
     planned(&wish, &facts);
 }
 
@@ -299,4 +308,98 @@ fn modes_carry_what_they_need() {
     let mut wish = wish();
     wish.driver = Driver::Macvlan(MacvlanMode::Passthru);
     assert_eq!(planned(&wish, &facts()).link.mac, None);
+}
+
+fn ipvlan(mode: IpvlanMode) -> Wish {
+    Wish { driver: Driver::Ipvlan(mode), gateways: vec![], ..wish() }
+}
+
+#[test]
+fn an_ipvlan_has_its_parents_mac_and_needs_no_machine_id() {
+    let l2 = Wish { mac: MacRule::Derived { host: None }, gateways: wish().gateways, ..ipvlan(IpvlanMode::L2) };
+    let wiring = planned(&l2, &facts());
+    assert_eq!(wiring.link.mac, None);
+    let texts = commands(&wiring);
+    assert!(texts[0].starts_with("ip link add link eth0 name eth1 index 1000001 mtu 1500 "), "{}", texts[0]);
+    assert!(texts[0].ends_with(" type ipvlan mode l2"), "{}", texts[0]);
+    assert_eq!(texts[3], "ip route replace default via 192.168.0.1 dev eth1 proto 4");
+    let mac = refused(|wish, _| {
+        *wish = Wish { mac: MacRule::Given("02:00:00:00:00:01".parse().unwrap()), ..ipvlan(IpvlanMode::L3s) }
+    });
+    assert_eq!(
+        (mac.kind, mac.message.as_str()),
+        (Kind::Usage, "an ipvlan link has its parent's MAC address, so --mac cannot be given")
+    );
+}
+
+#[test]
+fn where_the_host_routes_there_is_no_gateway_and_the_way_out_is_the_interface() {
+    let l3 = |change: fn(&mut Wish)| {
+        refused(|wish, _| {
+            *wish = ipvlan(IpvlanMode::L3);
+            change(wish);
+        })
+    };
+    let gateway = l3(|wish| wish.gateways = vec!["192.168.0.1".parse().unwrap()]);
+    assert_eq!(
+        (gateway.kind, gateway.message.as_str()),
+        (Kind::Usage, "in mode l3 the host's own routes decide, so gateway 192.168.0.1 would have no effect")
+    );
+    assert_eq!(gateway.hint.unwrap(), "--route 0.0.0.0/0 instead of --gateway makes the interface the way out");
+    let via = l3(|wish| wish.routes = vec!["10.0.0.0/8,via 192.168.0.1".parse().unwrap()]);
+    assert_eq!(
+        via.message,
+        "in mode l3 the host's own routes decide, so gateway 192.168.0.1 of route 10.0.0.0/8 would have no effect"
+    );
+    let both = l3(|wish| {
+        wish.keep_default = true;
+        wish.routes = vec!["0.0.0.0/0".parse().unwrap()];
+    });
+    assert_eq!((both.kind, both.hint.unwrap().as_str()), (Kind::Usage, "leave one of them out"));
+    let on_layer_2 = refused(|wish, _| wish.routes = vec!["0.0.0.0/0".parse().unwrap()]);
+    assert_eq!((on_layer_2.kind, on_layer_2.message.as_str()), (Kind::Usage, "route 0.0.0.0/0 needs a router"));
+
+    assert_eq!(commands(&planned(&ipvlan(IpvlanMode::L3), &facts())).len(), 3, "the default route stays");
+    let mut out = Wish { routes: vec!["0.0.0.0/0".parse().unwrap()], ..ipvlan(IpvlanMode::L3s) };
+    let wiring = planned(&out, &facts());
+    assert_eq!(commands(&wiring)[3], "ip route replace default dev eth1 proto 4 scope link");
+    assert_eq!(wiring.replaced_defaults().count(), 1);
+    out.metric = Some(9);
+    let wiring = planned(&out, &facts());
+    assert_eq!(commands(&wiring)[3], "ip route add default dev eth1 metric 9 proto 4 scope link");
+    assert_eq!(wiring.better_defaults, [samples::default_via("172.17.0.1", 5, "eth0")]);
+}
+
+#[test]
+fn a_parent_has_one_kind_of_link_and_ipvlan_one_mode() {
+    let beside = |kind: &str, mode: &str| {
+        let link = InsideLink { kind: Some(kind.into()), mode: Some(mode.into()), ..facts().inside.links[1].clone() };
+        let facts = Facts { sibling: Some(Sibling { link, owner: "db".into() }), ..facts() };
+        plan(&ipvlan(IpvlanMode::L3), &facts, &samples::tag())
+    };
+    let mode = beside("ipvlan", "l2").unwrap_err();
+    assert_eq!(
+        (mode.kind, mode.message.as_str()),
+        (Kind::Conflict, "eth0 has an ipvlan in mode l2, eth0 of db, and all on one parent are in one mode")
+    );
+    assert_eq!(mode.hint.unwrap(), "use --mode l2, or another parent; or detach those that are there");
+    assert!(beside("ipvtap", "l3s").is_err());
+    let kind = beside("macvlan", "bridge").unwrap_err();
+    assert_eq!(
+        (kind.kind, kind.message.as_str()),
+        (Kind::Conflict, "eth0 has a macvlan, eth0 of db, and an ipvlan cannot be beside it")
+    );
+    assert_eq!(kind.hint.unwrap(), "use --driver macvlan, or another parent; or detach that one");
+    assert!(beside("ipvlan", "l3").is_ok());
+}
+
+#[test]
+fn a_record_keeps_the_driver() {
+    let text = |driver: Driver| serde_json::to_string(&driver).unwrap();
+    assert_eq!(text(Driver::Macvlan(MacvlanMode::Bridge)), r#"{"macvlan":"bridge"}"#);
+    for (mode, name) in [(IpvlanMode::L2, "l2"), (IpvlanMode::L3, "l3"), (IpvlanMode::L3s, "l3s")] {
+        assert_eq!(text(Driver::Ipvlan(mode)), format!(r#"{{"ipvlan":"{name}"}}"#));
+        assert_eq!(serde_json::from_str::<Driver>(&text(Driver::Ipvlan(mode))).unwrap(), Driver::Ipvlan(mode));
+        assert_eq!(mode.name(), name);
+    }
 }

@@ -1,0 +1,33 @@
+//! Who else hangs on a parent: looked for in all namespaces of the machine, as they may be in any.
+
+use super::Context;
+use crate::{
+    error::Result,
+    kernel::{Netns, survey},
+    plan::{Driver, Parent, Sibling, facts::InsideLink},
+    store::{Attachment, attachment},
+};
+
+/// One of the parent's links, where a new one has to agree with those that are there. The caller has
+/// locked the host until the new one is there: otherwise two would each find that they may choose.
+pub fn that_matters(driver: &Driver, parent: &Parent, host: &Netns, context: &Context) -> Result<Option<Sibling>> {
+    match driver {
+        // The kernel itself refuses a macvlan that does not agree.
+        Driver::Macvlan(_) => Ok(None),
+        Driver::Ipvlan(_) => Ok(survey::children(host, parent.index).find_map(|found| {
+            let link = found.links.into_iter().next()?;
+            let owner = owner(&link, &found.namespace, context);
+            Some(Sibling { link, owner })
+        })),
+    }
+}
+
+/// Whose a link is: the target on record, or else where it was found.
+pub fn owner(link: &InsideLink, namespace: &Netns, context: &Context) -> String {
+    let kept = attachment::all(&*context.store, None).unwrap_or_default();
+    let is_its = |record: &Attachment| link.tag.as_ref() == Some(&record.tag);
+    match kept.into_iter().flatten().find(is_its) {
+        Some(record) => record.target.to_string(),
+        None => format!("{} (not plumb's)", namespace.path().display()),
+    }
+}
