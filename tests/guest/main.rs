@@ -8,6 +8,7 @@
 
 mod boot;
 mod capture;
+mod hosts;
 mod ipvlan;
 mod kernel;
 
@@ -15,5 +16,6 @@ mod kernel;
 #[allow(dead_code, reason = "the tests that need no guest use the rest")]
 mod lab;
 mod old_kernel;
+mod soak;
 mod vlan;
 mod wire;

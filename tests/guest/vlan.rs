@@ -1,10 +1,9 @@
 //! Networks on a kernel that has VLANs: create-vlan, attach, detach, delete-vlan, the gateway.
 
-use std::process::{Child, Command, Stdio};
-
 use crate::{
     boot::in_guest,
-    lab::{Lab, State, output, sh, wait_for},
+    capture::Capture,
+    lab::{Lab, State, sh, wait_for},
 };
 
 /// A lab with the network `blue`, VLAN 10 of nic0, in which an address was given and given back, so
@@ -20,44 +19,6 @@ fn blue() -> (Lab, State) {
 
 fn attach(lab: &Lab, target: &str, network: &str) -> crate::lab::Ran {
     lab.plumb(&format!("attach {} {network} --probe 0 --no-check", lab.netns(target)))
-}
-
-/// Frames that arrive at an interface, captured.
-struct Capture {
-    tcpdump: Child,
-    file: String,
-}
-
-impl Capture {
-    /// Begins to capture what comes in at `interface` of the lab's `name`.
-    fn of(lab: &Lab, name: &str, interface: &str, filter: &str) -> Capture {
-        let file = lab.folder().join(format!("{name}-{interface}.pcap")).display().to_string();
-        let full = lab.full(name);
-        let tcpdump = Command::new("nsenter")
-            .args([&format!("--net=/run/netns/{full}"), "tcpdump", "-Z", "root", "-U", "-i", interface, "-w", &file])
-            .args(filter.split_whitespace())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        // The file has its header as soon as frames are captured.
-        wait_for("tcpdump", || std::fs::metadata(&file).is_ok_and(|file| file.len() >= 24));
-        Capture { tcpdump, file }
-    }
-
-    /// The frames so far, a line each, with link-layer header.
-    fn frames(&mut self) -> Vec<String> {
-        std::thread::sleep(std::time::Duration::from_millis(500));
-        let text = output(&format!("tcpdump -r {} -en 2>/dev/null", self.file));
-        text.lines().map(str::to_owned).collect()
-    }
-}
-
-impl Drop for Capture {
-    fn drop(&mut self) {
-        let _ = self.tcpdump.kill();
-        let _ = self.tcpdump.wait();
-    }
 }
 
 #[test]
@@ -86,16 +47,15 @@ fn two_vlans_of_two_containers_each_are_apart() {
         // Everything that leaves box's MAC address, at the containers of the other network and on the wire.
         let mac = lab.json("box", "link show eth1")[0]["address"].as_str().unwrap().to_owned();
         let from_box = format!("ether src {mac}");
-        let mut there: Vec<Capture> =
-            ["third", "fourth"].iter().map(|name| Capture::of(&lab, name, "eth1", &from_box)).collect();
-        let (mut beside, mut wire) =
-            (Capture::of(&lab, "peer", "eth1", &from_box), Capture::of(&lab, "lan", "lan0", ""));
+        let there = ["third", "fourth"].map(|name| Capture::start(&lab, name, "eth1", &from_box));
+        let beside = Capture::start(&lab, "peer", "eth1", &from_box);
+        let wire = Capture::start(&lab, "lan", "lan0", "");
         // Into the other network by unicast (over a neighbour entry that lies), and broadcasts.
         let theirs = lab.json("third", "link show eth1")[0]["address"].as_str().unwrap().to_owned();
         lab.ip("box", &format!("neigh replace 10.1.0.99 lladdr {theirs} dev eth1"));
         assert!(!lab.pings("box", "10.1.0.99") && !lab.pings("box", "10.1.0.98"), "nobody has these");
         assert!(!lab.pings("box", "10.2.0.2"));
-        for capture in &mut there {
+        for capture in there {
             assert_eq!(capture.frames(), Vec::<String>::new(), "another VLAN's frames");
         }
         let heard = beside.frames();
@@ -277,5 +237,63 @@ fn what_attach_would_do_is_what_its_commands_do() {
         ));
         attach(&lab, "box", "blue --ip 10.1.0.9").ok();
         seen(&lab).is(&by_commands);
+    });
+}
+
+#[test]
+fn a_network_can_be_joined_by_ipvlan() {
+    in_guest(|| {
+        let (mut lab, before) = blue();
+        drop(before);
+        lab.target("peer");
+        let before = lab.state();
+        let join = |target: &str, mode: &str| {
+            let target = lab.netns(target);
+            lab.plumb(&format!("attach {target} blue --driver ipvlan --mode {mode} --probe 0 --no-check"))
+        };
+        for mode in ["l2", "l3", "l3s"] {
+            let said = join("box", mode).ok().out;
+            assert!(said.contains(&format!(" in blue on nic0.10 (ipvlan {mode})")), "{said}");
+            let address =
+                lab.json("box", "-4 addr show dev eth1")[0]["addr_info"][0]["local"].as_str().unwrap().to_owned();
+            let default = lab.ip("box", "route show default");
+            if mode == "l2" {
+                assert!(default.starts_with("default via 10.1.0.1 dev eth1"), "{default}");
+            } else {
+                assert!(default.starts_with("default dev eth1"), "{default}");
+            }
+            join("peer", mode).ok();
+            assert!(lab.pings("peer", &address), "{mode}");
+            let other = if mode == "l2" { "l3" } else { "l2" };
+            lab.plumb(&format!("detach {}", lab.netns("peer"))).ok();
+            let refused = join("peer", other);
+            assert!(refused.code == 4 && refused.err.contains(&lab.netns("box")), "{refused:#?}");
+            lab.plumb("detach --all").ok();
+        }
+        lab.state().is(&before);
+    });
+}
+
+#[test]
+fn attaching_to_a_network_killed_anywhere_is_taken_back() {
+    in_guest(|| {
+        let (lab, before) = blue();
+        let arguments = format!("attach {} blue --probe 0 --no-check", lab.netns("box"));
+        let mut kills = 0;
+        for call in ["sendto", "rename", "symlink"] {
+            for number in 1.. {
+                let killed = lab.killed(&arguments, call, number);
+                kills += usize::from(killed);
+                if !killed {
+                    lab.plumb("detach --all").ok();
+                }
+                lab.plumb("gc").ok();
+                lab.state().is(&before);
+                if !killed {
+                    break;
+                }
+            }
+        }
+        assert!(kills >= 12, "only {kills} kills");
     });
 }

@@ -1,29 +1,6 @@
 //! Killed at every point where something has changed: `plumb gc` finds it and the state is as before.
 
-use std::os::unix::process::ExitStatusExt;
-
-use crate::lab::{ALSO_FREE, FREE, FREE6, Lab, PLUMB, ROUTER, Ran, State, words};
-
-/// Runs `plumb ARGUMENTS` and kills it just before its `number`th call of `call`. Says whether that
-/// call was reached.
-fn killed(lab: &Lab, arguments: &str, call: &str, number: usize) -> bool {
-    let mut strace = lab.on_host("strace");
-    strace.args([
-        "-f",
-        "-o",
-        "/dev/null",
-        "-e",
-        &format!("trace={call}"),
-        "-e",
-        &format!("inject={call}:signal=KILL:when={number}"),
-        PLUMB,
-    ]);
-    let output = strace.args(words(arguments)).output().unwrap();
-    // strace dies as its tracee did.
-    let killed = output.status.signal() == Some(9) || output.status.code() == Some(137);
-    assert!(killed || output.status.success(), "{call} {number}: {output:?}");
-    killed
-}
+use crate::lab::{ALSO_FREE, FREE, FREE6, Lab, ROUTER, Ran, State};
 
 /// Kills `arguments` at each call in turn; each time `plumb gc` must restore `before`.
 fn gc_restores(lab: &Lab, arguments: &str, before: &State, prepare: impl Fn()) -> usize {
@@ -32,7 +9,7 @@ fn gc_restores(lab: &Lab, arguments: &str, before: &State, prepare: impl Fn()) -
     for call in ["sendto", "sendmsg", "rename", "symlink", "write", "fsync", "unlink", "openat"] {
         for number in 1.. {
             prepare();
-            let was_killed = killed(lab, arguments, call, number);
+            let was_killed = lab.killed(arguments, call, number);
             if was_killed {
                 kills += 1;
             } else {
@@ -70,7 +47,7 @@ fn detaching_killed_anywhere_can_be_finished() {
             lab.flat(&format!("--ip {FREE} --gateway {ROUTER}")).ok();
             // The second replaces the first one's default route, and inherits what that had replaced.
             lab.flat(&format!("--ip {ALSO_FREE} --gateway {ROUTER}")).ok();
-            let was_killed = killed(&lab, &format!("detach {target} eth1"), call, number);
+            let was_killed = lab.killed(&format!("detach {target} eth1"), call, number);
             lab.plumb(&format!("detach {target} eth1")).ok();
             assert!(lab.ip("box", "route").contains(&format!("default via {ROUTER} dev eth2")), "{call} {number}");
             lab.plumb(&format!("detach {target}")).ok();
@@ -89,7 +66,7 @@ fn the_next_attempt_needs_no_gc() {
     let lab = Lab::new();
     let arguments = format!("flat {} -i nic0 --ip {FREE} --gateway {ROUTER} --probe 0 --no-check", lab.netns("box"));
     for number in 5..=8 {
-        assert!(killed(&lab, &arguments, "sendto", number));
+        assert!(lab.killed(&arguments, "sendto", number));
         Ran::of(&mut lab.command(&arguments)).ok();
         assert!(lab.pings("box", ROUTER));
         assert_eq!(lab.ip("box", "-br link").matches('@').count(), 3, "up0, eth0 and one eth1");

@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::atomic::{AtomicU32, Ordering},
@@ -179,6 +180,19 @@ END"
     }
 
     /// Whether a ping from one of the lab's namespaces is answered.
+    /// Runs `plumb ARGUMENTS` and kills it just before its `number`th call of `call`. Says whether that
+    /// call was reached.
+    pub fn killed(&self, arguments: &str, call: &str, number: usize) -> bool {
+        let mut strace = self.on_host("strace");
+        let inject = format!("inject={call}:signal=KILL:when={number}");
+        strace.args(["-f", "-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &inject, PLUMB]);
+        let output = strace.args(words(arguments)).output().unwrap();
+        // strace dies as its tracee did.
+        let killed = output.status.signal() == Some(9) || output.status.code() == Some(137);
+        assert!(killed || output.status.success(), "{call} {number}: {output:?}");
+        killed
+    }
+
     pub fn pings(&self, from: &str, to: &str) -> bool {
         let version = if to.contains(':') { "ping6" } else { "ping" };
         let mut ping = Command::new("nsenter");

@@ -1,0 +1,155 @@
+//! Many at once on one pool, some of them killed: no address is given twice, and none is lost.
+//!
+//! `PLUMB_SOAK` is how often each of the eight attaches and detaches; `scripts/soak` sets it high.
+
+use std::{
+    collections::HashMap,
+    env,
+    process::{Child, Command, Stdio},
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use crate::{
+    boot::in_guest,
+    lab::{Lab, wait_for},
+};
+
+const WORKERS: usize = 8;
+
+fn rounds() -> usize {
+    env::var("PLUMB_SOAK").ok().and_then(|text| text.parse().ok()).unwrap_or(3)
+}
+
+/// What the eight have between them.
+struct Contest<'a> {
+    lab: &'a Lab,
+    store: &'a str,
+    /// Who has which address at this moment.
+    given: Mutex<HashMap<String, usize>>,
+    kills: AtomicUsize,
+}
+
+impl Contest<'_> {
+    /// One of the eight: attaches, looks, detaches, again and again.
+    fn work(&self, worker: usize, seed: u64) {
+        let (name, mut random) = (format!("w{worker}"), Random(seed + worker as u64));
+        let target = self.lab.netns(&name);
+        for _ in 0..rounds() {
+            let attached = self.run(&format!("attach {target} blue --probe 0 --no-check"), &mut random);
+            let link = self.lab.ip(&name, "-br -4 addr show scope global");
+            if attached {
+                let address = link.split_whitespace().nth(2).unwrap().to_owned();
+                let other = self.given.lock().unwrap().insert(address.clone(), worker);
+                assert_eq!(other, None, "{address} is given to two");
+                self.given.lock().unwrap().remove(&address);
+            }
+            while !self.run(&format!("detach {target}"), &mut random) {}
+            assert_eq!(self.lab.ip(&name, "-br -4 addr show scope global").trim(), "");
+        }
+    }
+
+    /// Runs plumb, and kills it in one of six cases. Says whether it finished.
+    fn run(&self, arguments: &str, random: &mut Random) -> bool {
+        let mut plumb = self.lab.command(arguments);
+        plumb.env("PLUMB_STORE", self.store).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = plumb.spawn().unwrap();
+        if random.below(6) == 0 {
+            std::thread::sleep(Duration::from_millis(random.below(250)));
+            if child.try_wait().unwrap().is_none() {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                self.kills.fetch_add(1, Ordering::Relaxed);
+                return false;
+            }
+        }
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
+        true
+    }
+}
+
+/// A linear congruential generator (Knuth's MMIX): enough to choose when to kill.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit
+    }
+}
+
+fn contend(lab: &Lab, store: &str) {
+    let plumb = |arguments: &str| {
+        let mut command = lab.command(arguments);
+        crate::lab::Ran::of(command.env("PLUMB_STORE", store)).ok()
+    };
+    // Fewer addresses than would do if one were lost each time.
+    plumb("create-vlan blue --subnet 10.1.0.0/27 -i nic0 --id 10");
+    let seed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    println!("seed {seed}");
+    let contest = Contest { lab, store, given: Mutex::default(), kills: AtomicUsize::new(0) };
+    std::thread::scope(|scope| {
+        (0..WORKERS).for_each(|worker| {
+            drop(scope.spawn({
+                let contest = &contest;
+                move || contest.work(worker, seed)
+            }))
+        });
+    });
+    println!("{} rounds of {WORKERS}, {} killed", rounds(), contest.kills.load(Ordering::Relaxed));
+    plumb("detach --all");
+    plumb("gc");
+    assert_eq!(plumb("gc").out, "nothing was left behind\n");
+    let networks = plumb("networks --json").json();
+    assert_eq!(networks["networks"][0]["usage"][0]["used"], 0, "{networks}");
+    assert!(!lab.ip("host", "link").contains("nic0.10"));
+    plumb("delete-vlan blue");
+}
+
+fn eight() -> Lab {
+    let mut lab = Lab::new();
+    (0..WORKERS).for_each(|worker| lab.namespace(&format!("w{worker}")));
+    lab
+}
+
+#[test]
+fn in_a_directory_no_address_is_given_twice_or_lost() {
+    in_guest(|| {
+        let lab = eight();
+        contend(&lab, &lab.store().display().to_string());
+    });
+}
+
+struct Etcd(Child);
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn in_etcd_no_address_is_given_twice_or_lost() {
+    in_guest(|| {
+        let lab = eight();
+        // In the lab's host namespace, as plumb is.
+        let etcd = Command::new("nsenter")
+            .arg(format!("--net=/run/netns/{}", lab.full("host")))
+            .args(["etcd", "--data-dir"])
+            .arg(lab.folder().join("etcd"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let _etcd = Etcd(etcd);
+        wait_for("etcd", || {
+            lab.command("networks").env("PLUMB_STORE", "etcd://127.0.0.1").output().unwrap().status.success()
+        });
+        contend(&lab, "etcd://127.0.0.1");
+    });
+}
