@@ -25,6 +25,7 @@ use crate::{
     apply::{Execute, StepError},
     error::{Error, Result},
     plan::{Inside, Step, facts::Ipv4Forwarding},
+    types::IfName,
 };
 use netlink::{Netlink, Refusal};
 
@@ -74,9 +75,9 @@ impl Kernel {
         Ok(Inside { links, routes, ..Inside::default() })
     }
 
-    /// How the namespace forwards IPv4.
-    pub fn ipv4_forwarding(&mut self) -> Result<Ipv4Forwarding> {
-        let forwarding = sysctl::ipv4_forwarding()?;
+    /// How the namespace forwards IPv4, for a gateway on `parent`.
+    pub fn ipv4_forwarding(&mut self, parent: &IfName) -> Result<Ipv4Forwarding> {
+        let forwarding = sysctl::ipv4_forwarding(parent)?;
         Ok(Ipv4Forwarding { accept_in: nftables::accept_in(), ..forwarding })
     }
 

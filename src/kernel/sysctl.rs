@@ -6,6 +6,7 @@ use crate::{
     apply::StepError,
     error::{Error, Result, plain},
     plan::facts::{Ipv4Forwarding, Ipv6Defaults},
+    types::IfName,
 };
 
 /// What a new interface starts with, or `None` where there is no IPv6.
@@ -16,8 +17,9 @@ pub fn ipv6_defaults() -> Option<Ipv6Defaults> {
     Some(Ipv6Defaults { disabled: read("disable_ipv6")? != "0", accept_ra: read("accept_ra")? })
 }
 
-/// Whether IPv4 is forwarded, and if not what turning it on and off again would override.
-pub fn ipv4_forwarding() -> Result<Ipv4Forwarding> {
+/// Whether IPv4 is forwarded, and if not what turning it on and off again would override; and
+/// whether `parent` answers for addresses of others.
+pub fn ipv4_forwarding(parent: &IfName) -> Result<Ipv4Forwarding> {
     let read = |key: &str| fs::read_to_string(format!("/proc/sys/{key}")).map(|text| text.trim().to_owned());
     let key = "net/ipv4/ip_forward";
     let on = read(key).map_err(|error| Error::io(format_args!("cannot read {key}"), &error))? != "0";
@@ -32,7 +34,10 @@ pub fn ipv4_forwarding() -> Result<Ipv4Forwarding> {
         overridden = each.chain([all]).filter(is_lost).map(|(key, value)| (key, value.to_owned())).collect();
         overridden.sort();
     }
-    Ok(Ipv4Forwarding { on, overridden, accept_in: None })
+    let arp_ignore = |interface: &str| read(&format!("net/ipv4/conf/{interface}/arp_ignore"));
+    let arp_ignore = arp_ignore(parent.as_str()).or_else(|_| arp_ignore("default"));
+    let arp_ignore = arp_ignore.map_err(|error| Error::io("cannot read arp_ignore", &error))?;
+    Ok(Ipv4Forwarding { on, overridden, arp_ignore, accept_in: None })
 }
 
 /// Equivalent to `sysctl -w KEY=VALUE`.

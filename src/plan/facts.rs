@@ -106,6 +106,8 @@ pub struct Ipv4Forwarding {
     /// the kernel sets `forwarding` of each interface, and `accept_redirects` of all, to values of its
     /// own (`inet_forward_change` in the kernel's `net/ipv4/devinet.c`).
     pub overridden: Vec<(String, String)>,
+    /// `arp_ignore` of the parent, or of new interfaces where it has yet to be made.
+    pub arp_ignore: String,
     /// The chain of iptables in which to accept what its policy would drop, if it drops.
     pub accept_in: Option<&'static str>,
 }

@@ -45,6 +45,21 @@ pub(super) fn check(wish: &Wish) -> Result<()> {
     Ok(())
 }
 
+/// The step that keeps the gateway's parent, which is in the same namespace, from answering for the
+/// gateway's address as well. By default Linux answers ARP requests for any of its addresses on any
+/// interface that hears them; packets then arrive by the parent, where strict `rp_filter` drops them
+/// and no rule for the gateway's interface sees them. IPv6 has the matter right.
+pub(super) fn keep_parent_quiet(wish: &Wish, link: &Link, facts: &Facts) -> Option<Step> {
+    let now = &facts.forwarding.as_ref().filter(|_| forwards_ipv4(wish))?.arp_ignore;
+    // Other values are stricter still.
+    (now == "0").then(|| Step::SetSysctl { key: arp_ignore(&link.parent.name), from: now.clone(), to: "1".into() })
+}
+
+/// The setting by which an interface answers for its own addresses only (1) or for all (0).
+pub(super) fn arp_ignore(interface: &IfName) -> String {
+    format!("net/ipv4/conf/{interface}/arp_ignore")
+}
+
 fn forwards_ipv4(wish: &Wish) -> bool {
     wish.forwarding.is_some() && wish.addresses.iter().any(|address| !address.is_ipv6())
 }

@@ -1,6 +1,6 @@
 //! Taking an attachment back: the inverse of its steps, newest first, held against what is there.
 
-use super::{Inside, Link, Route, Step};
+use super::{Inside, Link, Route, Step, forwarding};
 use crate::types::Tag;
 
 /// The steps that take back what `done` did, given what the namespace looks like `now`.
@@ -12,7 +12,11 @@ pub fn undo(done: &[Step], tag: &Tag, now: &Inside) -> Vec<Step> {
         Step::AddLink(link) => find(link, tag, now),
         _ => None,
     });
-    let mut steps: Vec<Step> = done.iter().rev().filter_map(|step| undo_one(step, ours.as_ref(), now)).collect();
+    let parent =
+        done.iter().find_map(|step| if let Step::AddLink(link) = step { Some(&link.parent.name) } else { None });
+    let of_parent = parent.map(forwarding::arp_ignore);
+    let undo_one = |step| undo_one(step, ours.as_ref(), of_parent.as_deref(), now);
+    let mut steps: Vec<Step> = done.iter().rev().filter_map(undo_one).collect();
     // Routes first, so that the container is never without one; the link takes the rest along. What a
     // gateway's link needed goes after it: as long as it forwards, it masquerades.
     let is_needed_by_it = |step: &Step| matches!(step, Step::DeleteMasquerade(_) | Step::SetSysctl { .. });
@@ -27,9 +31,11 @@ fn find(link: &Link, tag: &Tag, now: &Inside) -> Option<Link> {
     Some(Link { index: found.index, name, ..link.clone() })
 }
 
-fn undo_one(step: &Step, ours: Option<&Link>, now: &Inside) -> Option<Step> {
+/// `of_parent` is the one setting that is not the link's own and yet is given back.
+fn undo_one(step: &Step, ours: Option<&Link>, of_parent: Option<&str>, now: &Inside) -> Option<Step> {
     match step {
         Step::AddLink(_) => ours.cloned().map(Step::DeleteLink),
+        Step::SetSysctl { key, .. } if Some(key.as_str()) == of_parent => Some(step.inverse()),
         // These live on the link and go with it, but for the forwarding of IPv4. That stays on: others
         // may rely on it by now. Docker turns it on only where it is off, and cannot tell that it was us.
         Step::AddTag(_) | Step::SetSysctl { .. } | Step::AddAddress(_) => None,
@@ -172,8 +178,9 @@ mod tests {
     fn what_a_gateway_needed_goes_after_it_and_forwarding_stays_on() {
         let masquerade = samples::masquerade("10.1.0.0/24");
         let forward = Step::SetSysctl { key: "net/ipv4/ip_forward".into(), from: "0".into(), to: "1".into() };
-        let done = vec![Step::AddLink(link()), Step::AddMasquerade(masquerade.clone()), forward];
-        let rest = [Step::DeleteMasquerade(masquerade)];
+        let quiet = Step::SetSysctl { key: "net/ipv4/conf/eth0/arp_ignore".into(), from: "0".into(), to: "1".into() };
+        let done = vec![Step::AddLink(link()), quiet.clone(), Step::AddMasquerade(masquerade.clone()), forward];
+        let rest = [Step::DeleteMasquerade(masquerade), quiet.inverse()];
         let steps = undo(&done, &tag(), &inside(vec![eth(7, Some(tag()))], vec![]));
         assert!(matches!(steps[0], Step::DeleteLink(_)), "{steps:?}");
         assert_eq!(steps[1..], rest);

@@ -237,8 +237,9 @@ pub fn plan(wish: &Wish, facts: &Facts, tag: &Tag) -> Result<Wiring> {
     };
     let link = Link { mac: mac(wish, &link.name, &facts.parent)?, ..link };
     let routes = routes(wish, &link, &facts.inside)?;
+    let connect = connect(wish, &link, &facts.inside, tag)?;
     Ok(Wiring {
-        connect: connect(wish, &link, &facts.inside, tag)?,
+        connect: connect.into_iter().chain(forwarding::keep_parent_quiet(wish, &link, facts)).collect(),
         addresses: addresses(wish, &link, &facts.inside, &mut warnings)?,
         better_defaults: better_defaults(&routes, &facts.inside),
         routes: routes.into_iter().chain(forwarding::steps(wish, &link, facts, &mut warnings)).collect(),

@@ -104,7 +104,7 @@ fn planned(kernel: &mut Kernel, masquerade: &[&str]) -> Result<Wiring> {
         inside: kernel.look()?,
         on_record: vec![],
         is_host: true,
-        forwarding: Some(kernel.ipv4_forwarding()?),
+        forwarding: Some(kernel.ipv4_forwarding(&"wire0".parse().unwrap())?),
     };
     wiring::plan(&wish(masquerade), &facts, &tag())
 }
@@ -139,7 +139,7 @@ fn said(lab: &Lab, command: &str) -> String {
 /// The state, with what a gateway changes besides: the rules in the kernel's own terms, and forwarding.
 fn state(lab: &Lab) -> State {
     let settings = "sh -c 'grep . /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf/*/forwarding \
-                    /proc/sys/net/ipv4/conf/*/accept_redirects'";
+                    /proc/sys/net/ipv4/conf/*/accept_redirects /proc/sys/net/ipv4/conf/*/arp_ignore'";
     State(lab.state().0 + &said(lab, settings) + &rules(lab))
 }
 
@@ -198,6 +198,19 @@ fn without_nat_what_leaves_keeps_its_address() {
     assert_eq!(rules(&lab), "");
     assert_eq!(seen(&lab, ROUTER), BEHIND.parse::<IpAddr>().unwrap());
     assert_eq!(seen(&lab, ROUTER6), BEHIND6.parse::<IpAddr>().unwrap());
+    detach(&lab, &wiring);
+}
+
+#[test]
+fn the_gateway_alone_answers_for_its_address() {
+    let lab = lab();
+    let wiring = become_gateway(&lab, &[]);
+    let client = lab.full("client");
+    let answers = output(&format!("nsenter --net=/run/netns/{client} busybox arping -b -c 2 -I wire1 10.1.0.1"));
+    let mac = wiring.link.mac.unwrap().to_string();
+    let from: Vec<&str> = answers.lines().filter(|line| line.contains("reply from")).collect();
+    assert_eq!(from.len(), 2, "{answers}");
+    assert!(from.iter().all(|line| line.contains(&mac)), "{mac} {answers}");
     detach(&lab, &wiring);
 }
 
@@ -288,4 +301,27 @@ fn a_table_that_is_there_is_left_alone_and_one_that_has_gone_counts_as_taken_bac
     let gone = execute(&lab, &Step::DeleteMasquerade(masquerade)).unwrap_err();
     let StepError::Gone(message) = gone else { panic!("{gone:?}") };
     assert!(message.starts_with("cannot delete table ip plumb-gw-blue: "), "{message}");
+}
+
+#[test]
+fn a_firewall_that_drops_is_warned_of_and_the_commands_given_let_through() {
+    let lab = lab();
+    let host = format!("nsenter --net=/run/netns/{}", lab.full("host"));
+    let accept_in =
+        || on_host(&lab, |kernel| Ok(kernel.ipv4_forwarding(&"wire0".parse().unwrap())?.accept_in)).unwrap();
+    assert_eq!(accept_in(), None);
+    sh(&format!("{host} iptables -P FORWARD ACCEPT"));
+    assert_eq!(accept_in(), None);
+    sh(&format!("{host} iptables -P FORWARD DROP"));
+    assert_eq!(accept_in(), Some("FORWARD"));
+    sh(&format!("{host} iptables -N DOCKER-USER && {host} iptables -A FORWARD -j DOCKER-USER"));
+    assert_eq!(accept_in(), Some("DOCKER-USER"));
+
+    let wiring = become_gateway(&lab, &BOTH);
+    let [warning] = &wiring.warnings[..] else { panic!("{:?}", wiring.warnings) };
+    assert!(!lab.pings("client", ROUTER), "what is forwarded is dropped");
+    let (_, commands) = warning.split_once("For gw-blue: ").unwrap();
+    Ran::of(lab.on_host("sh").args(["-ec", commands])).ok();
+    assert_eq!(seen(&lab, ROUTER), OUTSIDE.parse::<IpAddr>().unwrap());
+    detach(&lab, &wiring);
 }

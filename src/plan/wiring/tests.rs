@@ -406,7 +406,7 @@ fn a_record_keeps_the_driver() {
 
 /// A host that becomes the gateway of 10.1.0.0/24, and forwards as `change` leaves it.
 fn gateway(masquerade: &[&str], change: impl FnOnce(&mut Ipv4Forwarding)) -> (Wish, Facts) {
-    let mut now = Ipv4Forwarding::default();
+    let mut now = Ipv4Forwarding { arp_ignore: "0".into(), ..Ipv4Forwarding::default() };
     change(&mut now);
     let wish = Wish {
         name: Some("gw-blue".parse().unwrap()),
@@ -447,6 +447,18 @@ fn a_host_that_forwards_already_is_left_alone_and_so_is_one_that_needs_not() {
     let (mut wish, facts) = gateway(&[], |_| {});
     wish.addresses = vec!["fd10::1/64".parse().unwrap()];
     assert_eq!(last_steps(&wish, &facts), [], "it has no IPv4 to forward");
+}
+
+#[test]
+fn the_parent_of_a_gateway_is_kept_from_answering_for_it() {
+    let quiet = |wish: &Wish, facts: &Facts| commands(&planned(wish, facts)).into_iter().find(|c| c.contains("arp"));
+    let (wish, facts) = gateway(&[], |_| {});
+    assert_eq!(quiet(&wish, &facts).unwrap(), "sh -c 'echo 1 > /proc/sys/net/ipv4/conf/eth0/arp_ignore'");
+    let (wish, facts) = gateway(&[], |now| now.arp_ignore = "2".into());
+    assert_eq!(quiet(&wish, &facts), None);
+    let (mut wish, facts) = gateway(&[], |_| {});
+    wish.addresses = vec!["fd10::1/64".parse().unwrap()];
+    assert_eq!(quiet(&wish, &facts), None);
 }
 
 #[test]
