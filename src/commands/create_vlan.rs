@@ -225,6 +225,7 @@ fn become_gateway(network: &mut Network, options: &CreateVlan, context: &Context
         if !options.dry_run {
             network.save(&*context.store)?;
         }
+        report.warnings.iter().for_each(|warning| context.output.warn(warning));
         Ok(report.commands)
     });
     if saved.as_ref().is_err_and(|error| error.kind != Kind::LeftBehind) && !options.dry_run {

@@ -6,6 +6,7 @@ mod icmp;
 mod links;
 mod netlink;
 mod netns;
+mod nftables;
 mod packet;
 mod routes;
 pub mod survey;
@@ -23,7 +24,8 @@ pub use netns::{Netns, NetnsId, all as all_namespaces};
 use crate::{
     apply::{Execute, StepError},
     error::{Error, Result},
-    plan::{Inside, Step},
+    plan::{Inside, Step, facts::Ipv4Forwarding},
+    types::IfName,
 };
 use netlink::{Netlink, Refusal};
 
@@ -73,6 +75,12 @@ impl Kernel {
         Ok(Inside { links, routes, ..Inside::default() })
     }
 
+    /// How the namespace forwards IPv4, for a gateway on `parent`.
+    pub fn ipv4_forwarding(&mut self, parent: &IfName) -> Result<Ipv4Forwarding> {
+        let forwarding = sysctl::ipv4_forwarding(parent)?;
+        Ok(Ipv4Forwarding { accept_in: nftables::accept_in(), ..forwarding })
+    }
+
     /// The namespace's number, unique until the next boot; kernels before 5.14 have none.
     pub fn cookie(&self) -> Option<u64> {
         netns::cookie()
@@ -120,6 +128,8 @@ impl Execute for Kernel {
             Step::AddRoute(route) => self.add_route(route),
             Step::DeleteRoute(route) => self.delete_route(route),
             Step::ReplaceRoute { new, .. } => self.replace_route(new),
+            Step::AddMasquerade(masquerade) => nftables::add(masquerade),
+            Step::DeleteMasquerade(masquerade) => nftables::delete(masquerade),
         }
     }
 }

@@ -90,7 +90,7 @@ impl Netlink {
     }
 }
 
-fn refusal(error: &ErrorMessage) -> Refusal {
+pub(super) fn refusal(error: &ErrorMessage) -> Refusal {
     Refusal { errno: Errno::from_raw(error.raw_code().abs()), text: explanation(&error.header) }
 }
 

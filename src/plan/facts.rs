@@ -17,6 +17,8 @@ pub struct Facts {
     pub on_record: Vec<String>,
     /// The target is the host itself.
     pub is_host: bool,
+    /// Read only where the target is to forward.
+    pub forwarding: Option<Ipv4Forwarding>,
 }
 
 /// The host's interface that a link shall hang on.
@@ -94,6 +96,20 @@ pub struct Ipv6Defaults {
     pub disabled: bool,
     /// The value of `accept_ra`: 0 ignores router advertisements.
     pub accept_ra: String,
+}
+
+/// How IPv4 is forwarded in the namespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ipv4Forwarding {
+    pub on: bool,
+    /// Settings, by key, that turning it on and off again would leave with another value: at either
+    /// the kernel sets `forwarding` of each interface, and `accept_redirects` of all, to values of its
+    /// own (`inet_forward_change` in the kernel's `net/ipv4/devinet.c`).
+    pub overridden: Vec<(String, String)>,
+    /// `arp_ignore` of the parent, or of new interfaces where it has yet to be made.
+    pub arp_ignore: String,
+    /// The chain of iptables in which to accept what its policy would drop, if it drops.
+    pub accept_in: Option<&'static str>,
 }
 
 impl Inside {

@@ -5,6 +5,7 @@
 //! plan can be tested without a kernel.
 
 pub mod facts;
+pub mod forwarding;
 pub mod link;
 pub mod render;
 pub mod route;
@@ -15,6 +16,7 @@ pub mod wiring;
 use serde::{Deserialize, Serialize};
 
 pub use facts::{Facts, Inside, Parent, Sibling};
+pub use forwarding::Masquerade;
 pub use link::{Driver, IpvlanMode, Link, MacvlanMode};
 pub use route::Route;
 pub use wiring::{Wiring, Wish};
@@ -46,6 +48,8 @@ pub enum Step {
         old: Route,
         new: Route,
     },
+    AddMasquerade(Masquerade),
+    DeleteMasquerade(Masquerade),
 }
 
 /// A link and the alternative name by which plumb knows it again.
@@ -80,6 +84,8 @@ impl Step {
             Step::AddRoute(route) => Step::DeleteRoute(route),
             Step::DeleteRoute(route) => Step::AddRoute(route),
             Step::ReplaceRoute { old, new } => Step::ReplaceRoute { old: new, new: old },
+            Step::AddMasquerade(masquerade) => Step::DeleteMasquerade(masquerade),
+            Step::DeleteMasquerade(masquerade) => Step::AddMasquerade(masquerade),
         }
     }
 }
@@ -111,6 +117,10 @@ pub(crate) mod samples {
         Route::new(None, Some(gateway), false, None, (index, device), gateway.is_ipv6())
     }
 
+    pub fn masquerade(subnet: &str) -> Masquerade {
+        Masquerade { interface: "gw-blue".parse().unwrap(), subnet: subnet.parse().unwrap() }
+    }
+
     pub fn steps() -> Vec<Step> {
         let (index, name) = (7, IfName::eth(1));
         vec![
@@ -129,6 +139,8 @@ pub(crate) mod samples {
                 new: default_via("192.168.0.1", 7, "eth1"),
             },
             Step::DeleteRoute(default_via("172.17.0.1", 2, "eth0")),
+            Step::AddMasquerade(masquerade("10.1.0.0/24")),
+            Step::AddMasquerade(masquerade("fd10::/64")),
         ]
     }
 }

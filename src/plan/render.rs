@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{Driver, Link, MacvlanMode, Route, Step, link::GROUP};
+use super::{Driver, Link, MacvlanMode, Masquerade, Route, Step, link::GROUP};
 use crate::types::Place;
 
 impl Step {
@@ -36,8 +36,23 @@ impl Step {
             Step::AddRoute(route) => inside(ip_route("add", route)),
             Step::DeleteRoute(route) => inside(ip_route("del", route)),
             Step::ReplaceRoute { new, .. } => inside(ip_route("replace", new)),
+            Step::AddMasquerade(masquerade) => inside(add_masquerade(masquerade)),
+            Step::DeleteMasquerade(m) => inside(format!("nft delete table {} {}", m.family(), quote(&m.table()))),
         }
     }
+}
+
+/// In one go: nft sends what one argument says as one transaction. `create` refuses a table that is
+/// there, where `add` would put the chain into it.
+fn add_masquerade(masquerade: &Masquerade) -> String {
+    let (family, table, chain) = (masquerade.family(), masquerade.table(), Masquerade::CHAIN);
+    let (subnet, interface) = (masquerade.subnet, &masquerade.interface);
+    let transaction = format!(
+        "create table {family} {table}; \
+         add chain {family} {table} {chain} {{ type nat hook postrouting priority srcnat; }}; \
+         add rule {family} {table} {chain} {family} saddr {subnet} oifname != \"{interface}\" masquerade"
+    );
+    format!("nft {}", quote(&transaction))
 }
 
 fn ip_route(verb: &str, route: &Route) -> String {
@@ -113,6 +128,14 @@ mod tests {
                 format!("{inside} ip route replace default via 172.17.0.1 dev eth0 proto 4"),
                 format!("{inside} ip route del default via 172.17.0.1 dev eth0 proto 4"),
                 format!("{inside} ip route add default via 172.17.0.1 dev eth0 proto 4"),
+                format!(
+                    "{inside} nft 'create table ip plumb-gw-blue; add chain ip plumb-gw-blue postrouting {{ type nat hook postrouting priority srcnat; }}; add rule ip plumb-gw-blue postrouting ip saddr 10.1.0.0/24 oifname != \"gw-blue\" masquerade'"
+                ),
+                format!("{inside} nft delete table ip plumb-gw-blue"),
+                format!(
+                    "{inside} nft 'create table ip6 plumb-gw-blue; add chain ip6 plumb-gw-blue postrouting {{ type nat hook postrouting priority srcnat; }}; add rule ip6 plumb-gw-blue postrouting ip6 saddr fd10::/64 oifname != \"gw-blue\" masquerade'"
+                ),
+                format!("{inside} nft delete table ip6 plumb-gw-blue"),
             ]
         );
     }

@@ -1,6 +1,6 @@
 //! Taking an attachment back: the inverse of its steps, newest first, held against what is there.
 
-use super::{Inside, Link, Route, Step};
+use super::{Inside, Link, Route, Step, forwarding};
 use crate::types::Tag;
 
 /// The steps that take back what `done` did, given what the namespace looks like `now`.
@@ -12,9 +12,15 @@ pub fn undo(done: &[Step], tag: &Tag, now: &Inside) -> Vec<Step> {
         Step::AddLink(link) => find(link, tag, now),
         _ => None,
     });
-    let mut steps: Vec<Step> = done.iter().rev().filter_map(|step| undo_one(step, ours.as_ref(), now)).collect();
-    // Routes first, so that the container is never without one; the link takes the rest along.
-    steps.sort_by_key(|step| matches!(step, Step::DeleteLink(_)));
+    let parent =
+        done.iter().find_map(|step| if let Step::AddLink(link) = step { Some(&link.parent.name) } else { None });
+    let of_parent = parent.map(forwarding::arp_ignore);
+    let undo_one = |step| undo_one(step, ours.as_ref(), of_parent.as_deref(), now);
+    let mut steps: Vec<Step> = done.iter().rev().filter_map(undo_one).collect();
+    // Routes first, so that the container is never without one; the link takes the rest along. What a
+    // gateway's link needed goes after it: as long as it forwards, it masquerades.
+    let is_needed_by_it = |step: &Step| matches!(step, Step::DeleteMasquerade(_) | Step::SetSysctl { .. });
+    steps.sort_by_key(|step| (is_needed_by_it(step), matches!(step, Step::DeleteLink(_))));
     steps
 }
 
@@ -25,15 +31,22 @@ fn find(link: &Link, tag: &Tag, now: &Inside) -> Option<Link> {
     Some(Link { index: found.index, name, ..link.clone() })
 }
 
-fn undo_one(step: &Step, ours: Option<&Link>, now: &Inside) -> Option<Step> {
+/// `of_parent` is the one setting that is not the link's own and yet is given back.
+fn undo_one(step: &Step, ours: Option<&Link>, of_parent: Option<&str>, now: &Inside) -> Option<Step> {
     match step {
         Step::AddLink(_) => ours.cloned().map(Step::DeleteLink),
-        // These live on the link and go with it.
+        Step::SetSysctl { key, .. } if Some(key.as_str()) == of_parent => Some(step.inverse()),
+        // These live on the link and go with it, but for the forwarding of IPv4. That stays on: others
+        // may rely on it by now. Docker turns it on only where it is off, and cannot tell that it was us.
         Step::AddTag(_) | Step::SetSysctl { .. } | Step::AddAddress(_) => None,
         Step::AddRoute(route) => (!leaves_by(route, ours)).then(|| Step::DeleteRoute(route.clone())),
         Step::ReplaceRoute { old, new } => give_back(old, Some(new), now),
         Step::DeleteRoute(route) => give_back(route, None, now),
-        Step::DeleteLink(_) | Step::DeleteTag(_) | Step::DeleteAddress(_) => Some(step.inverse()),
+        // A table of its own, which no link takes along. That it has gone is no failure.
+        Step::AddMasquerade(_) => Some(step.inverse()),
+        Step::DeleteLink(_) | Step::DeleteTag(_) | Step::DeleteAddress(_) | Step::DeleteMasquerade(_) => {
+            Some(step.inverse())
+        }
     }
 }
 
@@ -77,6 +90,7 @@ pub fn after(steps: &[Step], mut now: Inside) -> Inside {
             }
             Step::AddLink(_) | Step::AddTag(_) | Step::DeleteTag(_) | Step::SetSysctl { .. } => {}
             Step::AddAddress(_) | Step::DeleteAddress(_) => {}
+            Step::AddMasquerade(_) | Step::DeleteMasquerade(_) => {}
         }
     }
     now
@@ -112,6 +126,7 @@ fn remembered(step: &Step) -> Option<&Route> {
         Step::ReplaceRoute { old, .. } | Step::DeleteRoute(old) => Some(old),
         Step::AddLink(_) | Step::DeleteLink(_) | Step::AddTag(_) | Step::DeleteTag(_) | Step::SetSysctl { .. } => None,
         Step::AddAddress(_) | Step::DeleteAddress(_) | Step::AddRoute(_) => None,
+        Step::AddMasquerade(_) | Step::DeleteMasquerade(_) => None,
     }
 }
 
@@ -119,7 +134,7 @@ fn remembered(step: &Step) -> Option<&Route> {
 mod tests {
     use super::super::facts::InsideLink;
     use super::super::link::GROUP;
-    use super::super::samples::{default_via, link, tag};
+    use super::super::samples::{self, default_via, link, tag};
     use super::*;
 
     fn eth(index: u32, tag: Option<Tag>) -> InsideLink {
@@ -157,6 +172,19 @@ mod tests {
             matches!(&steps[..], [Step::ReplaceRoute { new, .. }, Step::DeleteLink(l)] if new.gateway() == Some([172, 17, 0, 1].into()) && l.name.as_str() == "eth7"),
             "{steps:?}"
         );
+    }
+
+    #[test]
+    fn what_a_gateway_needed_goes_after_it_and_forwarding_stays_on() {
+        let masquerade = samples::masquerade("10.1.0.0/24");
+        let forward = Step::SetSysctl { key: "net/ipv4/ip_forward".into(), from: "0".into(), to: "1".into() };
+        let quiet = Step::SetSysctl { key: "net/ipv4/conf/eth0/arp_ignore".into(), from: "0".into(), to: "1".into() };
+        let done = vec![Step::AddLink(link()), quiet.clone(), Step::AddMasquerade(masquerade.clone()), forward];
+        let rest = [Step::DeleteMasquerade(masquerade), quiet.inverse()];
+        let steps = undo(&done, &tag(), &inside(vec![eth(7, Some(tag()))], vec![]));
+        assert!(matches!(steps[0], Step::DeleteLink(_)), "{steps:?}");
+        assert_eq!(steps[1..], rest);
+        assert_eq!(undo(&done, &tag(), &inside(vec![], vec![])), rest, "whatever took the link");
     }
 
     #[test]

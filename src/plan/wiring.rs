@@ -6,7 +6,8 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Driver, Facts, Inside, Link, LinkAddress, MacvlanMode, Parent, Route, Sibling, Step, TaggedLink, link::ParentLink,
+    Driver, Facts, Inside, Link, LinkAddress, MacvlanMode, Parent, Route, Sibling, Step, TaggedLink, forwarding,
+    link::ParentLink,
 };
 use crate::{
     error::{Error, Result},
@@ -72,6 +73,7 @@ pub struct Wiring {
     /// Makes the link and its settings.
     pub connect: Vec<Step>,
     pub addresses: Vec<Step>,
+    /// The ways out, and for a gateway the way through.
     pub routes: Vec<Step>,
     /// Default routes that win over the new one, as its metric asked for.
     pub better_defaults: Vec<Route>,
@@ -135,6 +137,7 @@ impl Wish {
                 )));
             }
         }
+        forwarding::check(self)?;
         let ipv6 = self.addresses.iter().any(|address| address.is_ipv6());
         match self.mtu {
             Some(mtu) if ipv6 && mtu.bytes() < Mtu::LEAST_IPV6 => Err(Error::usage(format!(
@@ -234,11 +237,12 @@ pub fn plan(wish: &Wish, facts: &Facts, tag: &Tag) -> Result<Wiring> {
     };
     let link = Link { mac: mac(wish, &link.name, &facts.parent)?, ..link };
     let routes = routes(wish, &link, &facts.inside)?;
+    let connect = connect(wish, &link, &facts.inside, tag)?;
     Ok(Wiring {
-        connect: connect(wish, &link, &facts.inside, tag)?,
+        connect: connect.into_iter().chain(forwarding::keep_parent_quiet(wish, &link, facts)).collect(),
         addresses: addresses(wish, &link, &facts.inside, &mut warnings)?,
         better_defaults: better_defaults(&routes, &facts.inside),
-        routes,
+        routes: routes.into_iter().chain(forwarding::steps(wish, &link, facts, &mut warnings)).collect(),
         link,
         warnings,
     })

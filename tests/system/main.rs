@@ -9,6 +9,7 @@ mod docker;
 mod dry_run;
 mod etcd;
 mod etcd_cluster;
+mod gateway;
 mod gc;
 mod killed;
 mod lab;

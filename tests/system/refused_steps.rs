@@ -13,10 +13,10 @@ use netplumb::{
 use crate::lab::{Lab, ROUTER, ROUTER6, sh};
 
 /// The real kernel, but for one call.
-struct Refusing<'a> {
-    kernel: &'a mut Kernel,
-    calls: usize,
-    refused: usize,
+pub struct Refusing<'a> {
+    pub kernel: &'a mut Kernel,
+    pub calls: usize,
+    pub refused: usize,
 }
 
 impl Execute for Refusing<'_> {
@@ -64,6 +64,7 @@ fn attach(lab: &Lab, refused: usize) -> (Result<()>, usize) {
                 sibling: None,
                 on_record: vec![],
                 is_host: false,
+                forwarding: None,
             };
             let wiring = wiring::plan(&wish(), &facts, &Tag::new(StoreMark::of("a store"), [1; 8]))?;
             let kinds: std::collections::HashSet<_> = wiring.steps().map(std::mem::discriminant).collect();

@@ -196,7 +196,9 @@ impl Work<'_> {
         let store = &*self.context.store;
         let on_record = here.iter().map(|attachment| attachment.interface().to_owned()).collect();
         let sibling = siblings::that_matters(&wish.driver, &parent, self.host, self.context)?;
-        let facts = Facts { parent, sibling, inside, on_record, is_host: self.target.name == TargetName::Host };
+        let forwarding = wish.forwarding.as_ref().map(|_| self.kernel.ipv4_forwarding(&parent.name)).transpose()?;
+        let is_host = self.target.name == TargetName::Host;
+        let facts = Facts { parent, sibling, inside, on_record, is_host, forwarding };
         let tag = Tag::new(store.mark(), random()?);
         let mut choice = joining.map(|joining| joining.choice(&wish, store)).transpose()?;
         loop {

@@ -1,7 +1,7 @@
 //! Plans and refusals, without a kernel.
 
 use super::super::IpvlanMode;
-use super::super::facts::{InsideAddress, InsideLink, Ipv6Defaults};
+use super::super::facts::{InsideAddress, InsideLink, Ipv4Forwarding, Ipv6Defaults};
 use super::super::samples;
 use super::*;
 use crate::error::Kind;
@@ -42,7 +42,7 @@ fn facts() -> Facts {
         ],
         ipv6: Some(Ipv6Defaults { disabled: true, accept_ra: "1".into() }),
     };
-    Facts { parent, sibling: None, inside, on_record: vec![], is_host: false }
+    Facts { parent, sibling: None, inside, on_record: vec![], is_host: false, forwarding: None }
 }
 
 fn wish() -> Wish {
@@ -402,4 +402,98 @@ fn a_record_keeps_the_driver() {
         assert_eq!(serde_json::from_str::<Driver>(&text(Driver::Ipvlan(mode))).unwrap(), Driver::Ipvlan(mode));
         assert_eq!(mode.name(), name);
     }
+}
+
+/// A host that becomes the gateway of 10.1.0.0/24, and forwards as `change` leaves it.
+fn gateway(masquerade: &[&str], change: impl FnOnce(&mut Ipv4Forwarding)) -> (Wish, Facts) {
+    let mut now = Ipv4Forwarding { arp_ignore: "0".into(), ..Ipv4Forwarding::default() };
+    change(&mut now);
+    let wish = Wish {
+        name: Some("gw-blue".parse().unwrap()),
+        addresses: vec!["10.1.0.1/24".parse().unwrap()],
+        gateways: vec![],
+        keep_default: true,
+        forwarding: Some(Forwarding { masquerade: masquerade.iter().map(|text| text.parse().unwrap()).collect() }),
+        ..wish()
+    };
+    (wish, Facts { is_host: true, forwarding: Some(now), ..facts() })
+}
+
+fn last_steps(wish: &Wish, facts: &Facts) -> Vec<Step> {
+    planned(wish, facts).routes
+}
+
+#[test]
+fn a_gateway_masquerades_first_and_then_forwards() {
+    let forward = Step::SetSysctl { key: "net/ipv4/ip_forward".into(), from: "0".into(), to: "1".into() };
+    let (wish, facts) = gateway(&["10.1.0.0/24", "fd10::/64"], |_| {});
+    assert_eq!(
+        last_steps(&wish, &facts),
+        [
+            Step::AddMasquerade(samples::masquerade("10.1.0.0/24")),
+            Step::AddMasquerade(samples::masquerade("fd10::/64")),
+            forward.clone(),
+        ]
+    );
+    assert_eq!(planned(&wish, &facts).warnings, [""; 0]);
+    let (wish, facts) = gateway(&[], |_| {});
+    assert_eq!(last_steps(&wish, &facts), [forward]);
+}
+
+#[test]
+fn a_host_that_forwards_already_is_left_alone_and_so_is_one_that_needs_not() {
+    let (wish, facts) = gateway(&[], |now| now.on = true);
+    assert_eq!(last_steps(&wish, &facts), []);
+    let (mut wish, facts) = gateway(&[], |_| {});
+    wish.addresses = vec!["fd10::1/64".parse().unwrap()];
+    assert_eq!(last_steps(&wish, &facts), [], "it has no IPv4 to forward");
+}
+
+#[test]
+fn the_parent_of_a_gateway_is_kept_from_answering_for_it() {
+    let quiet = |wish: &Wish, facts: &Facts| commands(&planned(wish, facts)).into_iter().find(|c| c.contains("arp"));
+    let (wish, facts) = gateway(&[], |_| {});
+    assert_eq!(quiet(&wish, &facts).unwrap(), "sh -c 'echo 1 > /proc/sys/net/ipv4/conf/eth0/arp_ignore'");
+    let (wish, facts) = gateway(&[], |now| now.arp_ignore = "2".into());
+    assert_eq!(quiet(&wish, &facts), None);
+    let (mut wish, facts) = gateway(&[], |_| {});
+    wish.addresses = vec!["fd10::1/64".parse().unwrap()];
+    assert_eq!(quiet(&wish, &facts), None);
+}
+
+#[test]
+fn what_the_kernel_overrides_when_forwarding_is_turned_off_again_is_put_back_after_it() {
+    let redirects = ("net/ipv4/conf/all/accept_redirects".to_owned(), "0".to_owned());
+    let (wish, facts) = gateway(&[], |now| now.overridden = vec![redirects]);
+    let undone: Vec<String> =
+        last_steps(&wish, &facts).iter().rev().map(|step| step.inverse().command("/proc/self/ns/net")).collect();
+    assert_eq!(
+        undone,
+        [
+            "sh -c 'echo 0 > /proc/sys/net/ipv4/ip_forward'",
+            "sh -c 'echo 0 > /proc/sys/net/ipv4/conf/all/accept_redirects'"
+        ]
+    );
+}
+
+#[test]
+fn a_firewall_that_drops_what_is_forwarded_is_told_with_the_way_through() {
+    let (wish, facts) = gateway(&[], |now| now.accept_in = Some("DOCKER-USER"));
+    let warnings = planned(&wish, &facts).warnings;
+    assert_eq!(
+        warnings,
+        ["iptables drops what is forwarded here unless a rule accepts it (policy DROP of FORWARD; Docker sets it). \
+          For gw-blue: iptables -I DOCKER-USER -i gw-blue -j ACCEPT; iptables -I DOCKER-USER -o gw-blue -j ACCEPT"]
+    );
+}
+
+#[test]
+fn a_gateway_masquerades_for_one_subnet_of_each_version() {
+    let (wish, facts) = gateway(&["10.1.0.0/24", "fd10::/64", "10.2.0.0/24"], |_| {});
+    let error = plan(&wish, &facts, &samples::tag()).unwrap_err();
+    assert_eq!(error.kind, Kind::Usage);
+    assert_eq!(
+        error.message,
+        "subnets 10.1.0.0/24 and 10.2.0.0/24 are of one IP version; a gateway masquerades for one of each"
+    );
 }

@@ -1,0 +1,262 @@
+//! Masquerading by nftables: a table of its own for each gateway, made and deleted as a whole.
+
+use std::net::IpAddr;
+
+use netlink_packet_netfilter::{
+    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily as Family,
+    nftables::{
+        Bitwise, ChainAttribute, ChainMessage, Cmp, DataAttribute, ExpressionAttribute, Expressions, Hook,
+        InetHookNumber, ListAttribute, Meta, MetaKey, NfTablesMessage, Operator, Payload, Register, RuleAttribute,
+        RuleMessage, TableAttribute, TableMessage,
+    },
+    none::ControlMessage,
+};
+use nix::errno::Errno;
+use rtnetlink::{
+    packet_core::{
+        DecodeError, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+    },
+    sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER},
+};
+
+use super::{Refusal, netlink::refusal, refused};
+use crate::{
+    apply::StepError,
+    error::Error,
+    plan::Masquerade,
+    types::{IfName, Subnet},
+};
+
+/// Equivalent to `nft 'create table …; add chain …; add rule …'`: all of it or nothing.
+pub fn add(wanted: &Masquerade) -> Result<(), StepError> {
+    let (table, chain) = (wanted.table(), Masquerade::CHAIN.to_owned());
+    let new_table = TableMessage { attributes: vec![TableAttribute::Name(table.clone())] };
+    let new_chain = ChainMessage {
+        attributes: vec![
+            ChainAttribute::Table(table.clone()),
+            ChainAttribute::Name(chain.clone()),
+            ChainAttribute::Hook(vec![
+                Hook::Number(InetHookNumber::PostRouting.into()),
+                Hook::Priority(NF_IP_PRI_NAT_SRC),
+            ]),
+            ChainAttribute::Type("nat".into()),
+        ],
+    };
+    let new_rule = RuleMessage {
+        attributes: vec![
+            RuleAttribute::Table(table),
+            RuleAttribute::Chain(chain),
+            RuleAttribute::Expressions(rule(wanted.subnet, &wanted.interface)),
+        ],
+    };
+    let changes = [
+        (NfTablesMessage::NewTable(new_table), NLM_F_CREATE | NLM_F_EXCL),
+        (NfTablesMessage::NewChain(new_chain), NLM_F_CREATE | NLM_F_EXCL),
+        (NfTablesMessage::NewRule(new_rule), NLM_F_CREATE | NLM_F_APPEND),
+    ];
+    transaction(family(wanted), changes).map_err(|refusal| why_not_added(wanted, &refusal))
+}
+
+/// Equivalent to `nft delete table FAMILY NAME`.
+pub fn delete(unwanted: &Masquerade) -> Result<(), StepError> {
+    let table = TableMessage { attributes: vec![TableAttribute::Name(unwanted.table())] };
+    transaction(family(unwanted), [(NfTablesMessage::DeleteTable(table), 0)]).map_err(|refusal| {
+        let doing = format_args!("cannot delete table {} {}", unwanted.family(), unwanted.table());
+        // A kernel without nf_tables has no tables.
+        refused(doing, &refusal, &[Errno::ENOENT, Errno::EOPNOTSUPP, Errno::EPROTONOSUPPORT])
+    })
+}
+
+/// The chain of iptables in which to accept what is forwarded, if its policy for that is to drop.
+///
+/// Seen is what iptables has in nftables, as it does on all distributions of today. The older
+/// iptables-legacy keeps its rules where netlink does not lead to.
+pub fn accept_in() -> Option<&'static str> {
+    const NF_DROP: u32 = 0;
+    let drops = iptables_chain("FORWARD")?.iter().any(|a| matches!(a, ChainAttribute::Policy(NF_DROP)));
+    // Docker keeps DOCKER-USER for rules of others, and puts its own before them in FORWARD.
+    drops.then(|| if iptables_chain("DOCKER-USER").is_some() { "DOCKER-USER" } else { "FORWARD" })
+}
+
+/// NF_IP_PRI_NAT_SRC of the kernel's `include/uapi/linux/netfilter_ipv4.h`, which nft calls `srcnat`.
+const NF_IP_PRI_NAT_SRC: u32 = 100;
+
+/// `ip saddr SUBNET oifname != "INTERFACE" masquerade`, as nft itself puts it.
+fn rule(subnet: Subnet, interface: &IfName) -> Vec<ListAttribute<ExpressionAttribute>> {
+    const NFT_PAYLOAD_NETWORK_HEADER: u32 = 1;
+    let network = subnet.network();
+    let octets = |ip: IpAddr| match ip {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    };
+    let (mut address, mask) = (octets(network.ip()), octets(network.mask()));
+    // Of a prefix that ends between two bytes nft compares the bytes before, without a mask.
+    let is_whole = network.prefix().is_multiple_of(8);
+    if is_whole {
+        address.truncate(usize::from(network.prefix() / 8));
+    }
+    let length = address.len() as u32;
+    let mut expressions = vec![Expressions::Payload(vec![
+        Payload::DestinationRegister(Register::Reg1),
+        Payload::Base(NFT_PAYLOAD_NETWORK_HEADER),
+        // Where the source address stands in the header: RFC 791 and RFC 8200.
+        Payload::Offset(if subnet.is_ipv6() { 8 } else { 12 }),
+        Payload::Len(length),
+    ])];
+    if !is_whole {
+        expressions.push(Expressions::Bitwise(vec![
+            Bitwise::SourceRegister(Register::Reg1),
+            Bitwise::DestinationRegister(Register::Reg1),
+            Bitwise::Length(length),
+            Bitwise::Xor(DataAttribute::Value(vec![0; mask.len()])),
+            Bitwise::Mask(DataAttribute::Value(mask)),
+        ]));
+    }
+    // The whole of the kernel's field for a name, or names that begin with this one would match too.
+    let mut name = interface.as_str().as_bytes().to_vec();
+    name.resize(IfName::MAX_BYTES + 1, 0);
+    expressions.extend([
+        compare(Operator::Equal, address),
+        Expressions::Meta(vec![Meta::Key(MetaKey::Oifname), Meta::DestinationRegister(Register::Reg1)]),
+        compare(Operator::NotEqual, name),
+        Expressions::Other { expression_type: "masq".into(), attributes: Vec::new() },
+    ]);
+    expressions.into_iter().map(ListAttribute::from).collect()
+}
+
+fn compare(operator: Operator, with: Vec<u8>) -> Expressions {
+    Expressions::Cmp(vec![
+        Cmp::SourceRegister(Register::Reg1),
+        Cmp::Op(operator),
+        Cmp::Data(DataAttribute::Value(with)),
+    ])
+}
+
+fn why_not_added(wanted: &Masquerade, refusal: &Refusal) -> StepError {
+    let (family, table) = (wanted.family(), wanted.table());
+    StepError::Refused(match refusal.errno {
+        Errno::EEXIST => Error::conflict(format!("there is a table {family} {table} already"))
+            .hint(format!("nft list table {family} {table} shows it; nft delete table {family} {table} deletes it")),
+        Errno::ENOENT | Errno::EOPNOTSUPP | Errno::EPROTONOSUPPORT => Error::failed(format!(
+            "this kernel cannot masquerade {}: one of its modules nf_tables, nft_chain_nat and nft_masq is missing \
+             ({refusal})",
+            wanted.subnet
+        ))
+        .hint("modprobe -a nf_tables nft_chain_nat nft_masq; a kernel built without them needs another one"),
+        _ => return refused(format_args!("cannot masquerade {}", wanted.subnet), refusal, &[]),
+    })
+}
+
+fn family(masquerade: &Masquerade) -> Family {
+    if masquerade.subnet.is_ipv6() { Family::IPv6 } else { Family::IPv4 }
+}
+
+/// What the chain of iptables' table for filters is like, if it is there.
+fn iptables_chain(name: &str) -> Option<Vec<ChainAttribute>> {
+    let attributes = vec![ChainAttribute::Table("filter".into()), ChainAttribute::Name(name.into())];
+    let question = NfTablesMessage::GetChain(ChainMessage { attributes });
+    let answers = exchange(&[message(Family::IPv4, 0, question, NLM_F_REQUEST)]).ok()?;
+    answers.into_iter().find_map(|answer| match answer.inner {
+        NetfilterMessageInner::NfTables(NfTablesMessage::NewChain(chain)) => Some(chain.attributes),
+        _ => None,
+    })
+}
+
+/// Carries out all changes or none.
+fn transaction<const N: usize>(family: Family, changes: [(NfTablesMessage, u16); N]) -> Result<(), Refusal> {
+    const NFNL_SUBSYS_NFTABLES: u16 = 10;
+    let border = |control: ControlMessage| message(Family::Unspec, NFNL_SUBSYS_NFTABLES, control, NLM_F_REQUEST);
+    let changes =
+        changes.into_iter().map(|(change, flags)| message(family, 0, change, NLM_F_REQUEST | NLM_F_ACK | flags));
+    let all: Vec<_> = [border(ControlMessage::BatchBegin)]
+        .into_iter()
+        .chain(changes)
+        .chain([border(ControlMessage::BatchEnd)])
+        .collect();
+    exchange(&all).map(drop)
+}
+
+fn message(
+    family: Family,
+    resource: u16,
+    inner: impl Into<NetfilterMessageInner>,
+    flags: u16,
+) -> NetlinkMessage<NetfilterMessage> {
+    const NFNETLINK_V0: u8 = 0;
+    let header = NetfilterHeader::new(family, NFNETLINK_V0, resource);
+    let mut message = NetlinkMessage::from(NetfilterMessage::new(header, inner));
+    message.header.flags = flags;
+    message.finalize();
+    message
+}
+
+/// Sends the messages as one, from the calling thread's namespace. The kernel has answered when
+/// sending returns (`nfnetlink_rcv` works in the sender's context), so nothing is waited for: what is
+/// there is read, and the first refusal in it tells.
+fn exchange(messages: &[NetlinkMessage<NetfilterMessage>]) -> Result<Vec<NetfilterMessage>, Refusal> {
+    let failed =
+        |error: std::io::Error| Refusal { errno: error.raw_os_error().map_or(Errno::EIO, Errno::from_raw), text: None };
+    let strange = |error: DecodeError| Refusal { errno: Errno::EBADMSG, text: Some(error.to_string()) };
+    let socket = open().map_err(failed)?;
+    let mut request = Vec::new();
+    for message in messages {
+        let start = request.len();
+        request.resize(start + message.buffer_len(), 0);
+        message.serialize(&mut request[start..]);
+    }
+    socket.send(&request, 0).map_err(failed)?;
+    let (mut found, mut answered) = (Vec::new(), false);
+    loop {
+        // One message at a time: only the answers to a dump share a datagram.
+        let mut bytes = Vec::with_capacity(LONGEST_ANSWER);
+        match socket.recv(&mut bytes, 0) {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+            received => received.map_err(failed)?,
+        };
+        answered = true;
+        let message = NetlinkMessage::<NetfilterMessage>::deserialize(&bytes).map_err(strange)?;
+        match message.payload {
+            NetlinkPayload::Error(error) if error.code.is_some() => return Err(refusal(&error)),
+            NetlinkPayload::InnerMessage(message) => found.push(message),
+            _ => {}
+        }
+    }
+    if answered {
+        Ok(found)
+    } else {
+        Err(Refusal { errno: Errno::EIO, text: Some("the kernel did not answer".into()) })
+    }
+}
+
+/// As much as the kernel makes room for in any answer (`NLMSG_GOODSIZE` is a page, or 8 KiB).
+const LONGEST_ANSWER: usize = 8 * 1024;
+
+fn open() -> std::io::Result<Socket> {
+    let mut socket = Socket::new(NETLINK_NETFILTER)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    socket.set_ext_ack(true)?;
+    socket.set_cap_ack(true)?;
+    socket.set_non_blocking(true)?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::samples::masquerade;
+
+    #[test]
+    fn a_kernel_that_cannot_is_told_with_the_modules_that_it_lacks() {
+        for errno in [Errno::ENOENT, Errno::EOPNOTSUPP, Errno::EPROTONOSUPPORT] {
+            let StepError::Refused(error) =
+                why_not_added(&masquerade("10.1.0.0/24"), &Refusal { errno, text: Some("No such thing.".into()) })
+            else {
+                panic!("{errno} is a refusal");
+            };
+            assert!(error.message.starts_with("this kernel cannot masquerade 10.1.0.0/24: one of its modules "));
+            assert!(error.message.ends_with(": No such thing)"), "{}", error.message);
+            assert!(error.hint.unwrap().starts_with("modprobe -a nf_tables nft_chain_nat nft_masq;"));
+        }
+    }
+}
