@@ -41,7 +41,7 @@ pub fn in_guest<T: FnOnce()>(test: T) {
 pub fn guest(folder: &Path, options: &[&str]) -> Command {
     let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/vm"));
     command
-        .args(["--timeout", "600"])
+        .args(["--timeout", "1800"])
         .args(options)
         .arg("--share")
         .arg(folder)

@@ -26,8 +26,8 @@ pub fn probe_ipv4(
     let Some(mac) = wiring.link.mac.or(parent.mac).filter(|_| !ips.is_empty()) else { return Ok(()) };
     let answer = match &wiring.link.driver {
         Driver::Macvlan(_) => tx.executor.probe(wiring.link.index, mac.bytes(), &ips, duration)?,
-        // Who answers a probe does not yet know for which address, so the answer to one from an ipvlan
-        // is for none of the parent's links: the parent itself gets it, on the host.
+        // A probe is from nobody's address, and so is the answer for nobody's. By its address alone one
+        // of the parent's ipvlans is told from another, so the parent itself gets it, on the host.
         Driver::Ipvlan(_) => {
             host.look_inside(|on_host| on_host.probe(wiring.link.parent.index, mac.bytes(), &ips, duration))?
         }
