@@ -13,7 +13,12 @@ use crate::{PLUMB, Plumb, project};
 fn verbs() -> Vec<clap::Command> {
     let mut plumb = netplumb::cli::command();
     plumb.build();
-    plumb.get_subcommands().cloned().chain([plumb.clone().name("")]).collect()
+    let below = |verb: &clap::Command| {
+        let name = |sub: &clap::Command| -> &'static str { format!("{} {}", verb.get_name(), sub.get_name()).leak() };
+        verb.get_subcommands().map(|sub| sub.clone().name(name(sub))).collect::<Vec<_>>()
+    };
+    let all = plumb.get_subcommands().flat_map(|verb| [vec![verb.clone()], below(verb)].concat());
+    all.chain([plumb.clone().name("")]).collect()
 }
 
 #[test]
