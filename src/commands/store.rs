@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{AccessOptions, host_name, open_store};
+use super::{AccessOptions, open_store};
 use crate::{
     cli::{StoreCopy, StoreVerb},
-    config::Config,
+    config::{self, Config},
     error::{Error, Kind, Result},
     output::Output,
     store::{
@@ -124,7 +124,7 @@ fn translate_value(key: &Key, text: Vec<u8>, from: &dyn Store, to: &dyn Store) -
     let (fields, field, new) = if is_network {
         (value.get_mut("gateway_host").and_then(Value::as_object_mut), "id", to.host().map(str::to_owned))
     } else {
-        (value.as_object_mut(), "host_name", to.host().map(|_| host_name()))
+        (value.as_object_mut(), "host_name", to.host().and_then(|_| config::host_name()))
     };
     let Some(fields) = fields else { return Ok(text) };
     match new {
@@ -306,7 +306,7 @@ mod tests {
             serde_json::from_slice(&translate_value(&Key::new([kind, "x"]), text.into(), from, to).unwrap()).unwrap()
         };
         let parse = |text: &str| serde_json::from_str::<Value>(text).unwrap();
-        assert_eq!(translated("flat", "{}", &own, &shared)["host_name"], host_name());
+        assert_eq!(translated("flat", "{}", &own, &shared)["host_name"], config::host_name().unwrap());
         assert_eq!(translated("vland", r#"{"host_name":"x"}"#, &shared, &own), parse("{}"));
         for (here, there) in
             [(r#"{"gateway_host":{"name":"x"}}"#, r#"{"gateway_host":{"name":"x","id":"me"}}"#), ("{}", "{}")]

@@ -6,8 +6,10 @@ use netplumb::store::{Access, Change, Committed, Directory, Etcd, Key, Store};
 
 use crate::{etcd_cluster::Cluster, lab::Lab};
 
+type Check = fn(&dyn Store);
+
 /// The promises, each with a store in which nothing is yet.
-const PROMISES: [(&str, fn(&dyn Store)); 8] = [
+const PROMISES: [(&str, Check); 8] = [
     ("records are put, got, listed, moved and removed", records),
     ("prefixes are whole parts", prefixes),
     ("any text can be part of a key", any_text),
