@@ -90,6 +90,7 @@ pub enum Verb {
     Ls(Ls),
     Show(Show),
     Gc(Gc),
+    Store(StoreVerbs),
     Completions(Completions),
 }
 
@@ -405,6 +406,38 @@ pub struct Show {
 #[derive(Debug, Args)]
 pub struct Gc {
     /// Say what would be done, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Work on stores as a whole
+#[derive(Debug, Args)]
+pub struct StoreVerbs {
+    #[command(subcommand)]
+    pub verb: StoreVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum StoreVerb {
+    Copy(StoreCopy),
+}
+
+/// Copy all that one store holds into another
+///
+/// Attachments, networks, and who has which address. The source stays as it is, and what the other
+/// store holds already as well; if the two disagree nothing is copied. A directory is one host's
+/// alone: its records go under this host's id into etcd, and of those in etcd it takes this host's.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  plumb store copy /var/lib/plumb etcd://10.0.0.1,10.0.0.2,10.0.0.3\n  \
+    plumb store copy etcd://10.0.0.1 /var/lib/plumb --dry-run")]
+pub struct StoreCopy {
+    /// Where from: a directory, or etcd://HOST
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub from: String,
+    /// Where to: a directory, or etcd://HOST
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub to: String,
+    /// Say what would be copied, and change nothing
     #[arg(long)]
     pub dry_run: bool,
 }

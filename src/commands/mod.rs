@@ -14,18 +14,19 @@ mod networks;
 mod records;
 mod show;
 mod siblings;
+mod store;
 mod take_back;
 
 use caps::{CapSet, Capability};
 
 use crate::{
-    cli::{AccessOptions, Cli, Global, Verb},
+    cli::{AccessOptions, Cli, Global, StoreVerbs, Verb},
     config::{self, Config},
     container::Engines,
     docker::EngineKind,
     error::{Error, Result},
     output::Output,
-    store::{self, Access, Store},
+    store::{Access, Store},
 };
 
 /// What every verb needs.
@@ -46,7 +47,7 @@ impl Context {
                 .or_else(|| filed.clone())
                 .unwrap_or_else(|| built_in.to_owned())
         };
-        let place = settle(global.store, "PLUMB_STORE", &config.store, store::DEFAULT);
+        let place = settle(global.store, "PLUMB_STORE", &config.store, crate::store::DEFAULT);
         let engines = Engines {
             docker: settle(global.docker, "DOCKER_HOST", &config.docker, EngineKind::Docker.default_address()),
             podman: settle(global.podman, "PLUMB_PODMAN", &config.podman, EngineKind::Podman.default_address()),
@@ -58,7 +59,7 @@ impl Context {
 
 fn open_store(place: &str, typed: AccessOptions, config: &Config) -> Result<Box<dyn Store>> {
     let AccessOptions { store_ca: ca, store_cert: cert, store_key: key, store_password_file } = typed;
-    store::open(place, || config.access(Access { ca, cert, key, ..Access::default() }, store_password_file))
+    crate::store::open(place, || config.access(Access { ca, cert, key, ..Access::default() }, store_password_file))
 }
 
 pub fn run(typed: Cli, output: Output) -> Result<()> {
@@ -73,6 +74,10 @@ pub fn run(typed: Cli, output: Output) -> Result<()> {
         Verb::Ls(_) => ls::run(&context(typed.global)?),
         Verb::Show(options) => show::run(options, &context(typed.global)?),
         Verb::Gc(options) => gc::run(options, &context(typed.global)?),
+        Verb::Store(StoreVerbs { verb }) => {
+            let config = Config::read(config::path(typed.global.config).as_deref())?;
+            store::run(verb, typed.global.access, &config, output)
+        }
         Verb::Completions(options) => completions::run(options),
     }
 }

@@ -71,9 +71,9 @@ pub struct NamespaceMark {
 pub type Kept = Result<Attachment>;
 
 /// Records lie under the kind of attachment that they describe, and until it is made under the first.
-const UNFINISHED: &str = "unfinished";
-const FLAT: &str = "flat";
-const VLAN: &str = "vland";
+pub const UNFINISHED: &str = "unfinished";
+pub const FLAT: &str = "flat";
+pub const VLAN: &str = "vland";
 pub const KINDS: [&str; 3] = [UNFINISHED, FLAT, VLAN];
 /// Addresses on a host's own LANs, by parent; and those of networks, by network.
 pub const CLAIM: &str = "claim";

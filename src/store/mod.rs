@@ -3,6 +3,7 @@
 pub mod attachment;
 mod directory;
 mod etcd;
+pub mod kinds;
 pub mod network;
 
 use std::fmt;

@@ -13,7 +13,12 @@ use crate::{PLUMB, Plumb, project};
 fn verbs() -> Vec<clap::Command> {
     let mut plumb = netplumb::cli::command();
     plumb.build();
-    plumb.get_subcommands().cloned().chain([plumb.clone().name("")]).collect()
+    let below = |verb: &clap::Command| {
+        let name = |sub: &clap::Command| -> &'static str { format!("{} {}", verb.get_name(), sub.get_name()).leak() };
+        verb.get_subcommands().map(|sub| sub.clone().name(name(sub))).collect::<Vec<_>>()
+    };
+    let all = plumb.get_subcommands().flat_map(|verb| [vec![verb.clone()], below(verb)].concat());
+    all.chain([plumb.clone().name("")]).collect()
 }
 
 #[test]
@@ -518,7 +523,7 @@ fn each_shell_is_offered_verbs_options_containers_and_interfaces() {
     for shell in ["bash", "zsh", "fish"] {
         let offers = |words: &[&str]| offers(Plumb::new().with_containers(&["web", "db"]), shell, words);
         let verbs: Vec<String> =
-            verbs().iter().map(|verb| verb.get_name().to_owned()).filter(|name| !name.is_empty()).collect();
+            netplumb::cli::command().get_subcommands().map(|verb| verb.get_name().to_owned()).collect();
         assert_eq!(offers(&["plumb", ""])[..verbs.len()], verbs);
         assert_eq!(offers(&["plumb", "flat", "web", "--m"]), ["--mode", "--mac", "--mtu", "--metric"]);
         assert_eq!(

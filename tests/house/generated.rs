@@ -69,8 +69,7 @@ fn committed() -> BTreeMap<PathBuf, String> {
 fn generated() -> BTreeMap<PathBuf, String> {
     let mut plumb = netplumb::cli::command();
     plumb.build();
-    let pages: Vec<clap::Command> = plumb.get_subcommands().cloned().chain([plumb.clone()]).collect();
-    let mut files: BTreeMap<PathBuf, String> = pages.into_iter().map(page).collect();
+    let mut files: BTreeMap<PathBuf, String> = with_verbs(&plumb).into_iter().map(page).collect();
     for (shell, name) in [("bash", "plumb.bash"), ("zsh", "_plumb"), ("fish", "plumb.fish")] {
         let script = Plumb::new().run(&format!("completions {shell}")).ok().out;
         files.insert(PathBuf::from("completions").join(name), script);
@@ -78,12 +77,17 @@ fn generated() -> BTreeMap<PathBuf, String> {
     files
 }
 
+/// A command and all below it.
+fn with_verbs(command: &clap::Command) -> Vec<clap::Command> {
+    command.get_subcommands().flat_map(with_verbs).chain([command.clone()]).collect()
+}
+
 /// A man page. clap_mangen makes its parts; put together they are here, as it would lose the commands
 /// of the examples in one paragraph, and a heading without a date. A date would be stale by tomorrow.
 fn page(mut command: clap::Command) -> (PathBuf, String) {
     let usage = command.render_usage().to_string().replace("Usage: ", "");
     let closing = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-    let is_verb = !command.has_subcommands();
+    let (is_verb, is_plumb) = (!command.has_subcommands(), command.get_name() == "plumb");
     let man = Man::new(command.override_usage(usage).subcommand_help_heading("COMMANDS"));
     let mut text = Vec::new();
     man.render_name_section(&mut text).unwrap();
@@ -95,7 +99,7 @@ fn page(mut command: clap::Command) -> (PathBuf, String) {
     }
     let mut end = Roff::new();
     closing_sections(&closing, &mut end);
-    if is_verb {
+    if !is_plumb {
         end.control("SH", ["SEE ALSO"]).text([roman("plumb(1)")]);
     }
     end.to_writer(&mut text).unwrap();

@@ -16,7 +16,7 @@ use serde_json::json;
 
 use crate::{
     etcd_cluster::{Cluster, base64},
-    lab::{FREE, Lab, ROUTER, Ran, output, sh},
+    lab::{FREE, Lab, ROUTER, Ran, files, output, sh},
 };
 
 /// A lab whose plumb keeps its records in an etcd of one member.
@@ -509,4 +509,139 @@ fn detaching_while_etcd_goes_before_a_call() {
 #[test]
 fn detaching_while_etcd_goes_after_a_call() {
     cut_at_each_call(Fault::Unanswered, "detach TARGET", FLAT);
+}
+
+// From one store into another.
+
+#[test]
+fn a_directory_is_copied_into_etcd_and_back() {
+    let (mut lab, cluster) = with_etcd();
+    let (folder, etcd) = (lab.store().display().to_string(), cluster.address());
+    lab.store_address = Some(folder.clone());
+    lab.flat(&format!("--ip {FREE} --gateway {ROUTER}")).ok();
+    lab.flat("--ip 192.168.9.101/24").ok();
+    let before = lab.state();
+    let copy = |from: &str, to: &str| lab.plumb(&format!("store copy {from} {to}"));
+    let says = |what: &str| format!("2 attachments, 0 networks, 2 addresses {what} from {folder} to {etcd}\n");
+    assert_eq!(copy(&folder, &format!("{etcd} --dry-run")).ok().out, says("would be copied"));
+    assert_eq!(cluster.everything(&lab), []);
+    assert_eq!(copy(&folder, &etcd).ok().out, says("copied"));
+    lab.state().is(&before);
+    let copied = cluster.everything(&lab);
+    assert!(copied.iter().any(|(_, value)| value.contains("\"host_name\"")), "{copied:#?}");
+    let again = copy(&folder, &format!("{etcd} --json")).ok().json();
+    assert_eq!((&again["copied"], &again["already_there"]), (&json!({}), &json!(4)), "{again}");
+
+    // The copy stands for the attachments as well as the original does.
+    let rows = |store: &str| lab.plumb(&format!("--json ls --store {store}")).ok().json();
+    assert_eq!(rows(&etcd), rows(&folder));
+    assert_eq!(rows(&etcd)["attachments"][1]["state"], "up");
+    assert_eq!(lab.plumb(&format!("gc --store {etcd}")).ok().out, "nothing was left behind\n");
+    let target = lab.netns("box");
+    lab.plumb(&format!("flat {target} -i nic0 --ip {FREE} --probe 0 --store {etcd}"))
+        .refused(4, &format!("{target} already has 192.168.9.100 on eth1"));
+
+    // Back into another directory, which says the same as the first.
+    let second = lab.folder().join("second").display().to_string();
+    copy(&etcd, &second).ok();
+    assert_eq!(rows(&second), rows(&folder));
+    let names = |folder: &str| -> Vec<String> {
+        let mut names: Vec<String> =
+            files(folder.as_ref()).into_iter().map(|name| name.replacen(folder, "", 1)).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&second), names(&folder));
+
+    // What is taken back by one store's record is gone, and the other's records say so.
+    lab.plumb(&format!("detach --all --store {etcd}")).ok();
+    assert_eq!(rows(&folder)["attachments"][0]["state"], "missing");
+    assert_eq!(cluster.everything(&lab).len(), 1);
+    lab.plumb("detach --all").ok();
+}
+
+#[test]
+fn of_two_stores_that_disagree_nothing_is_copied() {
+    let (mut lab, cluster) = with_etcd();
+    lab.target("other");
+    let (folder, etcd) = (lab.store().display().to_string(), cluster.address());
+    lab.flat(&format!("--ip {FREE}")).ok();
+    lab.plumb(&format!("flat {} -i nic0 --ip {FREE} --probe 0 --store {folder}", lab.netns("other"))).ok();
+    lab.plumb(&format!("flat {} -i nic0 --ip 192.168.9.101/24 --probe 0 --store {folder}", lab.netns("other"))).ok();
+    let before = cluster.everything(&lab);
+    let ran = lab.plumb(&format!("store copy {folder} {etcd}"));
+    ran.refused(4, &format!("{etcd} holds other things already; nothing was copied"));
+    let ran = lab.plumb(&format!("store copy {folder} {etcd} --json"));
+    let message = ran.json()["error"]["message"].as_str().unwrap().to_owned();
+    assert!(message.contains("/nic0/192.168.9.100 is claimed by flat/") && message.lines().count() == 2, "{message}");
+    assert_eq!(cluster.everything(&lab), before);
+    // A record under the same name that says something else, without any claim.
+    lab.plumb(&format!("detach --all --store {folder}")).ok();
+    lab.plumb("detach --all").ok();
+    lab.flat("--ip none").ok();
+    lab.plumb(&format!("flat {} -i nic0 --ip none --name eth1 --probe 0 --store {folder}", lab.netns("other"))).ok();
+    let host = cluster.everything(&lab)[0].0.split('/').nth(3).unwrap().to_owned();
+    let mine = format!("/plumb/flat/{host}/{}/eth1", lab.netns("other"));
+    cluster.put(&lab, &mine, "{\"format\": 1}");
+    let ran = lab.plumb(&format!("store copy {folder} {etcd}"));
+    assert!(ran.code == 4 && ran.err.contains("/eth1 says something else there"), "{ran:#?}");
+}
+
+#[test]
+fn what_another_host_has_does_not_fit_into_a_directory() {
+    let (mut lab, cluster) = with_etcd();
+    let (second, etcd) = (lab.folder().join("second").display().to_string(), cluster.address());
+    lab.flat(&format!("--ip {FREE}")).ok();
+    for (key, value) in cluster.everything(&lab) {
+        let host = key.split('/').nth(3).unwrap_or_default().to_owned();
+        if host.len() == 12 {
+            cluster.put(&lab, &key.replace(&host, "0123456789ab"), &value.replace(&host, "0123456789ab"));
+        }
+    }
+    let ran = lab.plumb(&format!("store copy {etcd} {second}")).ok();
+    assert_eq!(
+        ran.out,
+        format!(
+            "1 attachment, 0 networks, 1 address copied from {etcd} to {second}\n  \
+             2 things of other hosts left out: a directory is one host's alone\n"
+        )
+    );
+    lab.store_address = Some(second);
+    assert_eq!(lab.plumb("--json ls").ok().json()["attachments"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn what_is_being_made_is_not_copied() {
+    let (lab, cluster) = with_etcd();
+    let (folder, etcd) = (lab.store().display().to_string(), cluster.address());
+    lab.plumb(&format!("flat {} -i nic0 --ip {FREE} --probe 0 --store {folder}", lab.netns("box"))).ok();
+    let name = format!("{}@eth1.json", lab.netns("box"));
+    std::fs::create_dir_all(lab.store().join("unfinished")).unwrap();
+    std::fs::rename(lab.store().join("flat").join(&name), lab.store().join("unfinished").join(&name)).unwrap();
+    let message = format!("{}: eth1 in {folder} is being made, or its run was killed", lab.netns("box"));
+    lab.plumb(&format!("store copy {folder} {etcd}"))
+        .refused(4, &message)
+        .hints(&format!("wait for it, or on its host: plumb gc --store {folder}"));
+    assert_eq!(cluster.everything(&lab), []);
+}
+
+#[test]
+fn networks_that_overlap_are_not_brought_together() {
+    let (lab, cluster) = with_etcd();
+    let (folder, etcd) = (lab.store().display().to_string(), cluster.address());
+    let network = |name: &str, id: u16, subnet: &str, gateway: &str| {
+        let pool = json!({ "subnet": subnet, "gateway": gateway });
+        json!({ "format": 1, "name": name, "id": id, "parent": "nic0", "pools": [pool] }).to_string()
+    };
+    cluster.put(&lab, "/plumb/format", "1");
+    cluster.put(&lab, "/plumb/vlan/blue", &network("blue", 10, "10.0.0.0/16", "10.0.0.1"));
+    std::fs::create_dir_all(lab.store().join("vlan")).unwrap();
+    let file = lab.store().join("vlan/red.json");
+    std::fs::write(&file, network("red", 20, "10.0.7.0/24", "10.0.7.1")).unwrap();
+    let ran = lab.plumb(&format!("store copy {folder} {etcd}"));
+    let reason = "network red overlaps: 10.0.7.0/24 with 10.0.0.0/16, which is network blue there";
+    assert!(ran.code == 4 && ran.err.contains(reason), "{ran:#?}");
+    std::fs::write(&file, network("red", 20, "10.1.7.0/24", "10.1.7.1")).unwrap();
+    lab.plumb(&format!("store copy {folder} {etcd}")).ok();
+    assert_eq!(cluster.everything(&lab).len(), 3);
 }

@@ -6,10 +6,10 @@ use netplumb::store::{Access, Change, Committed, Directory, Etcd, Key, Store};
 
 use crate::{etcd_cluster::Cluster, lab::Lab};
 
-/// The promises, each with a store in which nothing is yet.
-type Promise = fn(&dyn Store);
+type Check = fn(&dyn Store);
 
-const PROMISES: [(&str, Promise); 8] = [
+/// The promises, each with a store in which nothing is yet.
+const PROMISES: [(&str, Check); 8] = [
     ("records are put, got, listed, moved and removed", records),
     ("prefixes are whole parts", prefixes),
     ("any text can be part of a key", any_text),
