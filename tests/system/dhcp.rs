@@ -249,7 +249,7 @@ struct Lan {
 
 impl Lan {
     fn new(server: Server) -> Lan {
-        let mut lab = Lab::new();
+        let lab = Lab::new();
         let folder = lab.folder().join("dhcp");
         fs::create_dir(&folder).unwrap();
         let command = (server.prepare)(&folder);
