@@ -62,11 +62,12 @@ pub struct Quest<'a> {
 }
 
 impl Kernel {
-    /// Drives the machine until it is bound. What fails leaves nothing behind at the server either.
+    /// Drives the machine until it is bound. An address that was granted and cannot be waited for any
+    /// longer, as its check was interrupted, is given back.
     pub fn acquire(&mut self, machine: &mut Machine, start: Start, quest: &Quest<'_>) -> Result<Arc<Lease>> {
         let socket = RawSocket::open(quest.index).map_err(|error| cannot_ask(quest, &error))?;
         let outcome = self.seek(machine, start, quest, &socket);
-        if outcome.is_err() {
+        if outcome.is_err() && machine.phase() == Phase::Checking {
             for action in machine.release() {
                 if let Action::Send(packet) = action {
                     // The failure is what the user must hear of; the lease ends by itself.
