@@ -7,7 +7,9 @@
 //! - [`plan`]: the heart. A [`plan::Wish`] and the [`plan::Facts`] give a [`plan::Wiring`]: steps that
 //!   know their inverse and the command they equal. Pure, so all refusals are tested without root.
 //! - [`apply`]: runs steps, all or nothing; the seam to the kernel is one method.
-//! - [`kernel`]: the only folder that speaks to the kernel: netlink, ARP, ICMP, sysctls, namespaces.
+//! - [`dhcp`]: addresses from the LAN's own server: packets and states, pure as well.
+//! - [`kernel`]: the only folder that speaks to the kernel: netlink, ARP, ICMP, DHCP's
+//!   sockets, sysctls, namespaces.
 //! - [`docker`] and [`container`]: from `web` or `pid:42` to a running target and its namespace.
 //! - [`ipam`]: which address a network gives next. Pure.
 //! - [`store`]: what is remembered, and who has claimed which address.
@@ -24,6 +26,7 @@ pub mod commands;
 pub mod complete;
 pub mod config;
 pub mod container;
+pub mod dhcp;
 pub mod docker;
 pub mod error;
 pub mod interrupt;

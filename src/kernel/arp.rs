@@ -2,13 +2,16 @@
 
 use std::{
     net::Ipv4Addr,
-    os::fd::BorrowedFd,
     time::{Duration, Instant},
 };
 
 use nix::poll::{PollFd, PollFlags, poll};
 
-use super::{Kernel, packet::ArpSocket, slice_until};
+use super::{
+    Kernel,
+    packet::{PacketSocket, Protocol},
+    slice_until,
+};
 use crate::{
     error::{Error, Result},
     interrupt,
@@ -45,7 +48,7 @@ impl Kernel {
         duration: Duration,
     ) -> Result<Option<Answer>> {
         let failed = |error: std::io::Error| Error::io("cannot probe the LAN by ARP", &error);
-        let socket = ArpSocket::open(interface).map_err(failed)?;
+        let socket = PacketSocket::open(interface, Protocol::Arp).map_err(failed)?;
         socket.listen().map_err(failed)?;
         let start = Instant::now();
         for round in 0..PROBES {
@@ -64,7 +67,7 @@ impl Kernel {
     /// section 3 prefers. One frame each: a macvlan copies it to every sibling on the parent before
     /// the call returns, which with 500 of them takes two milliseconds.
     pub fn announce(&mut self, interface: u32, mac: [u8; 6], ips: &[Ipv4Addr]) -> std::io::Result<()> {
-        let socket = ArpSocket::open(interface)?;
+        let socket = PacketSocket::open(interface, Protocol::Arp)?;
         for ip in ips {
             socket.broadcast(&frame(REQUEST, mac, *ip, *ip))?;
         }
@@ -72,13 +75,11 @@ impl Kernel {
     }
 }
 
-fn listen(socket: &ArpSocket, mac: [u8; 6], ips: &[Ipv4Addr], end: Instant) -> Result<Option<Answer>> {
+fn listen(socket: &PacketSocket, mac: [u8; 6], ips: &[Ipv4Addr], end: Instant) -> Result<Option<Answer>> {
     let failed = |error: std::io::Error| Error::io("cannot listen for ARP answers", &error);
     while Instant::now() < end {
         interrupt::check()?;
-        // SAFETY: the socket outlives the poll.
-        let fd = unsafe { BorrowedFd::borrow_raw(socket.raw()) };
-        match poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], slice_until(end)) {
+        match poll(&mut [PollFd::new(socket.as_fd(), PollFlags::POLLIN)], slice_until(end)) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(errno) => return Err(failed(errno.into())),
         }

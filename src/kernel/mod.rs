@@ -1,7 +1,8 @@
-//! The only folder that speaks to the kernel's network: netlink, ARP, ICMP and sysctls.
+//! The only folder that speaks to the kernel's network: netlink, ARP, ICMP, DHCP's sockets and sysctls.
 
 mod addresses;
 mod arp;
+pub mod dhcp;
 mod icmp;
 mod links;
 mod netlink;

@@ -13,7 +13,11 @@ pub struct HostAddress(IpNetwork);
 impl HostAddress {
     /// Why the two make no address of a host, if they don't.
     pub fn new(ip: IpAddr, prefix: u8) -> Result<HostAddress, String> {
-        let network = IpNetwork::new(ip, prefix).map_err(|error| error.to_string())?;
+        let network =
+            IpNetwork::new(ip, prefix).map_err(|_| format!("{ip} cannot have a prefix length of {prefix}"))?;
+        if prefix == 0 {
+            return Err(format!("{network} would make the whole Internet local"));
+        }
         match unfit(ip, network) {
             Some(reason) => Err(reason),
             None => Ok(HostAddress(network)),
@@ -99,10 +103,7 @@ impl FromStr for HostAddress {
         if network.prefix() == 0 {
             return Err(format!("{text:?} would make the whole Internet local; for no address at all say none"));
         }
-        match unfit(ip, network) {
-            Some(reason) => Err(reason),
-            None => Ok(HostAddress(network)),
-        }
+        HostAddress::new(ip, network.prefix())
     }
 }
 

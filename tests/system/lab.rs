@@ -9,6 +9,10 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::Value;
 
 pub const PLUMB: &str = env!("CARGO_BIN_EXE_plumb");
@@ -115,10 +119,38 @@ END"
         pid
     }
 
+    /// A server in the namespace, until `kill` or the lab's end. What it says goes to `NAME.log`.
+    pub fn server(&mut self, name: &str, command: &str) -> u32 {
+        let log = fs::File::create(self.folder.path().join(format!("{name}.log"))).unwrap();
+        let mut server = Command::new("nsenter");
+        server.arg(format!("--net=/run/netns/{}", self.full(name))).args(words(command));
+        server.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        // Where they may keep nothing but what is the lab's.
+        server.env("KEA_PIDFILE_DIR", self.folder()).env("KEA_LOCKFILE_DIR", "none");
+        let child = server.spawn().unwrap();
+        let pid = child.id();
+        self.processes.push(child);
+        pid
+    }
+
     pub fn kill(&mut self, pid: u32) {
+        self.signal(pid, Signal::SIGKILL);
+    }
+
+    /// Ends a server in order, so that it keeps what it knows.
+    pub fn end(&mut self, pid: u32) {
+        self.signal(pid, Signal::SIGTERM);
+    }
+
+    fn signal(&mut self, pid: u32, signal: Signal) {
         let child = self.processes.iter_mut().find(|child| child.id() == pid).unwrap();
-        child.kill().unwrap();
+        kill(Pid::from_raw(pid as i32), signal).unwrap();
         child.wait().unwrap();
+    }
+
+    /// What a server of the namespace has said.
+    pub fn log(&self, name: &str) -> String {
+        fs::read_to_string(self.folder.path().join(format!("{name}.log"))).unwrap()
     }
 
     pub fn store(&self) -> PathBuf {

@@ -5,6 +5,7 @@
 mod attach;
 mod concurrency;
 mod detach;
+mod dhcp;
 mod docker;
 mod dry_run;
 mod etcd;
