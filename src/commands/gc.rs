@@ -105,8 +105,9 @@ impl Sweep<'_> {
         let mark = self.context.store.mark();
         // With a damaged record nobody can tell which links are its own: none is taken for lost.
         let Some(known) = known_tags(self.context)? else { return Ok(()) };
-        let is_lost =
-            |link: &InsideLink| link.tag.as_ref().is_some_and(|tag| tag.store == mark && !known.contains(tag));
+        let is_lost = |link: &InsideLink| {
+            link.is_vlan_of(&mark) || link.tag.as_ref().is_some_and(|tag| tag.store == mark && !known.contains(tag))
+        };
         for found in survey::links(is_lost) {
             for link in &found.links {
                 self.lost(&found.namespace, link)?;
@@ -119,14 +120,14 @@ impl Sweep<'_> {
         if !there.try_lock()? {
             return Ok(());
         }
+        if link.vlan.is_some() {
+            return self.unused_vlan(link);
+        }
         // A run that has ended meanwhile may have left the record of what looked lost before.
         let is_known =
             |tag: &Tag| known_tags(self.context).is_ok_and(|known| known.is_none_or(|known| known.contains(tag)));
         if link.tag.as_ref().is_none_or(is_known) {
             return Ok(());
-        }
-        if link.vlan.is_some() {
-            return self.unused_vlan(link);
         }
         let text = format!("{} in {} deleted, it has no record", link.name, there.path().display());
         self.note("link", text, || there.look_inside(|kernel| kernel.delete(link)));

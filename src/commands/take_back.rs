@@ -63,10 +63,8 @@ pub fn vlan_device(context: &Context, name: &IfName) -> Result<bool> {
     let host = Netns::open(Path::new(Place::HOST))?;
     let unused = host.look_inside(|kernel| {
         let links = kernel.links()?;
-        let ours = |link: &&InsideLink| {
-            let is_tagged = link.tag.as_ref().is_some_and(|tag| tag.store == context.store.mark());
-            link.name == name.as_str() && link.vlan.is_some() && is_tagged
-        };
+        let mark = context.store.mark();
+        let ours = |link: &&InsideLink| link.name == name.as_str() && link.is_vlan_of(&mark);
         let Some(device) = links.iter().find(ours).filter(|device| device.port_of.is_none()) else { return Ok(None) };
         let hangs_on = |link: &InsideLink| link.parent_index == Some(device.index) && link.parent_namespace.is_none();
         let is_own = |address: &InsideAddress| {

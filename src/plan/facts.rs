@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{Route, link::GROUP};
-use crate::types::{IfName, Mac, Tag, VlanId, VlanProtocol};
+use crate::types::{IfName, Mac, StoreMark, Tag, VlanId, VlanProtocol};
 
 /// All that a plan for one target depends on.
 #[derive(Debug, Clone)]
@@ -132,9 +132,14 @@ impl Inside {
 }
 
 impl InsideLink {
-    /// Whether plumb made this link: by its tag, or by its group where a run ended before tagging.
-    pub fn is_ours(&self) -> bool {
-        self.tag.is_some() || self.group == GROUP
+    /// Whether this is a VLAN's device that the store of `mark` answers for: one with its tag, or one
+    /// that a killed run had no time to tag, for which any store does.
+    pub fn is_vlan_of(&self, mark: &StoreMark) -> bool {
+        let is_ours = match &self.tag {
+            Some(tag) => tag.store == *mark,
+            None => self.group == GROUP,
+        };
+        self.vlan.is_some() && is_ours
     }
 
     /// Whether this is `link` of the attachment that `tag` names. A run that was killed before it

@@ -125,11 +125,11 @@ impl Attachment {
         done(store.commit(&[Change::Put(self.key(), super::text(self)?)])?)
     }
 
-    /// The attachment is made; `beside` is remembered with it. The earlier record of its name, if
-    /// there is one, is replaced.
+    /// The attachment is made; `beside` is remembered with it, and first: what confirms comes last.
+    /// The earlier record of its name, if there is one, is replaced.
     pub fn confirm(&mut self, beside: Option<Change>, store: &dyn Store) -> Result<()> {
         let made = Change::Move { from: self.key(), to: self.final_key(), value: super::text(self)? };
-        done(store.commit(&[made].into_iter().chain(beside).collect::<Vec<_>>())?)?;
+        done(store.commit(&beside.into_iter().chain([made]).collect::<Vec<_>>())?)?;
         self.progress = Progress::Done;
         Ok(())
     }

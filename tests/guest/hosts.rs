@@ -75,7 +75,7 @@ fn containers_of_one_network_reach_one_another_and_no_others() {
             assert_eq!(left.hear("addresses"), "10.1.0.3 10.2.0.3");
             assert_eq!(left.hear("networks"), plumb("networks --json").ok().out);
             let wire = Command::new("tcpdump")
-                .args(["-Z", "root", "-i", "eth0", "-w", "/tmp/wire.pcap", "icmp or arp or vlan"])
+                .args(["-Z", "root", "-U", "-i", "eth0", "-w", "/tmp/wire.pcap", "icmp or arp or vlan"])
                 .stderr(Stdio::null())
                 .spawn()
                 .unwrap();

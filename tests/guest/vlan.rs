@@ -287,7 +287,8 @@ fn attaching_to_a_network_killed_anywhere_is_taken_back() {
                 if !killed {
                     lab.plumb("detach --all").ok();
                 }
-                lab.plumb("gc").ok();
+                let gc = lab.plumb("gc").ok();
+                println!("killed before {call} number {number}; gc said {gc:?}");
                 lab.state().is(&before);
                 if !killed {
                     break;
