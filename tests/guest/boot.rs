@@ -31,8 +31,11 @@ pub fn in_guest<T: FnOnce()>(test: T) {
         let mut guest = guest(folder.path(), &[]);
         // On one processor, but much of what they do is waiting.
         guest.env("RUST_TEST_THREADS", "2").args(env::args().skip(1));
-        let said = one_at_a_time(|| guest.output().unwrap());
-        (folder, said.into())
+        let said = Said::from(one_at_a_time(|| guest.output().unwrap()));
+        if env::args().any(|argument| argument == "--nocapture") {
+            println!("{}", said.0);
+        }
+        (folder, said)
     });
     assert!(folder.path().join(&name).exists(), "in the guest:\n{}", said.of(&name));
 }
@@ -41,7 +44,7 @@ pub fn in_guest<T: FnOnce()>(test: T) {
 pub fn guest(folder: &Path, options: &[&str]) -> Command {
     let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/vm"));
     command
-        .args(["--timeout", "1800"])
+        .args(["--timeout", &env::var("PLUMB_GUEST_SECONDS").unwrap_or_else(|_| "1200".into())])
         .args(options)
         .arg("--share")
         .arg(folder)

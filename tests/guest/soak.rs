@@ -34,22 +34,27 @@ struct Contest<'a> {
 }
 
 impl Contest<'_> {
-    /// One of the eight: attaches, looks, detaches, again and again.
+    /// One of the eight: attaches, looks, detaches, again and again. An attempt that was killed may
+    /// have the address already, and then nobody else may.
     fn work(&self, worker: usize, seed: u64) {
         let (name, mut random) = (format!("w{worker}"), Random(seed + worker as u64));
         let target = self.lab.netns(&name);
         for _ in 0..rounds() {
-            let attached = self.run(&format!("attach {target} blue --probe 0 --no-check"), &mut random);
-            let link = self.lab.ip(&name, "-br -4 addr show scope global");
-            if attached {
-                let address = link.split_whitespace().nth(2).unwrap().to_owned();
+            self.run(&format!("attach {target} blue --probe 0 --no-check"), &mut random);
+            if let Some(address) = self.address(&name) {
                 let other = self.given.lock().unwrap().insert(address.clone(), worker);
                 assert_eq!(other, None, "{address} is given to two");
+                std::thread::sleep(Duration::from_millis(random.below(50)));
                 self.given.lock().unwrap().remove(&address);
             }
             while !self.run(&format!("detach {target}"), &mut random) {}
-            assert_eq!(self.lab.ip(&name, "-br -4 addr show scope global").trim(), "");
+            assert_eq!(self.address(&name), None);
         }
+    }
+
+    fn address(&self, name: &str) -> Option<String> {
+        let links = self.lab.ip(name, "-br -4 addr show scope global");
+        links.split_whitespace().nth(2).map(str::to_owned)
     }
 
     /// Runs plumb, and kills it in one of six cases. Says whether it finished.
