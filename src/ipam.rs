@@ -98,6 +98,17 @@ impl Pool {
         self.size().saturating_sub(spared as u128)
     }
 
+    /// The address that is next in the round, whether or not it is taken: mostly it is free, and to
+    /// claim it costs no more than to ask.
+    pub fn guess(&self, history: &History) -> Option<IpAddr> {
+        let start = history.next % self.size();
+        self.following(start, 0..8).into_iter().filter_map(|at| self.at(at)).find(|ip| self.is_fresh(*ip, history))
+    }
+
+    fn is_fresh(&self, ip: IpAddr, history: &History) -> bool {
+        self.fit(ip).is_ok() && !history.released.contains(&ip)
+    }
+
     /// The address to give next, or `None` if all are taken.
     ///
     /// Addresses are gone through in rounds, so that in the first round each is a new one, and later
@@ -111,9 +122,9 @@ impl Pool {
         mut taken: impl FnMut(Ask) -> Result<HashSet<IpAddr>, E>,
     ) -> Result<Option<IpAddr>, E> {
         let start = history.next % self.size();
-        let is_fresh = |ip: &IpAddr| self.fit(*ip).is_ok() && !history.released.contains(ip);
         for offsets in [self.following(start, 0..8), self.following(start, 8..72), self.scattered(start)] {
-            let candidates: Vec<IpAddr> = offsets.into_iter().filter_map(|at| self.at(at)).filter(is_fresh).collect();
+            let candidates = offsets.into_iter().filter_map(|at| self.at(at));
+            let candidates: Vec<IpAddr> = candidates.filter(|ip| self.is_fresh(*ip, history)).collect();
             if candidates.is_empty() {
                 continue;
             }

@@ -8,21 +8,25 @@ use crate::{
     cli::Attach,
     error::{Error, Result},
     plan::Wish,
-    store::{Network, network},
+    store::{
+        Network,
+        network::{self, Histories},
+    },
     types::{NetworkName, nearest},
 };
 
 pub fn run(options: Attach, context: &Context) -> Result<()> {
-    let network = find(&options.network, context)?;
-    let (wish, intent) = meaning(&options, network, context)?;
+    let (network, histories) = find(&options.network, context)?;
+    let (wish, intent) = meaning(&options, network, histories, context)?;
     attaching::run(&options.target, options.wait, wish, &intent, context)
 }
 
-/// The network of this name; if there is none, perhaps the one that was meant.
-pub fn find(name: &NetworkName, context: &Context) -> Result<Network> {
+/// The network of this name and what is remembered of its pools; if there is none, perhaps the one
+/// that was meant.
+pub fn find(name: &NetworkName, context: &Context) -> Result<(Network, Histories)> {
     let store = &*context.store;
-    if let Some(network) = network::read(store, name)? {
-        return Ok(network);
+    if let Some(found) = network::read(store, name)? {
+        return Ok(found);
     }
     let names: Vec<String> =
         network::all(store)?.into_iter().flatten().map(|network| network.name.to_string()).collect();
@@ -34,7 +38,7 @@ pub fn find(name: &NetworkName, context: &Context) -> Result<Network> {
     Err(Error::not_found(format!("there is no network {name}")).hint(hint))
 }
 
-fn meaning(options: &Attach, network: Network, context: &Context) -> Result<(Wish, Intent)> {
+fn meaning(options: &Attach, network: Network, histories: Histories, context: &Context) -> Result<(Wish, Intent)> {
     for wanted in &options.ip {
         let address = network.address(wanted.ip)?;
         if wanted.prefix.is_some_and(|prefix| prefix != address.prefix()) {
@@ -72,6 +76,6 @@ fn meaning(options: &Attach, network: Network, context: &Context) -> Result<(Wis
         forwarding: None,
     };
     let host_interface = options.host_interface.clone().unwrap_or_else(|| network.parent.clone());
-    let joining = Joining { network, host_interface, wanted, as_gateway: false };
+    let joining = Joining { network, histories, host_interface, wanted, as_gateway: false };
     Ok((wish, Intent { uplink: Uplink::Network(joining), probe, check, dry_run: options.dry_run }))
 }

@@ -14,7 +14,10 @@ use crate::{
     ipam::{Pool, Unfit},
     kernel::Kernel,
     plan::{Driver, MacvlanMode, Parent, Wish, wiring::Forwarding},
-    store::{Network, network},
+    store::{
+        Network,
+        network::{self, Histories},
+    },
     types::{IfName, IpRange, NetworkName, Span, Subnet, TargetName, VlanId, VlanProtocol},
 };
 
@@ -215,6 +218,7 @@ fn become_gateway(network: &mut Network, options: &CreateVlan, context: &Context
     };
     let joining = Joining {
         network: network.clone(),
+        histories: Histories::default(),
         host_interface: network.parent.clone(),
         wanted: Vec::new(),
         as_gateway: true,

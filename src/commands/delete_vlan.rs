@@ -9,7 +9,7 @@ use crate::{
 };
 
 pub fn run(options: DeleteVlan, context: &Context) -> Result<()> {
-    let network = attach::find(&options.name, context)?;
+    let (network, _) = attach::find(&options.name, context)?;
     let Members { here, elsewhere } = members(&network, context)?;
     refuse_elsewhere(&network, &elsewhere)?;
     let (gateway, containers): (Vec<_>, Vec<_>) = here.into_iter().partition(|a| a.target == TargetName::Host);

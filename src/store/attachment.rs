@@ -249,7 +249,8 @@ pub fn again(store: &dyn Store, before: &Attachment) -> Result<Option<Attachment
 /// Whether there is a record, finished or not, of the attachment whose final key is `key`.
 pub fn is_on_record(store: &dyn Store, key: &Key) -> Result<bool> {
     let parts: Vec<&str> = key.parts().iter().skip(1).map(String::as_str).collect();
-    Ok(store.get(&Key::of_host(UNFINISHED, None, &parts))?.is_some() || store.get(key)?.is_some())
+    let found = store.values(&[Key::of_host(UNFINISHED, None, &parts), key.clone()])?;
+    Ok(found.iter().any(Option::is_some))
 }
 
 /// The attachment, finished or not, whose final key is `key`; of this host or of another.

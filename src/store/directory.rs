@@ -146,13 +146,16 @@ impl Store for Directory {
         None
     }
 
-    fn get(&self, key: &Key) -> Result<Option<Vec<u8>>> {
-        let path = self.record(key);
-        match fs::read(&path) {
-            Ok(value) => Ok(Some(value)),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(failed("cannot read the record", &path)(error)),
-        }
+    fn values(&self, keys: &[Key]) -> Result<Vec<Option<Vec<u8>>>> {
+        let value = |key| {
+            let path = self.record(key);
+            match fs::read(&path) {
+                Ok(value) => Ok(Some(value)),
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(failed("cannot read the record", &path)(error)),
+            }
+        };
+        keys.iter().map(value).collect()
     }
 
     fn records(&self, prefixes: &[Key]) -> Result<Vec<(Key, Result<Vec<u8>>)>> {

@@ -30,8 +30,12 @@ pub trait Store: Sync {
     /// host's alone needs none.
     fn host(&self) -> Option<&str>;
 
-    /// The value, or `None` if there is none.
-    fn get(&self, key: &Key) -> Result<Option<Vec<u8>>>;
+    /// The value of each key, or `None` if it has none.
+    fn values(&self, keys: &[Key]) -> Result<Vec<Option<Vec<u8>>>>;
+
+    fn get(&self, key: &Key) -> Result<Option<Vec<u8>>> {
+        Ok(self.values(std::slice::from_ref(key))?.pop().flatten())
+    }
 
     /// The records under each prefix, one prefix after the other, each sorted by key. One that cannot
     /// be read does not keep the others from being read.

@@ -139,10 +139,14 @@ impl Network {
     }
 }
 
-/// A network by its name, or `None`.
-pub fn read(store: &dyn Store, name: &NetworkName) -> Result<Option<Network>> {
+/// A network by its name, with what is remembered of its pools, or `None`.
+pub fn read(store: &dyn Store, name: &NetworkName) -> Result<Option<(Network, Histories)>> {
     let key = Network::key(name);
-    store.get(&key)?.map(|text| parse(store, &key, &text)).transpose()
+    let mut found = store.values(&[key.clone(), history_key(name)])?.into_iter();
+    let (text, history) = (found.next().flatten(), found.next().flatten());
+    let Some(network) = text.map(|text| parse(store, &key, &text)).transpose()? else { return Ok(None) };
+    let histories = Histories::of(&network, history.as_deref());
+    Ok(Some((network, histories)))
 }
 
 /// All networks; damaged records are in their places, as errors.
@@ -171,16 +175,15 @@ fn history_key(name: &NetworkName) -> Key {
     Key::new([HISTORY, name.as_str()])
 }
 
-/// Only a hint: one that cannot be read is begun anew.
-pub fn histories(store: &dyn Store, network: &Network) -> Result<Histories> {
-    let text = store.get(&history_key(&network.name))?;
-    let mut found: Histories = text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
-    found.format = FORMAT;
-    found.pools.resize(network.pools.len(), History::default());
-    Ok(found)
-}
-
 impl Histories {
+    /// Only a hint: one that cannot be read is begun anew.
+    fn of(network: &Network, text: Option<&[u8]>) -> Histories {
+        let mut found: Histories = text.and_then(|text| serde_json::from_slice(text).ok()).unwrap_or_default();
+        found.format = FORMAT;
+        found.pools.resize(network.pools.len(), History::default());
+        found
+    }
+
     /// The change that remembers `self`.
     pub fn put(&self, name: &NetworkName) -> Result<Change> {
         Ok(Change::Put(history_key(name), super::text(self)?))
@@ -199,8 +202,7 @@ impl Histories {
 
 /// The change that remembers that `ips` were given back, if the network is still there.
 pub fn given_back(store: &dyn Store, name: &NetworkName, ips: &[IpAddr]) -> Result<Option<Change>> {
-    let Some(network) = read(store, name)? else { return Ok(None) };
-    let mut histories = histories(store, &network)?;
+    let Some((network, mut histories)) = read(store, name)? else { return Ok(None) };
     for (pool, history) in network.pools.iter().zip(&mut histories.pools) {
         ips.iter().filter(|ip| pool.subnet.contains(**ip)).for_each(|ip| history.release(*ip));
     }

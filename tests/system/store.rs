@@ -216,8 +216,7 @@ fn sixty_thousand(name: &str, store: &dyn Store) {
 /// All that giving an address to `owner` takes, by a round that starts where everything is taken.
 fn allocation(store: &dyn Store, network: &Network, owner: &Key) -> Duration {
     let start = Instant::now();
-    let network = network::read(store, &network.name).unwrap().unwrap();
-    let histories = network::histories(store, &network).unwrap();
+    let (network, histories) = network::read(store, &network.name).unwrap().unwrap();
     let ip = network.choose(&network.pools[0], &histories.pools[0], &HashSet::new(), store).unwrap();
     done(store, &[claim(&network.claim(ip), owner)]);
     start.elapsed()

@@ -7,16 +7,15 @@ use crate::{
     error::{Error, Result},
     kernel::Netns,
     plan::{Inside, Parent, Wish, vlan::VlanDevice},
-    store::{
-        Attachment, Change, Key, Network, Store,
-        network::{self, Histories},
-    },
+    store::{Attachment, Change, Key, Network, Store, network::Histories},
     types::{Gateway, HostAddress, IfName, Place, RouteSpec, Tag},
 };
 
 /// A network that a target shall join, and how.
 pub struct Joining {
     pub network: Network,
+    /// What is remembered of its pools.
+    pub histories: Histories,
     /// The interface of this host that carries the network's VLAN.
     pub host_interface: IfName,
     /// Addresses that were asked for.
@@ -96,10 +95,9 @@ impl Joining {
     }
 
     /// The addresses to try. Those that `wish` has already are kept.
-    pub fn choice(&self, wish: &Wish, store: &dyn Store) -> Result<Choice<'_>> {
-        let histories = network::histories(store, &self.network)?;
+    pub fn choice(&self, wish: &Wish) -> Result<Choice<'_>> {
         let fixed = if self.as_gateway { self.gateways() } else { self.fixed(wish)? };
-        Ok(Choice { joining: self, fixed, histories, lost: HashSet::new() })
+        Ok(Choice { joining: self, fixed, histories: self.histories.clone(), lost: HashSet::new() })
     }
 
     fn gateways(&self) -> Vec<HostAddress> {
@@ -131,7 +129,10 @@ impl Choice<'_> {
         let mut addresses = self.fixed.clone();
         for (pool, history) in network.pools.iter().zip(&self.histories.pools) {
             if !addresses.iter().any(|address| pool.subnet.contains(address.ip())) {
-                let ip = network.choose(pool, history, &self.lost, store)?;
+                let ip = match pool.guess(history).filter(|ip| !self.lost.contains(ip)) {
+                    Some(ip) => ip,
+                    None => network.choose(pool, history, &self.lost, store)?,
+                };
                 addresses.push(pool.subnet.host(ip).map_err(Error::failed)?);
             }
         }

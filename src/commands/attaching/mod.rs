@@ -200,7 +200,7 @@ impl Work<'_> {
         let is_host = self.target.name == TargetName::Host;
         let facts = Facts { parent, sibling, inside, on_record, is_host, forwarding };
         let tag = Tag::new(store.mark(), random()?);
-        let mut choice = joining.map(|joining| joining.choice(&wish, store)).transpose()?;
+        let mut choice = joining.map(|joining| joining.choice(&wish)).transpose()?;
         loop {
             let wish = match &mut choice {
                 Some(choice) => choice.next(wish.clone(), store)?,

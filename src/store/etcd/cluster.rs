@@ -59,7 +59,7 @@ struct Call {
 }
 
 impl Cluster {
-    /// Nothing is sent yet.
+    /// Nothing is said yet, but that somebody is there may already be looked for.
     pub fn new(address: Address, password: Option<String>, tls: Option<Tls>) -> Result<Cluster> {
         let cannot = |error: std::io::Error| Error::io("cannot start a thread for the store", &error);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot)?;
@@ -117,10 +117,19 @@ enum Trouble {
 
 impl Line {
     async fn serve(mut self, mut calls: UnboundedReceiver<Call>) {
-        while let Some(call) = calls.recv().await {
+        let mut next = tokio::select! {
+            call = calls.recv() => call,
+            // While the caller looks at other things. Who cannot be reached now is told of at a call.
+            dialled = dial(&self.address.endpoints[0], self.tls.as_ref()) => {
+                self.connection = dialled.ok();
+                calls.recv().await
+            }
+        };
+        while let Some(call) = next {
             let answer = self.answer(&call).await;
             // Nobody waits for it only where the process ends.
             let _ = call.answer.send(answer);
+            next = calls.recv().await;
         }
     }
 

@@ -333,9 +333,10 @@ impl Store for Etcd {
         Some(&self.host)
     }
 
-    fn get(&self, key: &Key) -> Result<Option<Vec<u8>>> {
-        let found = self.read(&[Range::one(self.path(key))])?;
-        Ok(found.into_iter().flatten().next().map(|pair| pair.value.0))
+    fn values(&self, keys: &[Key]) -> Result<Vec<Option<Vec<u8>>>> {
+        let ranges: Vec<Range> = keys.iter().map(|key| Range::one(self.path(key))).collect();
+        let found = self.read(&ranges)?.into_iter();
+        Ok(found.map(|pairs| pairs.into_iter().next().map(|pair| pair.value.0)).collect())
     }
 
     fn records(&self, prefixes: &[Key]) -> Result<Vec<(Key, Result<Vec<u8>>)>> {
