@@ -330,27 +330,3 @@ fn a_vlan_is_a_parent_like_any_other() {
         }
     });
 }
-
-/// A network's containers as ipvlan: in l2 as with macvlan, in l3 the way out is the interface.
-#[test]
-fn a_network_is_joined_in_each_mode() {
-    in_guest(|| {
-        let lab = with_peer();
-        lab.plumb("create-vlan blue --subnet 10.1.0.0/24 --subnet fd10::/64 -i nic0 --id 10").ok();
-        for mode in ["l2", "l3", "l3s"] {
-            for target in ["box", "peer"] {
-                let target = lab.netns(target);
-                lab.plumb(&format!("attach {target} blue --driver ipvlan --mode {mode} --probe 0 --no-check")).ok();
-            }
-            let out = lab.ip("box", "route show default");
-            let way = if mode == "l2" { "default via 10.1.0.1 dev eth1" } else { "default dev eth1" };
-            assert!(out.contains(way), "{mode}: {out}");
-            let peer = lab.json("peer", "-4 addr show dev eth1")[0]["addr_info"][0]["local"].clone();
-            assert!(lab.pings("box", peer.as_str().unwrap()), "{mode}");
-            assert_eq!(lab.json("box", "-d link show dev eth1")[0]["linkinfo"]["info_data"]["mode"], mode);
-            lab.plumb("detach --all").ok();
-            assert!(lab.ip("box", "route show default").contains("via 172.17.0.1 dev eth0"), "{mode}");
-        }
-        lab.plumb("delete-vlan blue").ok();
-    });
-}

@@ -8,6 +8,12 @@
 
 mod boot;
 mod capture;
+
+#[path = "../system/etcd_cluster.rs"]
+#[allow(dead_code, reason = "the tests that need no guest use the rest")]
+mod etcd_cluster;
+#[path = "../system/etcd_fault.rs"]
+mod etcd_fault;
 mod hosts;
 mod ipvlan;
 mod kernel;

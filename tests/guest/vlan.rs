@@ -3,6 +3,7 @@
 use crate::{
     boot::in_guest,
     capture::Capture,
+    etcd_fault::{Fault, cut_at_each_call},
     lab::{Lab, State, sh, wait_for},
 };
 
@@ -296,5 +297,15 @@ fn attaching_to_a_network_killed_anywhere_is_taken_back() {
             }
         }
         assert!(kills >= 12, "only {kills} kills");
+    });
+}
+
+#[test]
+fn attaching_to_a_network_while_etcd_goes_changes_nothing() {
+    in_guest(|| {
+        let blue = "create-vlan blue --subnet 10.1.0.0/24 -i nic0 --id 10";
+        for fault in [Fault::Unheard, Fault::Unanswered, Fault::Hung] {
+            cut_at_each_call(fault, blue, "attach TARGET blue --probe 0 --no-check", "");
+        }
     });
 }

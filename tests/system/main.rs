@@ -10,6 +10,7 @@ mod docker;
 mod dry_run;
 mod etcd;
 mod etcd_cluster;
+mod etcd_fault;
 mod gateway;
 mod gc;
 mod killed;
