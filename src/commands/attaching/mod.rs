@@ -38,7 +38,7 @@ pub enum Uplink {
     /// An interface of the host.
     Interface(IfName),
     /// A network, whose device is made where it is missing.
-    Network(Joining),
+    Network(Box<Joining>),
 }
 
 /// Finds the target, attaches it, and says what is true then.
