@@ -22,6 +22,7 @@ use tokio::runtime::Runtime;
 pub use arp::Answer;
 pub use icmp::Reach;
 pub use netns::{Netns, NetnsId, all as all_namespaces};
+pub use qdiscs::Counters;
 
 use crate::{
     apply::{Execute, StepError},

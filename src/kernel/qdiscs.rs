@@ -244,7 +244,7 @@ impl Kernel {
     ) -> Result<std::result::Result<Option<Message>, Refusal>> {
         let ask = async |netlink: &mut Netlink| match flags {
             Some(flags) => netlink.change(message, flags).await.map(|()| None),
-            None => netlink.get(message).await,
+            None => netlink.get_by_echo(message).await,
         };
         match side {
             Side::Inside => self.inside(ask),
@@ -346,9 +346,12 @@ fn counters(message: &TcMessage) -> Counters {
 
 /// The kernel does not know the kind: which module would.
 fn missing(module: &str, refusal: &Refusal) -> StepError {
-    let load = module.replace(" and ", " ");
+    let (load, them) = match module.split_once(" and ") {
+        Some((first, second)) => (format!("-a {first} {second}"), "them"),
+        None => (module.to_owned(), "it"),
+    };
     StepError::Refused(
         Error::failed(format!("this kernel has no {module}: {refusal}"))
-            .hint(format!("modprobe -a {load} loads it, if the kernel has it as a module")),
+            .hint(format!("modprobe {load} loads {them}, if the kernel has {them} as a module")),
     )
 }
