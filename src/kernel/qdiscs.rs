@@ -194,7 +194,7 @@ impl Kernel {
     pub(super) fn add_ifb(&mut self, ifb: &Ifb) -> std::result::Result<(), StepError> {
         let builder: LinkMessageBuilder<Intermediate> =
             LinkMessageBuilder::new_with_info_kind(InfoKind::Ifb).name(ifb.name.to_string()).index(ifb.index);
-        let message = builder.link_group(GROUP).up().build();
+        let message = builder.address(ifb.mac().to_vec()).link_group(GROUP).up().build();
         let create = NLM_F_CREATE | NLM_F_EXCL;
         let outcome = self
             .inside(async |inside| inside.change(Message::NewLink(message), create).await)

@@ -118,6 +118,14 @@ pub struct Ifb {
     pub name: IfName,
 }
 
+impl Ifb {
+    /// Nobody ever sees it. Chosen by nobody it would be another each time: the letters "pl", and the index.
+    pub fn mac(&self) -> [u8; 6] {
+        let [_, a, b, c] = self.index.to_be_bytes();
+        [0x02, 0x70, 0x6c, a, b, c]
+    }
+}
+
 /// A filter that sends all that comes in on one interface through another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Redirect {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::{
-    Driver, Link, MacvlanMode, Masquerade, Route, Step,
+    Driver, Ifb, Link, MacvlanMode, Masquerade, Route, Step,
     link::GROUP,
     qdisc::{Device, Side},
 };
@@ -45,11 +45,7 @@ impl Step {
             Step::DeleteRoute(route) => inside(ip_route("del", route)),
             Step::ReplaceRoute { new, .. } => inside(ip_route("replace", new)),
             Step::AddMasquerade(masquerade) => inside(add_masquerade(masquerade)),
-            Step::AddIfb(ifb) => inside(format!(
-                "ip link add name {} index {} group {GROUP} up type ifb",
-                quote(ifb.name.as_str()),
-                ifb.index
-            )),
+            Step::AddIfb(ifb) => inside(add_ifb(ifb)),
             Step::DeleteIfb(ifb) => inside(format!("ip link del dev {}", quote(ifb.name.as_str()))),
             Step::AddQdisc(qdisc) => at(&qdisc.on, qdisc.command("add")),
             Step::DeleteQdisc(qdisc) => at(&qdisc.on, qdisc.deletion()),
@@ -90,6 +86,12 @@ fn add_link(link: &Link, namespace: &str) -> String {
         link.mtu,
         driver(&link.driver)
     )
+}
+
+fn add_ifb(ifb: &Ifb) -> String {
+    let mac = ifb.mac().map(|byte| format!("{byte:02x}")).join(":");
+    let name = quote(ifb.name.as_str());
+    format!("ip link add name {name} index {} address {mac} group {GROUP} up type ifb", ifb.index)
 }
 
 fn driver(driver: &Driver) -> String {
@@ -163,7 +165,7 @@ mod tests {
                 format!(
                     "{inside} tc qdisc replace dev eth1 root handle 706c: tbf rate 10mbit burst 12500b limit 75000b"
                 ),
-                format!("{inside} ip link add name qos7 index 8 group {group} up type ifb"),
+                format!("{inside} ip link add name qos7 index 8 address 02:70:6c:00:00:08 group {group} up type ifb"),
                 format!("{inside} ip link del dev qos7"),
                 format!("{inside} tc qdisc add dev eth1 ingress"),
                 format!("{inside} tc qdisc del dev eth1 ingress"),

@@ -191,38 +191,37 @@ impl Work<'_> {
     /// What comes in has no queue of its own: it is sent through an interface that has one. The limit is
     /// there before the first packet is, and until the last.
     fn settle_ifb(&mut self, wanted: Option<&Shape>) -> Result<()> {
+        let Queues { link, port: Port { device: on, .. }, ifb: found, .. } = self.queues;
         let Ingress { qdisc, redirected, others } = &self.queues.ingress;
-        let (link, on) = (&self.queues.link, &self.queues.port.device);
-        match (wanted, &self.queues.ifb) {
-            (None, None) => {}
-            (Some(shape), found) => {
-                let foreign =
-                    qdisc.as_ref().filter(|qdisc| !redirected && (*others || qdisc.discipline.kind() != "ingress"));
-                foreign.map_or(Ok(()), |qdisc| self.respect(qdisc))?;
-                let port = found.clone().map_or_else(|| self.new_ifb(), Ok)?;
-                let ifb = Ifb { index: port.device.index, name: port.device.name.clone() };
-                if found.is_none() {
-                    self.shaping.steps.push(Step::AddIfb(ifb.clone()));
-                }
-                self.settle(&Port { mtu: link.mtu, ..port }, Some(shape), &mut None)?;
-                if qdisc.is_none() {
-                    let (slot, handle, discipline) = (Slot::Ingress, INGRESS, Discipline::Ingress);
-                    self.shaping.steps.push(Step::AddQdisc(Qdisc { on: on.clone(), slot, handle, discipline }));
-                }
-                if !redirected {
-                    self.shaping.steps.push(Step::AddRedirect(Redirect { from: on.clone(), to: ifb }));
-                }
-            }
-            (None, Some(port)) => {
-                let ifb = Ifb { index: port.device.index, name: port.device.name.clone() };
-                if *redirected {
-                    self.shaping.steps.push(Step::DeleteRedirect(Redirect { from: on.clone(), to: ifb.clone() }));
-                }
-                let empty = qdisc.iter().filter(|qdisc| !others && qdisc.discipline.kind() == "ingress");
-                self.shaping.steps.extend(empty.cloned().map(Step::DeleteQdisc));
-                self.settle(port, None, &mut None)?;
+        let port = found.clone().map_or_else(|| self.new_ifb(), Ok)?;
+        let ifb = Ifb { index: port.device.index, name: port.device.name.clone() };
+        let redirect = Redirect { from: on.clone(), to: ifb.clone() };
+        // Somebody may have deleted what plumb's filter leads to.
+        if *redirected && (wanted.is_none() || found.is_none()) {
+            self.shaping.steps.push(Step::DeleteRedirect(redirect.clone()));
+        }
+        let Some(shape) = wanted else {
+            let was_ours = *redirected || found.is_some();
+            let empty = qdisc.iter().filter(|qdisc| was_ours && !others && qdisc.discipline.kind() == "ingress");
+            self.shaping.steps.extend(empty.cloned().map(Step::DeleteQdisc));
+            if found.is_some() {
+                self.settle(&port, None, &mut None)?;
                 self.shaping.steps.push(Step::DeleteIfb(ifb));
             }
+            return Ok(());
+        };
+        let is_foreign = |qdisc: &&Qdisc| !redirected && (*others || qdisc.discipline.kind() != "ingress");
+        qdisc.as_ref().filter(is_foreign).map_or(Ok(()), |qdisc| self.respect(qdisc))?;
+        if found.is_none() {
+            self.shaping.steps.push(Step::AddIfb(ifb));
+        }
+        self.settle(&Port { mtu: link.mtu, ..port }, Some(shape), &mut None)?;
+        if qdisc.is_none() {
+            let (slot, handle, discipline) = (Slot::Ingress, INGRESS, Discipline::Ingress);
+            self.shaping.steps.push(Step::AddQdisc(Qdisc { on: on.clone(), slot, handle, discipline }));
+        }
+        if !redirected || found.is_none() {
+            self.shaping.steps.push(Step::AddRedirect(redirect));
         }
         Ok(())
     }

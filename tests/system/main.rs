@@ -17,6 +17,7 @@ mod killed;
 mod lab;
 mod networks;
 mod podman;
+mod qos;
 mod refusals;
 mod refused_steps;
 mod store;

@@ -15,7 +15,7 @@ use crate::{
         Ifb, Inside, Link, Step,
         facts::InsideLink,
         link::GROUP,
-        shaping::{self, Displaced, Impairment, Limits, RateLimit, Shape, Shaping, Tick, ifb_name},
+        shaping::{self, Displaced, Impairment, Limits, Queues, RateLimit, Shape, Shaping, Tick, ifb_name},
     },
     store::{Attachment, Change, Progress, Shaped, shaped},
     types::TargetName,
@@ -102,10 +102,18 @@ impl Work<'_> {
         let name = self.target.name.to_string();
         let chosen = shaping::chosen(&name, self.options.interface.as_ref(), &links)?;
         let tick = self.kernel.tick()?;
-        chosen.into_iter().map(|link| self.plan_one(shape, link, &links, tick)).collect()
+        let mut planned: Vec<Planned> = Vec::new();
+        for link in chosen {
+            let mut queues = self.kernel.queues(&name, link, &links, self.host)?;
+            // Each that may be born for one of them has an index of its own.
+            queues.free_index += u32::try_from(planned.len()).unwrap_or(0);
+            planned.push(self.plan_one(shape, &queues, tick)?);
+        }
+        Ok(planned)
     }
 
-    fn plan_one(&mut self, shape: &Shape, link: &InsideLink, links: &[InsideLink], tick: Tick) -> Result<Planned> {
+    fn plan_one(&mut self, shape: &Shape, queues: &Queues, tick: Tick) -> Result<Planned> {
+        let link = &queues.link;
         let store = &*self.context.store;
         let (before, left) = shaped::of(store, &self.target.name, &link.name)?;
         let is_here = |record: &&Shaped| namespace::is_same(*record, self.namespace, self.kernel);
@@ -117,8 +125,7 @@ impl Work<'_> {
         if self.options.direction != DirectionName::Egress {
             limits.ingress = Some(shape.clone());
         }
-        let queues = self.kernel.queues(&self.target.name.to_string(), link, links, self.host)?;
-        let shaping = shaping::plan(&limits, &queues, &displaced.unwrap_or_default(), tick, self.options.force)?;
+        let shaping = shaping::plan(&limits, queues, &displaced.unwrap_or_default(), tick, self.options.force)?;
         let shaped = Shaped {
             format: shaped::FORMAT,
             progress: Progress::Unfinished,

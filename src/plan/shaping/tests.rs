@@ -110,12 +110,22 @@ fn what_comes_in_is_limited_before_it_is_sent_that_way() {
     assert_eq!(
         commands(&planned(&ingress(rate("10mbit")), &queues())),
         [
-            "ip link add name qos7 index 1000009 group 1886156141 up type ifb",
+            "ip link add name qos7 index 1000009 address 02:70:6c:0f:42:49 group 1886156141 up type ifb",
             "tc qdisc add dev qos7 root handle 706c: tbf rate 10mbit burst 12500b limit 75000b",
             "tc qdisc add dev eth1 ingress",
             "tc filter add dev eth1 ingress pref 28780 protocol all u32 match u32 0 0 action mirred egress redirect dev qos7"
         ]
     );
+}
+
+#[test]
+fn a_filter_that_leads_nowhere_is_replaced_or_goes() {
+    let there = after(&planned(&ingress(rate("10mbit")), &queues()), queues());
+    let gone = Queues { ifb: None, ..there };
+    let again = commands(&planned(&ingress(rate("10mbit")), &gone));
+    assert!(again[0].starts_with("tc filter del") && again[3].starts_with("tc filter add"), "{again:?}");
+    let cleared = commands(&planned(&Limits::default(), &gone));
+    assert_eq!(cleared[1..], ["tc qdisc del dev eth1 ingress"]);
 }
 
 #[test]
