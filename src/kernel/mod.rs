@@ -137,7 +137,7 @@ impl Execute for Kernel {
             Step::DeleteIfb(ifb) => self.delete_ifb(ifb),
             Step::AddQdisc(qdisc) => self.add_qdisc(qdisc),
             Step::DeleteQdisc(qdisc) => self.delete_qdisc(qdisc),
-            Step::ReplaceQdisc { new, .. } => self.replace_qdisc(new),
+            Step::ReplaceQdisc { old, new } => self.replace_qdisc(old, new),
             Step::AddRedirect(redirect) => self.add_redirect(redirect),
             Step::DeleteRedirect(redirect) => self.delete_redirect(redirect),
         }

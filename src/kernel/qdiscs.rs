@@ -160,8 +160,8 @@ impl Kernel {
     }
 
     /// Equivalent to `tc qdisc replace …`.
-    pub(super) fn replace_qdisc(&mut self, qdisc: &Qdisc) -> std::result::Result<(), StepError> {
-        self.put(qdisc, NLM_F_CREATE | NLM_F_REPLACE)
+    pub(super) fn replace_qdisc(&mut self, old: &Qdisc, new: &Qdisc) -> std::result::Result<(), StepError> {
+        new.passing_from(old).iter().chain([new]).try_for_each(|qdisc| self.put(qdisc, NLM_F_CREATE | NLM_F_REPLACE))
     }
 
     fn put(&mut self, qdisc: &Qdisc, flags: u16) -> std::result::Result<(), StepError> {

@@ -148,8 +148,8 @@ pub(crate) mod samples {
         Device { side, index, name: name.parse().unwrap() }
     }
 
-    pub fn bucket(side: Side, index: u32, name: &str, rate: &str) -> Qdisc {
-        let tbf = Tbf { rate: rate.parse().unwrap(), burst: 12_500, limit: 75_000, peak: None };
+    pub fn bucket(side: Side, index: u32, name: &str, rate: &str, burst: u32) -> Qdisc {
+        let tbf = Tbf { rate: rate.parse().unwrap(), burst, limit: 75_000, peak: None };
         let discipline = Discipline::Tbf(tbf);
         Qdisc { on: device(side, index, name), slot: Slot::Root, handle: qdisc::TBF, discipline }
     }
@@ -180,10 +180,10 @@ pub(crate) mod samples {
             Step::DeleteRoute(default_via("172.17.0.1", 2, "eth0")),
             Step::AddMasquerade(masquerade("10.1.0.0/24")),
             Step::AddMasquerade(masquerade("fd10::/64")),
-            Step::AddQdisc(bucket(Side::Host, 9, "veth9", "10mbit")),
+            Step::AddQdisc(bucket(Side::Host, 9, "veth9", "10mbit", 12_500)),
             Step::ReplaceQdisc {
-                old: bucket(Side::Inside, 7, "eth1", "10mbit"),
-                new: bucket(Side::Inside, 7, "eth1", "20mbit"),
+                old: bucket(Side::Inside, 7, "eth1", "10mbit", 12_500),
+                new: bucket(Side::Inside, 7, "eth1", "20mbit", 25_000),
             },
             Step::AddIfb(ifb.clone()),
             Step::AddQdisc(ingress(7, "eth1")),

@@ -16,6 +16,8 @@ use crate::types::{IfName, Percent, Rate};
 pub const TBF: u16 = 0x706c;
 pub const NETEM: u16 = 0x706d;
 pub const TBF_BELOW_NETEM: u16 = 0x706e;
+/// For a moment, between a token bucket and a smaller one.
+pub const PASSING: u16 = 0x706f;
 /// The kernel has one ingress qdisc on an interface, always under this handle.
 pub const INGRESS: u16 = 0xffff;
 /// The preference of plumb's filter: the letters "pl". Those of others with a lower one come first.
@@ -148,7 +150,7 @@ impl Discipline {
 impl Qdisc {
     /// Whether plumb made it, on this interface or on another.
     pub fn is_ours(&self) -> bool {
-        [TBF, NETEM, TBF_BELOW_NETEM].contains(&self.handle)
+        [TBF, NETEM, TBF_BELOW_NETEM, PASSING].contains(&self.handle)
     }
 
     /// Whether a qdisc with classes, which are not read and would not be given back, may be below it.
@@ -156,6 +158,20 @@ impl Qdisc {
         const CLASSFUL: [&str; 12] =
             ["htb", "hfsc", "prio", "drr", "qfq", "cbq", "ets", "multiq", "mqprio", "taprio", "dsmark", "atm"];
         CLASSFUL.contains(&self.discipline.kind())
+    }
+
+    /// What must stand here for a moment where a token bucket is replaced by a smaller one. The kernel
+    /// would change it in place, and a packet that waits and is larger than the new bucket would wait for
+    /// ever, and all others behind it (`tbf_dequeue` in `net/sched/sch_tbf.c`). By way of another handle
+    /// the kernel makes a new one, under a limit all the time; what waited is lost, as where a queue is full.
+    pub fn passing_from(&self, old: &Qdisc) -> Option<Qdisc> {
+        let largest = |qdisc: &Qdisc| match &qdisc.discipline {
+            Discipline::Tbf(tbf) => Some(tbf.largest_packet()),
+            Discipline::AsRead(read) => read.tbf().map(|tbf| tbf.largest_packet()),
+            Discipline::Netem(_) | Discipline::Ingress => None,
+        };
+        let shrinks = self.handle == old.handle && largest(self)? < largest(old)?;
+        shrinks.then(|| Qdisc { handle: PASSING, ..self.clone() })
     }
 
     /// The value of the message's options.
@@ -176,6 +192,13 @@ impl Qdisc {
     /// `tc qdisc del …`, which needs no more than the place.
     pub fn deletion(&self) -> String {
         format!("tc qdisc del dev {} {}", quote(self.on.name.as_str()), self.slot)
+    }
+}
+
+impl Tbf {
+    /// What the buckets have tokens for at once; the kernel cuts larger ones into their segments.
+    fn largest_packet(&self) -> u32 {
+        self.peak.as_ref().map_or(self.burst, |peak| peak.burst.min(self.burst))
     }
 }
 

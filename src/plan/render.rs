@@ -49,7 +49,11 @@ impl Step {
             Step::DeleteIfb(ifb) => inside(format!("ip link del dev {}", quote(ifb.name.as_str()))),
             Step::AddQdisc(qdisc) => at(&qdisc.on, qdisc.command("add")),
             Step::DeleteQdisc(qdisc) => at(&qdisc.on, qdisc.deletion()),
-            Step::ReplaceQdisc { new, .. } => at(&new.on, new.command("replace")),
+            Step::ReplaceQdisc { old, new } => {
+                let passing = new.passing_from(old);
+                let commands = passing.iter().chain([new]).map(|qdisc| at(&qdisc.on, qdisc.command("replace")));
+                commands.collect::<Vec<_>>().join(" && ")
+            }
             Step::AddRedirect(redirect) => inside(redirect.command()),
             Step::DeleteRedirect(redirect) => inside(redirect.deletion()),
             Step::DeleteMasquerade(m) => inside(format!("nft delete table {} {}", m.family(), quote(&m.table()))),
@@ -160,10 +164,11 @@ mod tests {
                 "tc qdisc add dev veth9 root handle 706c: tbf rate 10mbit burst 12500b limit 75000b".into(),
                 "tc qdisc del dev veth9 root".into(),
                 format!(
-                    "{inside} tc qdisc replace dev eth1 root handle 706c: tbf rate 20mbit burst 12500b limit 75000b"
+                    "{inside} tc qdisc replace dev eth1 root handle 706c: tbf rate 20mbit burst 25000b limit 75000b"
                 ),
                 format!(
-                    "{inside} tc qdisc replace dev eth1 root handle 706c: tbf rate 10mbit burst 12500b limit 75000b"
+                    "{inside} tc qdisc replace dev eth1 root handle 706f: tbf rate 10mbit burst 12500b limit 75000b && \
+                     {inside} tc qdisc replace dev eth1 root handle 706c: tbf rate 10mbit burst 12500b limit 75000b"
                 ),
                 format!("{inside} ip link add name qos7 index 8 address 02:70:6c:00:00:08 group {group} up type ifb"),
                 format!("{inside} ip link del dev qos7"),
