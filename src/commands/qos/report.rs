@@ -84,7 +84,7 @@ impl std::fmt::Display for Limit {
     }
 }
 
-/// `at most 10mbit, 50ms later`
+/// `at most 10mbit, 50ms delay` or `with 50ms delay, 1% loss`
 pub fn words(shape: &Shape) -> String {
     let mut words = Vec::new();
     if let Some(limit) = &shape.limit {
@@ -93,12 +93,17 @@ pub fn words(shape: &Shape) -> String {
     }
     if let Some(bad) = &shape.impairment {
         let jitter = bad.jitter.map_or(String::new(), |jitter| format!(" ± {jitter}"));
-        words.extend(bad.delay.map(|delay| format!("{delay}{jitter} later")));
-        let shares =
-            [(bad.loss, "lost"), (bad.duplicate, "twice"), (bad.corrupt, "corrupted"), (bad.reorder, "out of order")];
+        words.extend(bad.delay.map(|delay| format!("{delay}{jitter} delay")));
+        let shares = [
+            (bad.loss, "loss"),
+            (bad.duplicate, "duplication"),
+            (bad.corrupt, "corruption"),
+            (bad.reorder, "reordering"),
+        ];
         words.extend(shares.into_iter().filter_map(|(share, what)| Some(format!("{} {what}", share?))));
     }
-    words.join(", ")
+    let with = if shape.limit.is_none() { "with " } else { "" };
+    format!("{with}{}", words.join(", "))
 }
 
 /// Bytes of the bucket and of the queue behind it, as the kernel has them.
