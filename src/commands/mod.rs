@@ -11,6 +11,7 @@ mod gc;
 mod ls;
 mod namespace;
 mod networks;
+mod qos;
 mod records;
 mod show;
 mod siblings;
@@ -71,6 +72,7 @@ pub fn run(typed: Cli, output: Output) -> Result<()> {
         Verb::Networks(_) => networks::run(&context(typed.global)?),
         Verb::Attach(options) => attach::run(options, &context(typed.global)?),
         Verb::Detach(options) => detach::run(options, &context(typed.global)?),
+        Verb::Qos(options) => qos::run(options, &context(typed.global)?),
         Verb::Ls(_) => ls::run(&context(typed.global)?),
         Verb::Show(options) => show::run(options, &context(typed.global)?),
         Verb::Gc(options) => gc::run(options, &context(typed.global)?),

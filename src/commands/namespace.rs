@@ -6,7 +6,7 @@ use crate::{
     container::{self, Target},
     error::{Error, Kind, Result},
     kernel::{self, Kernel, Netns},
-    store::{Attachment, NamespaceMark},
+    store::{NamespaceMark, Placed},
     types::{Place, TargetName},
 };
 
@@ -36,32 +36,32 @@ pub fn mark(namespace: &Netns, kernel: &Kernel) -> NamespaceMark {
     NamespaceMark { inode: namespace.id().0, cookie: kernel.cookie(), boot: boot() }
 }
 
-/// The namespace that the attachment was made in, or `None` if it is gone. It may outlive its
+/// The namespace that the record is about, or `None` if it is gone. It may outlive its
 /// process: a sidecar that shares it (`--net=container:web`) keeps it when `web` is restarted.
-pub fn reopen(attachment: &Attachment) -> Option<Netns> {
-    if !is_of_this_boot(attachment) {
+pub fn reopen(record: &impl Placed) -> Option<Netns> {
+    if !is_of_this_boot(record) {
         return None;
     }
-    let has_inode = |namespace: &Netns| namespace.id().0 == attachment.namespace.inode;
-    if container::is_there(&attachment.place) {
-        return Netns::open(&attachment.place.path()).ok().filter(has_inode);
+    let has_inode = |namespace: &Netns| namespace.id().0 == record.namespace().inode;
+    if container::is_there(record.place()) {
+        return Netns::open(&record.place().path()).ok().filter(has_inode);
     }
     // The number of an inode is used again at once: the restarted container's own may have it.
     let is_it = |namespace: &Netns| {
         let cookie = namespace.look_inside(|kernel| Ok(kernel.cookie()));
-        cookie.is_ok_and(|cookie| cookie.is_some() && cookie == attachment.namespace.cookie)
+        cookie.is_ok_and(|cookie| cookie.is_some() && cookie == record.namespace().cookie)
     };
     kernel::all_namespaces().into_iter().find(|namespace| has_inode(namespace) && is_it(namespace))
 }
 
-/// Whether the kernel works in the namespace that the attachment was made in: an inode's number may
+/// Whether the kernel works in the namespace that the record is about: an inode's number may
 /// be another's by now, the cookie never is.
-pub fn is_same(attachment: &Attachment, namespace: &Netns, kernel: &Kernel) -> bool {
-    attachment.namespace == mark(namespace, kernel)
+pub fn is_same(record: &impl Placed, namespace: &Netns, kernel: &Kernel) -> bool {
+    *record.namespace() == mark(namespace, kernel)
 }
 
-pub fn is_of_this_boot(attachment: &Attachment) -> bool {
-    attachment.namespace.boot == boot()
+pub fn is_of_this_boot(record: &impl Placed) -> bool {
+    record.namespace().boot == boot()
 }
 
 /// The kernel's id of this boot, or nothing where `/proc` does not tell.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr, path::Path};
 
-use super::{Context, attaching::HostLock, namespace};
+use super::{Context, attaching::HostLock, namespace, qos};
 use crate::{
     apply,
     error::Result,
@@ -12,7 +12,7 @@ use crate::{
         facts::{InsideAddress, InsideLink},
         undo,
     },
-    store::{Attachment, Kept, attachment},
+    store::{Attachment, Kept, attachment, shaped},
     types::{IfName, Place},
 };
 
@@ -21,6 +21,14 @@ use crate::{
 pub fn here(context: &Context, attachment: &Attachment, namespace: &Netns, kernel: &mut Kernel) -> Result<()> {
     let Some(attachment) = &attachment::again(&*context.store, attachment)? else { return Ok(()) };
     undo_here(context, attachment, namespace, kernel)?;
+    forget(context, attachment)
+}
+
+/// With the attachment its limits are forgotten; of one that was never finished the earlier one's stay.
+fn forget(context: &Context, attachment: &Attachment) -> Result<()> {
+    if !attachment.is_unfinished() {
+        shaped::forget_of(&*context.store, &attachment.target, attachment.interface())?;
+    }
     attachment.forget(&*context.store)
 }
 
@@ -31,6 +39,7 @@ fn undo_here(context: &Context, attachment: &Attachment, namespace: &Netns, kern
     let now = kernel.look_at_links_and_routes()?;
     let steps = undo::undo(&attachment.steps, &attachment.tag, &now);
     let path = namespace.path().display().to_string();
+    let steps: Vec<Step> = steps.into_iter().chain(qos::what_a_link_leaves(attachment.link(), &now)).collect();
     apply::undo(kernel, &steps, &mut |step, took| context.output.step(&step.command(&path), took), &path)?;
     hand_down(context, attachment, &now)
 }
@@ -39,7 +48,7 @@ fn undo_here(context: &Context, attachment: &Attachment, namespace: &Netns, kern
 pub fn anywhere(context: &Context, attachment: &Attachment) -> Result<()> {
     let Some(namespace) = namespace::reopen(attachment) else {
         let now = attachment::again(&*context.store, attachment)?;
-        return now.map_or(Ok(()), |now| now.forget(&*context.store));
+        return now.map_or(Ok(()), |now| forget(context, &now));
     };
     namespace.lock()?;
     namespace.look_inside(|kernel| here(context, attachment, &namespace, kernel))

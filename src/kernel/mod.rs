@@ -9,6 +9,7 @@ mod netlink;
 mod netns;
 mod nftables;
 mod packet;
+mod qdiscs;
 mod routes;
 pub mod survey;
 mod sysctl;
@@ -21,6 +22,7 @@ use tokio::runtime::Runtime;
 pub use arp::Answer;
 pub use icmp::Reach;
 pub use netns::{Netns, NetnsId, all as all_namespaces};
+pub use qdiscs::Counters;
 
 use crate::{
     apply::{Execute, StepError},
@@ -131,6 +133,13 @@ impl Execute for Kernel {
             Step::ReplaceRoute { new, .. } => self.replace_route(new),
             Step::AddMasquerade(masquerade) => nftables::add(masquerade),
             Step::DeleteMasquerade(masquerade) => nftables::delete(masquerade),
+            Step::AddIfb(ifb) => self.add_ifb(ifb),
+            Step::DeleteIfb(ifb) => self.delete_ifb(ifb),
+            Step::AddQdisc(qdisc) => self.add_qdisc(qdisc),
+            Step::DeleteQdisc(qdisc) => self.delete_qdisc(qdisc),
+            Step::ReplaceQdisc { old, new } => self.replace_qdisc(old, new),
+            Step::AddRedirect(redirect) => self.add_redirect(redirect),
+            Step::DeleteRedirect(redirect) => self.delete_redirect(redirect),
         }
     }
 }

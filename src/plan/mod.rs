@@ -7,8 +7,10 @@
 pub mod facts;
 pub mod forwarding;
 pub mod link;
+pub mod qdisc;
 pub mod render;
 pub mod route;
+pub mod shaping;
 pub mod undo;
 pub mod vlan;
 pub mod wiring;
@@ -18,6 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use facts::{Facts, Inside, Parent, Sibling};
 pub use forwarding::Masquerade;
 pub use link::{Driver, IpvlanMode, Link, MacvlanMode};
+pub use qdisc::{Ifb, Qdisc, Redirect};
 pub use route::Route;
 pub use wiring::{Wiring, Wish};
 
@@ -25,7 +28,8 @@ use crate::types::{HostAddress, IfName, Tag};
 
 /// One change to the kernel, and what it replaces.
 ///
-/// Every change is in the target's namespace. Matches over steps name each of them: a new step
+/// Every change is in the target's namespace, but for those of a qdisc at the host's end of a veth.
+/// Matches over steps name each of them: a new step
 /// does not compile without its inverse, its text and its execution.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -50,6 +54,17 @@ pub enum Step {
     },
     AddMasquerade(Masquerade),
     DeleteMasquerade(Masquerade),
+    AddIfb(Ifb),
+    DeleteIfb(Ifb),
+    AddQdisc(Qdisc),
+    DeleteQdisc(Qdisc),
+    /// Puts `new` where `old` is: of the same kind in place, with its queue and its tokens.
+    ReplaceQdisc {
+        old: Qdisc,
+        new: Qdisc,
+    },
+    AddRedirect(Redirect),
+    DeleteRedirect(Redirect),
 }
 
 /// A link and the alternative name by which plumb knows it again.
@@ -86,6 +101,13 @@ impl Step {
             Step::ReplaceRoute { old, new } => Step::ReplaceRoute { old: new, new: old },
             Step::AddMasquerade(masquerade) => Step::DeleteMasquerade(masquerade),
             Step::DeleteMasquerade(masquerade) => Step::AddMasquerade(masquerade),
+            Step::AddIfb(ifb) => Step::DeleteIfb(ifb),
+            Step::DeleteIfb(ifb) => Step::AddIfb(ifb),
+            Step::AddQdisc(qdisc) => Step::DeleteQdisc(qdisc),
+            Step::DeleteQdisc(qdisc) => Step::AddQdisc(qdisc),
+            Step::ReplaceQdisc { old, new } => Step::ReplaceQdisc { old: new, new: old },
+            Step::AddRedirect(redirect) => Step::DeleteRedirect(redirect),
+            Step::DeleteRedirect(redirect) => Step::AddRedirect(redirect),
         }
     }
 }
@@ -94,6 +116,7 @@ impl Step {
 pub(crate) mod samples {
     //! One of each step, for the tests of everything that matches over them.
 
+    use super::qdisc::{Device, Discipline, Side, Slot, Tbf};
     use super::*;
     use crate::types::StoreMark;
 
@@ -121,7 +144,23 @@ pub(crate) mod samples {
         Masquerade { interface: "gw-blue".parse().unwrap(), subnet: subnet.parse().unwrap() }
     }
 
+    fn device(side: Side, index: u32, name: &str) -> Device {
+        Device { side, index, name: name.parse().unwrap() }
+    }
+
+    pub fn bucket(side: Side, index: u32, name: &str, rate: &str, burst: u32) -> Qdisc {
+        let tbf = Tbf { rate: rate.parse().unwrap(), burst, limit: 75_000, peak: None };
+        let discipline = Discipline::Tbf(tbf);
+        Qdisc { on: device(side, index, name), slot: Slot::Root, handle: qdisc::TBF, discipline }
+    }
+
+    pub fn ingress(index: u32, name: &str) -> Qdisc {
+        let on = device(Side::Inside, index, name);
+        Qdisc { on, slot: Slot::Ingress, handle: qdisc::INGRESS, discipline: Discipline::Ingress }
+    }
+
     pub fn steps() -> Vec<Step> {
+        let ifb = Ifb { index: 8, name: "qos7".parse().unwrap() };
         let (index, name) = (7, IfName::eth(1));
         vec![
             Step::AddLink(link()),
@@ -141,6 +180,14 @@ pub(crate) mod samples {
             Step::DeleteRoute(default_via("172.17.0.1", 2, "eth0")),
             Step::AddMasquerade(masquerade("10.1.0.0/24")),
             Step::AddMasquerade(masquerade("fd10::/64")),
+            Step::AddQdisc(bucket(Side::Host, 9, "veth9", "10mbit", 12_500)),
+            Step::ReplaceQdisc {
+                old: bucket(Side::Inside, 7, "eth1", "10mbit", 12_500),
+                new: bucket(Side::Inside, 7, "eth1", "20mbit", 25_000),
+            },
+            Step::AddIfb(ifb.clone()),
+            Step::AddQdisc(ingress(7, "eth1")),
+            Step::AddRedirect(Redirect { from: device(Side::Inside, 7, "eth1"), to: ifb }),
         ]
     }
 }

@@ -67,6 +67,33 @@ pub struct NamespaceMark {
     pub boot: String,
 }
 
+/// A record of something in a target's namespace.
+pub trait Placed {
+    fn target(&self) -> &TargetName;
+    /// The container's id.
+    fn container(&self) -> Option<&str>;
+    fn place(&self) -> &Place;
+    fn namespace(&self) -> &NamespaceMark;
+}
+
+impl Placed for Attachment {
+    fn target(&self) -> &TargetName {
+        &self.target
+    }
+
+    fn container(&self) -> Option<&str> {
+        self.container.as_deref()
+    }
+
+    fn place(&self) -> &Place {
+        &self.place
+    }
+
+    fn namespace(&self) -> &NamespaceMark {
+        &self.namespace
+    }
+}
+
 /// A record as it was found: a damaged one is never taken for none.
 pub type Kept = Result<Attachment>;
 
@@ -187,7 +214,7 @@ impl Attachment {
 }
 
 /// For commits that claim nothing.
-fn done(committed: Committed) -> Result<()> {
+pub(super) fn done(committed: Committed) -> Result<()> {
     match committed {
         Committed::Done => Ok(()),
         Committed::Held { claim, holder } => Err(Error::conflict(format!("{claim} is claimed by {holder}"))),

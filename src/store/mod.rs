@@ -1,17 +1,19 @@
-//! What plumb remembers: attachments, and who has which address.
+//! What plumb remembers: attachments, limits, and who has which address.
 
 pub mod attachment;
 mod directory;
 mod etcd;
 pub mod kinds;
 pub mod network;
+pub mod shaped;
 
 use std::fmt;
 
-pub use attachment::{Attachment, Kept, NamespaceMark, Progress};
+pub use attachment::{Attachment, Kept, NamespaceMark, Placed, Progress};
 pub use directory::Directory;
 pub use etcd::{Access, Etcd};
 pub use network::Network;
+pub use shaped::Shaped;
 
 /// Where records are kept unless somebody says otherwise.
 pub const DEFAULT: &str = "/var/lib/plumb";

@@ -12,7 +12,7 @@ pub use joining::{HostLock, Joining};
 pub use options::{checks, derived_mac, driver, host_interface, mac_rule};
 pub use report::Report;
 
-use super::{Context, namespace, require_capabilities, siblings, take_back};
+use super::{Context, namespace, qos, require_capabilities, siblings, take_back};
 use crate::{
     apply::all_or_nothing,
     config,
@@ -337,6 +337,7 @@ impl Work<'_> {
                     tx.executor.await_ipv6(wiring.link.index, DAD_LIMIT)?;
                 }
                 tx.run_all(&wiring.routes)?;
+                qos::put_back(tx, context, attachment, host)?;
                 if speaks {
                     lan::announce(tx, attachment, wiring, parent);
                 }
