@@ -32,6 +32,7 @@ pub mod error;
 pub mod interrupt;
 pub mod ipam;
 pub mod kernel;
+pub mod namespace;
 pub mod output;
 pub mod plan;
 pub mod store;

@@ -6,10 +6,11 @@ mod completions;
 mod create_vlan;
 mod delete_vlan;
 mod detach;
+mod dhcp;
 mod flat;
 mod gc;
+mod leases;
 mod ls;
-mod namespace;
 mod networks;
 mod records;
 mod show;
@@ -25,6 +26,7 @@ use crate::{
     container::Engines,
     docker::EngineKind,
     error::{Error, Result},
+    namespace,
     output::Output,
     store::{Access, Store},
 };
@@ -70,6 +72,8 @@ pub fn run(typed: Cli, output: Output) -> Result<()> {
         Verb::DeleteVlan(options) => delete_vlan::run(options, &context(typed.global)?),
         Verb::Networks(_) => networks::run(&context(typed.global)?),
         Verb::Attach(options) => attach::run(options, &context(typed.global)?),
+        Verb::Dhcp(options) => dhcp::run(options, &context(typed.global)?),
+        Verb::Leases(_) => leases::run(&context(typed.global)?),
         Verb::Detach(options) => detach::run(options, &context(typed.global)?),
         Verb::Ls(_) => ls::run(&context(typed.global)?),
         Verb::Show(options) => show::run(options, &context(typed.global)?),

@@ -6,13 +6,17 @@ use super::{Context, attaching::HostLock, namespace};
 use crate::{
     apply,
     error::Result,
-    kernel::{Kernel, Netns, survey},
+    kernel::{
+        Kernel, Netns,
+        dhcp::{boot_time, release},
+        survey,
+    },
     plan::{
         Inside, Step,
         facts::{InsideAddress, InsideLink},
         undo,
     },
-    store::{Attachment, Kept, attachment},
+    store::{Attachment, Kept, attachment, lease},
     types::{IfName, Place},
 };
 
@@ -29,15 +33,31 @@ fn undo_here(context: &Context, attachment: &Attachment, namespace: &Netns, kern
         return Ok(());
     }
     let now = kernel.look_at_links_and_routes()?;
+    let index =
+        now.link_tagged(&attachment.tag).or_else(|| now.link_named(attachment.interface())).map(|link| link.index);
+    index.iter().for_each(|index| give_lease_back(context, attachment, *index));
     let steps = undo::undo(&attachment.steps, &attachment.tag, &now);
     let path = namespace.path().display().to_string();
     apply::undo(kernel, &steps, &mut |step, took| context.output.step(&step.command(&path), took), &path)?;
     hand_down(context, attachment, &now)
 }
 
+/// Tells the server that the lease is no longer needed, before what has it goes. It ends by itself if
+/// that gets lost, so nothing waits for it and nothing fails.
+fn give_lease_back(context: &Context, attachment: &Attachment, index: u32) {
+    let Some(dhcp) = &attachment.dhcp else { return };
+    let Ok(Some(record)) = lease::read(&*context.store, attachment) else { return };
+    if record.is_of(attachment) && record.is_good(boot_time(), &namespace::boot()) {
+        let _ = release(index, &dhcp.client, &record.lease);
+    }
+}
+
 /// Wherever it is: opens, locks and enters its namespace. One that is gone has taken all along.
 pub fn anywhere(context: &Context, attachment: &Attachment) -> Result<()> {
     let Some(namespace) = namespace::reopen(attachment) else {
+        // The host speaks for who has gone.
+        let parent = attachment.link().and_then(|link| nix::net::if_::if_nametoindex(link.parent.name.as_str()).ok());
+        parent.iter().for_each(|index| give_lease_back(context, attachment, *index));
         let now = attachment::again(&*context.store, attachment)?;
         return now.map_or(Ok(()), |now| now.forget(&*context.store));
     };

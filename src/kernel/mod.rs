@@ -124,6 +124,7 @@ impl Execute for Kernel {
             Step::AddTag(tagged) => self.add_tag(tagged),
             Step::DeleteTag(tagged) => self.delete_tag(tagged),
             Step::SetSysctl { key, to, .. } => sysctl::write(key, to),
+            Step::SetMtu { index, name, to, .. } => self.set_mtu(*index, name, *to),
             Step::AddAddress(address) => self.add_address(address),
             Step::DeleteAddress(address) => self.delete_address(address),
             Step::AddRoute(route) => self.add_route(route),

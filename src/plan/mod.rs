@@ -6,6 +6,7 @@
 
 pub mod facts;
 pub mod forwarding;
+pub mod leased;
 pub mod link;
 pub mod render;
 pub mod route;
@@ -17,11 +18,12 @@ use serde::{Deserialize, Serialize};
 
 pub use facts::{Facts, Inside, Parent, Sibling};
 pub use forwarding::Masquerade;
+pub use leased::Leased;
 pub use link::{Driver, IpvlanMode, Link, MacvlanMode};
 pub use route::Route;
 pub use wiring::{Wiring, Wish};
 
-use crate::types::{HostAddress, IfName, Tag};
+use crate::types::{HostAddress, IfName, Mtu, Tag};
 
 /// One change to the kernel, and what it replaces.
 ///
@@ -38,6 +40,12 @@ pub enum Step {
         key: String,
         from: String,
         to: String,
+    },
+    SetMtu {
+        index: u32,
+        name: IfName,
+        from: Mtu,
+        to: Mtu,
     },
     AddAddress(LinkAddress),
     DeleteAddress(LinkAddress),
@@ -79,6 +87,7 @@ impl Step {
             Step::AddTag(tagged) => Step::DeleteTag(tagged),
             Step::DeleteTag(tagged) => Step::AddTag(tagged),
             Step::SetSysctl { key, from, to } => Step::SetSysctl { key, from: to, to: from },
+            Step::SetMtu { index, name, from, to } => Step::SetMtu { index, name, from: to, to: from },
             Step::AddAddress(address) => Step::DeleteAddress(address),
             Step::DeleteAddress(address) => Step::AddAddress(address),
             Step::AddRoute(route) => Step::DeleteRoute(route),
@@ -127,6 +136,7 @@ pub(crate) mod samples {
             Step::AddLink(link()),
             Step::AddTag(TaggedLink { index, name: name.clone(), tag: tag() }),
             Step::SetSysctl { key: "net/ipv6/conf/eth1/accept_ra".into(), from: "1".into(), to: "0".into() },
+            Step::SetMtu { index, name: name.clone(), from: 1500.try_into().unwrap(), to: 1400.try_into().unwrap() },
             Step::AddAddress(LinkAddress {
                 index,
                 name,

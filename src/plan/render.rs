@@ -27,6 +27,7 @@ impl Step {
                 "sh -c {}",
                 quote(&format!("echo {} > {}", quote(to), quote(&format!("/proc/sys/{key}"))))
             )),
+            Step::SetMtu { name, to, .. } => inside(format!("ip link set dev {} mtu {to}", quote(name.as_str()))),
             Step::AddAddress(a) => {
                 let broadcast = if !a.address.is_ipv6() && a.address.prefix() < 31 { " brd +" } else { "" };
                 let nodad = if a.address.is_ipv6() && a.skip_dad { " nodad" } else { "" };
@@ -120,6 +121,8 @@ mod tests {
                 format!("{inside} ip link property del dev eth1 altname {tag}"),
                 format!("{inside} sh -c 'echo 0 > /proc/sys/net/ipv6/conf/eth1/accept_ra'"),
                 format!("{inside} sh -c 'echo 1 > /proc/sys/net/ipv6/conf/eth1/accept_ra'"),
+                format!("{inside} ip link set dev eth1 mtu 1400"),
+                format!("{inside} ip link set dev eth1 mtu 1500"),
                 format!("{inside} ip addr add 192.168.0.100/24 brd + dev eth1"),
                 format!("{inside} ip addr del 192.168.0.100/24 dev eth1"),
                 format!("{inside} ip route add 10.0.0.0/8 dev eth1 proto 4 scope link"),

@@ -1,6 +1,6 @@
 //! Everything that a store may hold, by the first part of its keys.
 
-use super::{attachment, network};
+use super::{attachment, lease, network};
 
 pub struct KeyKind {
     pub name: &'static str,
@@ -18,10 +18,12 @@ pub enum Holds {
 }
 
 /// Claims stand behind the records that may own them.
-pub const KINDS: [KeyKind; 8] = [
+pub const KINDS: [KeyKind; 10] = [
     KeyKind { name: attachment::UNFINISHED, holds: Holds::Records, of_host: true },
     KeyKind { name: attachment::FLAT, holds: Holds::Records, of_host: true },
+    KeyKind { name: attachment::DHCP, holds: Holds::Records, of_host: true },
     KeyKind { name: attachment::VLAN, holds: Holds::Records, of_host: true },
+    KeyKind { name: lease::LEASE, holds: Holds::Hints, of_host: true },
     KeyKind { name: network::NETWORK, holds: Holds::Records, of_host: false },
     KeyKind { name: network::HISTORY, holds: Holds::Hints, of_host: false },
     KeyKind { name: network::VLAN_ID, holds: Holds::Claims, of_host: false },

@@ -4,6 +4,7 @@ pub mod attachment;
 mod directory;
 mod etcd;
 pub mod kinds;
+pub mod lease;
 pub mod network;
 
 use std::fmt;
@@ -11,6 +12,7 @@ use std::fmt;
 pub use attachment::{Attachment, Kept, NamespaceMark, Progress};
 pub use directory::Directory;
 pub use etcd::{Access, Etcd};
+pub use lease::{Dhcp, Holding, LeaseRecord, Moment};
 pub use network::Network;
 
 /// Where records are kept unless somebody says otherwise.

@@ -6,6 +6,7 @@ mod attach;
 mod concurrency;
 mod detach;
 mod dhcp;
+mod dhcp_verb;
 mod docker;
 mod dry_run;
 mod etcd;

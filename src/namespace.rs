@@ -65,6 +65,6 @@ pub fn is_of_this_boot(attachment: &Attachment) -> bool {
 }
 
 /// The kernel's id of this boot, or nothing where `/proc` does not tell.
-fn boot() -> String {
+pub fn boot() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|text| text.trim().to_owned()).unwrap_or_default()
 }
