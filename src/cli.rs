@@ -1,6 +1,6 @@
 //! Every flag, once. What was typed, not what it means: help, man pages and completions come from here.
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::engine::ArgValueCandidates;
@@ -63,6 +63,24 @@ pub struct Global {
     pub config: Option<PathBuf>,
 }
 
+impl Global {
+    /// The settings as another plumb takes them: what is in the environment it has anyway.
+    pub fn settings(&self) -> Vec<OsString> {
+        let access = &self.access;
+        let paths = [
+            ("--store-ca", &access.store_ca),
+            ("--store-cert", &access.store_cert),
+            ("--store-key", &access.store_key),
+            ("--store-password-file", &access.store_password_file),
+            ("--config", &self.config),
+        ];
+        let texts = [("--store", &self.store), ("--docker", &self.docker), ("--podman", &self.podman)];
+        let texts = texts.into_iter().filter_map(|(name, text)| Some((name, OsString::from(text.as_ref()?))));
+        let paths = paths.into_iter().filter_map(|(name, path)| Some((name, path.as_ref()?.into())));
+        texts.chain(paths).flat_map(|(name, value)| [name.into(), value]).collect()
+    }
+}
+
 /// How a store in etcd is reached.
 #[derive(Debug, Clone, Args)]
 pub struct AccessOptions {
@@ -89,6 +107,7 @@ pub enum Verb {
     Attach(Attach),
     Dhcp(Dhcp),
     Leases(Leases),
+    Agent(Agent),
     Detach(Detach),
     Ls(Ls),
     Show(Show),
@@ -316,6 +335,21 @@ pub struct Dhcp {
 /// List the leases: address, server, time left, state, and what went wrong last
 #[derive(Debug, Args)]
 pub struct Leases {}
+
+/// Keep leases alive in the background
+///
+/// One agent for each host and store. plumb dhcp starts it when none runs, and it ends when nothing is
+/// left to do. For a service manager, which starts and stops it, there is --foreground.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  plumb agent\n  plumb agent --foreground")]
+pub struct Agent {
+    /// Stay in the foreground, whether or not there is anything to do, and say what is done
+    #[arg(long)]
+    pub foreground: bool,
+    /// Leave the terminal and end when nothing is left to do: how plumb itself starts it
+    #[arg(long, conflicts_with = "foreground")]
+    pub detached: bool,
+}
 
 /// What a server is told, and asked for.
 #[derive(Debug, Args)]

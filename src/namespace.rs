@@ -39,17 +39,19 @@ pub fn mark(namespace: &Netns, kernel: &Kernel) -> NamespaceMark {
 /// The namespace that the attachment was made in, or `None` if it is gone. It may outlive its
 /// process: a sidecar that shares it (`--net=container:web`) keeps it when `web` is restarted.
 pub fn reopen(attachment: &Attachment) -> Option<Netns> {
-    if !is_of_this_boot(attachment) {
-        return None;
-    }
-    let has_inode = |namespace: &Netns| namespace.id().0 == attachment.namespace.inode;
-    if container::is_there(&attachment.place) {
-        return Netns::open(&attachment.place.path()).ok().filter(has_inode);
+    if is_of_this_boot(attachment) { find(&attachment.place, &attachment.namespace) } else { None }
+}
+
+/// The namespace with this mark, which is of this boot: where it was, or wherever it is by now.
+pub fn find(place: &Place, mark: &NamespaceMark) -> Option<Netns> {
+    let has_inode = |namespace: &Netns| namespace.id().0 == mark.inode;
+    if container::is_there(place) {
+        return Netns::open(&place.path()).ok().filter(has_inode);
     }
     // The number of an inode is used again at once: the restarted container's own may have it.
     let is_it = |namespace: &Netns| {
         let cookie = namespace.look_inside(|kernel| Ok(kernel.cookie()));
-        cookie.is_ok_and(|cookie| cookie.is_some() && cookie == attachment.namespace.cookie)
+        cookie.is_ok_and(|cookie| cookie.is_some() && cookie == mark.cookie)
     };
     kernel::all_namespaces().into_iter().find(|namespace| has_inode(namespace) && is_it(namespace))
 }

@@ -1,7 +1,7 @@
 //! `plumb dhcp`: an address from the LAN's own server.
 
 use super::{
-    Context, attach,
+    Context, agent, attach,
     attaching::{self, Asking, Intent, Joining, Uplink},
 };
 use crate::{
@@ -14,7 +14,16 @@ use crate::{
 
 pub fn run(options: Dhcp, context: &Context) -> Result<()> {
     let (wish, intent) = meaning(&options, context)?;
-    attaching::run(&options.target, options.wait, wish, &intent, context)
+    attaching::refuse_host(&options.target)?;
+    let mut report = attaching::attach(&options.target, options.wait, wish, &intent, context)?;
+    if !options.client.no_renew && !options.dry_run {
+        // The lease is there all the same, and good for a while.
+        if let Err(error) = agent::tell(report.lease_key(context), context) {
+            report.warnings.push(format!("nobody renews the lease: {error}"));
+        }
+    }
+    report.say(context);
+    Ok(())
 }
 
 /// From what was typed to what is meant: flag first, then the configuration, then what is built in.

@@ -1,5 +1,6 @@
 //! One file a verb, each a short story: find → look → plan → apply → record → say.
 
+mod agent;
 mod attach;
 mod attaching;
 mod completions;
@@ -17,6 +18,8 @@ mod show;
 mod siblings;
 mod store;
 mod take_back;
+
+use std::ffi::OsString;
 
 use caps::{CapSet, Capability};
 
@@ -37,11 +40,14 @@ pub struct Context {
     pub engines: Engines,
     pub config: Config,
     pub output: Output,
+    /// The global options as they were typed, for the agent.
+    settings: Vec<OsString>,
 }
 
 impl Context {
     /// Settles each setting: flag or variable first, then the file, then what is built in.
     fn new(global: Global, output: Output) -> Result<Context> {
+        let settings = global.settings();
         let config = Config::read(config::path(global.config).as_deref())?;
         let settle = |typed: Option<String>, variable: &str, filed: &Option<String>, built_in: &str| {
             typed
@@ -55,7 +61,7 @@ impl Context {
             podman: settle(global.podman, "PLUMB_PODMAN", &config.podman, EngineKind::Podman.default_address()),
         };
         let store = open_store(&place, global.access, &config)?;
-        Ok(Context { store, engines, config, output })
+        Ok(Context { store, engines, config, output, settings })
     }
 }
 
@@ -73,6 +79,7 @@ pub fn run(typed: Cli, output: Output) -> Result<()> {
         Verb::Networks(_) => networks::run(&context(typed.global)?),
         Verb::Attach(options) => attach::run(options, &context(typed.global)?),
         Verb::Dhcp(options) => dhcp::run(options, &context(typed.global)?),
+        Verb::Agent(options) => agent::run(options, context(typed.global)?),
         Verb::Leases(_) => leases::run(&context(typed.global)?),
         Verb::Detach(options) => detach::run(options, &context(typed.global)?),
         Verb::Ls(_) => ls::run(&context(typed.global)?),

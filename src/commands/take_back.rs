@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr, path::Path};
 
-use super::{Context, attaching::HostLock, namespace};
+use super::{Context, agent, attaching::HostLock, namespace};
 use crate::{
     apply,
     error::Result,
@@ -25,7 +25,16 @@ use crate::{
 pub fn here(context: &Context, attachment: &Attachment, namespace: &Netns, kernel: &mut Kernel) -> Result<()> {
     let Some(attachment) = &attachment::again(&*context.store, attachment)? else { return Ok(()) };
     undo_here(context, attachment, namespace, kernel)?;
-    attachment.forget(&*context.store)
+    attachment.forget(&*context.store)?;
+    tell_the_agent(context, attachment);
+    Ok(())
+}
+
+/// That there is nothing left to renew.
+fn tell_the_agent(context: &Context, attachment: &Attachment) {
+    if attachment.dhcp.is_some() {
+        agent::mention(lease::key_of(attachment), context);
+    }
 }
 
 fn undo_here(context: &Context, attachment: &Attachment, namespace: &Netns, kernel: &mut Kernel) -> Result<()> {
@@ -59,7 +68,9 @@ pub fn anywhere(context: &Context, attachment: &Attachment) -> Result<()> {
         let parent = attachment.link().and_then(|link| nix::net::if_::if_nametoindex(link.parent.name.as_str()).ok());
         parent.iter().for_each(|index| give_lease_back(context, attachment, *index));
         let now = attachment::again(&*context.store, attachment)?;
-        return now.map_or(Ok(()), |now| now.forget(&*context.store));
+        now.map_or(Ok(()), |now| now.forget(&*context.store))?;
+        tell_the_agent(context, attachment);
+        return Ok(());
     };
     namespace.lock()?;
     namespace.look_inside(|kernel| here(context, attachment, &namespace, kernel))

@@ -20,7 +20,7 @@ use tokio::runtime::Runtime;
 
 pub use arp::Answer;
 pub use icmp::Reach;
-pub use netns::{Netns, NetnsId, all as all_namespaces};
+pub use netns::{Netns, NetnsId, all as all_namespaces, cookie};
 
 use crate::{
     apply::{Execute, StepError},

@@ -53,7 +53,7 @@ pub fn plan(wish: &Wish, own: usize, mtu: Option<Mtu>, link: &Link, inside: &Ins
 /// what is new comes first and what is old goes last, so that there is always an address and a way out.
 /// With nothing after, all is taken away but the link.
 pub fn transition(before: &[Step], after: &[Step], now: &Inside) -> Vec<Step> {
-    let mut steps: Vec<Step> = after.iter().filter_map(|step| bring(step, now)).collect();
+    let mut steps: Vec<Step> = after.iter().filter_map(|step| bring(step, before, now)).collect();
     let mut gone: Vec<Step> =
         before.iter().rev().filter(|old| !is_kept(old, after)).filter_map(|old| take(old, after, now)).collect();
     // The routes of an address must not outlive it.
@@ -63,7 +63,7 @@ pub fn transition(before: &[Step], after: &[Step], now: &Inside) -> Vec<Step> {
 }
 
 /// What there is to do for a new step, given what is there.
-fn bring(step: &Step, now: &Inside) -> Option<Step> {
+fn bring(step: &Step, before: &[Step], now: &Inside) -> Option<Step> {
     match step {
         Step::AddAddress(new) => {
             let is_it = |there: &&super::facts::InsideAddress| {
@@ -73,7 +73,7 @@ fn bring(step: &Step, now: &Inside) -> Option<Step> {
         }
         Step::AddRoute(new) | Step::ReplaceRoute { new, .. } => {
             match now.routes.iter().find(|r| r.competes_with(new)) {
-                Some(there) if there.is(new) => None,
+                Some(there) if there.is(new) || is_anothers(there, before) => None,
                 Some(there) => Some(Step::ReplaceRoute { old: there.clone(), new: new.clone() }),
                 None => Some(Step::AddRoute(new.clone())),
             }
@@ -82,6 +82,15 @@ fn bring(step: &Step, now: &Inside) -> Option<Step> {
         Step::SetMtu { index, name, to, .. } => set_mtu(*index, name, *to, now),
         _ => None,
     }
+}
+
+/// Whether somebody has put `there` where a route of ours was: it is theirs now.
+fn is_anothers(there: &Route, before: &[Step]) -> bool {
+    let mut ours = before.iter().filter_map(|step| match step {
+        Step::AddRoute(old) | Step::ReplaceRoute { new: old, .. } if old.competes_with(there) => Some(old),
+        _ => None,
+    });
+    ours.next().is_some_and(|old| !there.is(old))
 }
 
 /// Whether an old step's effect is a new one's as well.

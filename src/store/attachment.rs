@@ -143,6 +143,11 @@ impl Attachment {
     /// it names is given back with it.
     pub fn lease(&self, lease: &LeaseRecord, store: &dyn Store) -> Result<Committed> {
         done(store.commit(&[lease.put()?, Change::Put(self.key(), super::text(self)?)])?)?;
+        self.claim(store)
+    }
+
+    /// Claims the addresses of `self`, which has others than before.
+    pub fn claim(&self, store: &dyn Store) -> Result<Committed> {
         let claim = |claim| Change::Claim { claim, owner: self.final_key() };
         store.commit(&self.claims().into_iter().map(claim).collect::<Vec<_>>())
     }

@@ -182,8 +182,12 @@ pub fn key_of(attachment: &Attachment) -> Key {
 
 /// The lease of an attachment, or of an earlier one of its name.
 pub fn read(store: &dyn Store, attachment: &Attachment) -> Result<Option<LeaseRecord>> {
-    let key = key_of(attachment);
-    store.get(&key)?.map(|text| parse(store, &key, &text)).transpose()
+    at(store, &key_of(attachment))
+}
+
+/// The lease at `key`, or `None` if there is none.
+pub fn at(store: &dyn Store, key: &Key) -> Result<Option<LeaseRecord>> {
+    store.get(key)?.map(|text| parse(store, key, &text)).transpose()
 }
 
 /// All leases of this host. Damaged records are in their places, as errors.

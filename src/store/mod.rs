@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// A place to remember things by key: records, which have a value, and claims, which have an owner.
-pub trait Store: Sync {
+pub trait Store: Send + Sync {
     /// The mark on the links whose records are here.
     fn mark(&self) -> StoreMark;
 

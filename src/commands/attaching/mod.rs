@@ -48,12 +48,18 @@ pub enum Uplink {
 
 /// Finds the target, attaches it, and says what is true then.
 pub fn run(target: &TargetName, wait: Option<Span>, wish: Wish, intent: &Intent, context: &Context) -> Result<()> {
-    if *target == TargetName::Host {
-        return Err(Error::usage("host: is this host itself; plumb attaches containers")
-            .hint("name a container, pid:N or netns:NAME"));
-    }
+    refuse_host(target)?;
     attach(target, wait, wish, intent, context)?.say(context);
     Ok(())
+}
+
+/// This host itself is for plumb's own interfaces only.
+pub fn refuse_host(target: &TargetName) -> Result<()> {
+    match target {
+        TargetName::Host => Err(Error::usage("host: is this host itself; plumb attaches containers")
+            .hint("name a container, pid:N or netns:NAME")),
+        _ => Ok(()),
+    }
 }
 
 /// Attaches whatever the target, the host included.
@@ -350,7 +356,8 @@ impl Work<'_> {
             all_or_nothing(self.kernel, &mut observe, &path, |tx| {
                 tx.run_all(&wiring.connect).map_err(|error| conflict::name_it(error, host, wiring, context))?;
                 drop(lock);
-                let granted = leasing::obtain(tx, attachment, wiring, parent, host, patience, context)?;
+                let granted = leasing::obtain(tx, attachment, wiring, parent, host, patience, context)
+                    .map_err(|error| target.still_runs().err().unwrap_or(error))?;
                 let made = (|| {
                     let durable = threads.spawn(|| context.store.flush(&key));
                     // A lease's address was asked for before it was taken.

@@ -15,7 +15,7 @@ use crate::{
     kernel::Reach,
     output::length,
     plan::{Wiring, Wish},
-    store::{Attachment, Dhcp},
+    store::{Attachment, Dhcp, Key, lease},
     types::{IfName, NetworkName},
 };
 
@@ -149,6 +149,11 @@ impl Report {
         let terms = Terms { dns, domain, search, hostname, ntp, tftp_server, bootfile, options: others };
         let (seconds, client_id) = (whole.map(|whole| whole.as_secs()), dhcp.client.id.clone());
         self.lease = Some(Granted { server: lease.server, seconds, renewed: dhcp.renew, client_id, terms });
+    }
+
+    /// Where the lease is on record.
+    pub fn lease_key(&self, context: &Context) -> Key {
+        Key::of_host(lease::LEASE, context.store.host(), &[&self.target, &self.interface])
     }
 
     /// Docker hands what arrives at a published port to its bridge's address inside, and the client
