@@ -373,6 +373,9 @@ pub struct ClientOptions {
     /// Ask for answers by broadcast [default: for ipvlan only]
     #[arg(long)]
     pub broadcast: bool,
+    /// Write the server's resolvers and search domains into the container's /etc/resolv.conf, until it is detached
+    #[arg(long)]
+    pub dns: bool,
     /// Leave the lease to run out
     #[arg(long)]
     pub no_renew: bool,

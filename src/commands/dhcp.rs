@@ -85,6 +85,7 @@ fn asking(options: &Dhcp, context: &Context) -> Result<Asking> {
         options: vendor_class.into_iter().chain(client.option.iter().cloned()).collect(),
         routes: options.routing.route.clone(),
         timeout,
+        dns: client.dns,
         renew: !client.no_renew,
         check_gateway: attaching::checks_gateway(&options.checks, context),
     })

@@ -9,6 +9,7 @@ mod netlink;
 mod netns;
 mod nftables;
 mod packet;
+pub mod resolver;
 mod routes;
 pub mod survey;
 mod sysctl;
@@ -130,6 +131,7 @@ impl Execute for Kernel {
             Step::AddRoute(route) => self.add_route(route),
             Step::DeleteRoute(route) => self.delete_route(route),
             Step::ReplaceRoute { new, .. } => self.replace_route(new),
+            Step::SetResolver { root, from, to } => resolver::write(root, from, to),
             Step::AddMasquerade(masquerade) => nftables::add(masquerade),
             Step::DeleteMasquerade(masquerade) => nftables::delete(masquerade),
         }

@@ -1,6 +1,8 @@
 //! What a lease brings to a link that is there: planned when the lease is granted, and again when a
 //! server says something else.
 
+use std::path::PathBuf;
+
 use super::{
     Inside, Link, Route, Step, Wish,
     undo::give_back,
@@ -12,6 +14,7 @@ use crate::{error::Result, types::Mtu};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leased {
     pub addresses: Vec<Step>,
+    /// The ways out, and the resolver.
     pub routes: Vec<Step>,
     /// Default routes that win over the new one, as its metric asked for.
     pub better_defaults: Vec<Route>,
@@ -19,6 +22,12 @@ pub struct Leased {
 }
 
 impl Leased {
+    /// With the resolver that the lease names, in the place of what the file said before plumb came.
+    pub fn with_resolver(mut self, root: PathBuf, before: String, text: String) -> Leased {
+        self.routes.push(Step::SetResolver { root, from: before, to: text });
+        self
+    }
+
     pub fn steps(&self) -> impl Iterator<Item = &Step> {
         self.addresses.iter().chain(&self.routes)
     }
@@ -80,6 +89,11 @@ fn bring(step: &Step, before: &[Step], now: &Inside) -> Option<Step> {
         }
         Step::DeleteRoute(old) => now.routes.iter().any(|there| there.is(old)).then(|| step.clone()),
         Step::SetMtu { index, name, to, .. } => set_mtu(*index, name, *to, now),
+        Step::SetResolver { root, from, to } => {
+            let now = resolver_of(before).unwrap_or(from);
+            let step = || Step::SetResolver { root: root.clone(), from: now.to_owned(), to: to.clone() };
+            (now != to).then(step)
+        }
         _ => None,
     }
 }
@@ -106,6 +120,7 @@ fn is_kept(old: &Step, after: &[Step]) -> bool {
             after.iter().any(|step| matches!(step, Step::DeleteRoute(new) if new.competes_with(old)))
         }
         Step::SetMtu { .. } => after.iter().any(|step| matches!(step, Step::SetMtu { .. })),
+        Step::SetResolver { .. } => resolver_of(after).is_some(),
         _ => true,
     }
 }
@@ -134,8 +149,13 @@ fn take(old: &Step, after: &[Step], now: &Inside) -> Option<Step> {
             if is_taken { None } else { give_back(route, None, now) }
         }
         Step::SetMtu { index, name, from, .. } => set_mtu(*index, name, *from, now),
+        Step::SetResolver { .. } => Some(old.inverse()),
         _ => None,
     }
+}
+
+fn resolver_of(steps: &[Step]) -> Option<&str> {
+    steps.iter().find_map(|step| if let Step::SetResolver { to, .. } = step { Some(to.as_str()) } else { None })
 }
 
 fn set_mtu(index: u32, name: &crate::types::IfName, to: Mtu, now: &Inside) -> Option<Step> {

@@ -14,6 +14,8 @@ pub mod undo;
 pub mod vlan;
 pub mod wiring;
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 pub use facts::{Facts, Inside, Parent, Sibling};
@@ -56,6 +58,12 @@ pub enum Step {
         old: Route,
         new: Route,
     },
+    /// What the container's `/etc/resolv.conf` says. `root` is the directory that its files are under.
+    SetResolver {
+        root: PathBuf,
+        from: String,
+        to: String,
+    },
     AddMasquerade(Masquerade),
     DeleteMasquerade(Masquerade),
 }
@@ -93,6 +101,7 @@ impl Step {
             Step::AddRoute(route) => Step::DeleteRoute(route),
             Step::DeleteRoute(route) => Step::AddRoute(route),
             Step::ReplaceRoute { old, new } => Step::ReplaceRoute { old: new, new: old },
+            Step::SetResolver { root, from, to } => Step::SetResolver { root, from: to, to: from },
             Step::AddMasquerade(masquerade) => Step::DeleteMasquerade(masquerade),
             Step::DeleteMasquerade(masquerade) => Step::AddMasquerade(masquerade),
         }
@@ -149,6 +158,11 @@ pub(crate) mod samples {
                 new: default_via("192.168.0.1", 7, "eth1"),
             },
             Step::DeleteRoute(default_via("172.17.0.1", 2, "eth0")),
+            Step::SetResolver {
+                root: "/proc/42/root".into(),
+                from: "nameserver 10.0.0.1\n".into(),
+                to: "nameserver 10.0.0.2\n".into(),
+            },
             Step::AddMasquerade(masquerade("10.1.0.0/24")),
             Step::AddMasquerade(masquerade("fd10::/64")),
         ]

@@ -37,6 +37,10 @@ impl Step {
             Step::AddRoute(route) => inside(ip_route("add", route)),
             Step::DeleteRoute(route) => inside(ip_route("del", route)),
             Step::ReplaceRoute { new, .. } => inside(ip_route("replace", new)),
+            Step::SetResolver { root, to, .. } => {
+                let file = root.join("etc/resolv.conf");
+                format!("printf %s {} > {}", quote(to), quote(&file.to_string_lossy()))
+            }
             Step::AddMasquerade(masquerade) => inside(add_masquerade(masquerade)),
             Step::DeleteMasquerade(m) => inside(format!("nft delete table {} {}", m.family(), quote(&m.table()))),
         }
@@ -131,6 +135,8 @@ mod tests {
                 format!("{inside} ip route replace default via 172.17.0.1 dev eth0 proto 4"),
                 format!("{inside} ip route del default via 172.17.0.1 dev eth0 proto 4"),
                 format!("{inside} ip route add default via 172.17.0.1 dev eth0 proto 4"),
+                "printf %s 'nameserver 10.0.0.2\n' > /proc/42/root/etc/resolv.conf".to_owned(),
+                "printf %s 'nameserver 10.0.0.1\n' > /proc/42/root/etc/resolv.conf".to_owned(),
                 format!(
                     "{inside} nft 'create table ip plumb-gw-blue; add chain ip plumb-gw-blue postrouting {{ type nat hook postrouting priority srcnat; }}; add rule ip plumb-gw-blue postrouting ip saddr 10.1.0.0/24 oifname != \"gw-blue\" masquerade'"
                 ),

@@ -44,6 +44,8 @@ fn undo_one(step: &Step, ours: Option<&Link>, of_parent: Option<&str>, now: &Ins
         Step::DeleteRoute(route) => give_back(route, None, now),
         // A table of its own, which no link takes along. That it has gone is no failure.
         Step::AddMasquerade(_) => Some(step.inverse()),
+        // What somebody has written since stays: the step looks.
+        Step::SetResolver { .. } => Some(step.inverse()),
         Step::DeleteLink(_) | Step::DeleteTag(_) | Step::DeleteAddress(_) | Step::DeleteMasquerade(_) => {
             Some(step.inverse())
         }
@@ -93,7 +95,7 @@ pub fn after(steps: &[Step], mut now: Inside) -> Inside {
             }
             Step::AddLink(_) | Step::AddTag(_) | Step::DeleteTag(_) | Step::SetSysctl { .. } => {}
             Step::AddAddress(_) | Step::SetMtu { .. } => {}
-            Step::AddMasquerade(_) | Step::DeleteMasquerade(_) => {}
+            Step::AddMasquerade(_) | Step::DeleteMasquerade(_) | Step::SetResolver { .. } => {}
         }
     }
     now
@@ -129,7 +131,7 @@ fn remembered(step: &Step) -> Option<&Route> {
         Step::ReplaceRoute { old, .. } | Step::DeleteRoute(old) => Some(old),
         Step::AddLink(_) | Step::DeleteLink(_) | Step::AddTag(_) | Step::DeleteTag(_) | Step::SetSysctl { .. } => None,
         Step::AddAddress(_) | Step::DeleteAddress(_) | Step::AddRoute(_) | Step::SetMtu { .. } => None,
-        Step::AddMasquerade(_) | Step::DeleteMasquerade(_) => None,
+        Step::AddMasquerade(_) | Step::DeleteMasquerade(_) | Step::SetResolver { .. } => None,
     }
 }
 

@@ -22,6 +22,9 @@ pub struct Dhcp {
     /// Routes of the attachment's own, beside those of the lease.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<RouteSpec>,
+    /// The container's `/etc/resolv.conf` is to name the lease's resolvers.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dns: bool,
     /// Whether the agent keeps the lease.
     pub renew: bool,
 }
@@ -42,6 +45,19 @@ impl Dhcp {
     pub fn bare(&self, wish: &Wish) -> Wish {
         // Where the router is not in the subnet, the server knows why.
         Wish { addresses: Vec::new(), gateways: Vec::new(), routes: Vec::new(), off_link_gateway: true, ..wish.clone() }
+    }
+
+    /// What the container's `/etc/resolv.conf` is to say by this lease; none: what it says already.
+    pub fn resolver(&self, lease: &Lease) -> Option<String> {
+        if !self.dns || lease.dns.is_empty() {
+            return None;
+        }
+        let mut text = format!("# from the DHCP server {}, by plumb\n", lease.server);
+        if !lease.search.is_empty() {
+            text += &format!("search {}\n", lease.search.join(" "));
+        }
+        lease.dns.iter().for_each(|ip| text += &format!("nameserver {ip}\n"));
+        Some(text)
     }
 
     fn offered<'a>(&'a self, lease: &'a Lease) -> impl Iterator<Item = &'a RouteSpec> {

@@ -173,3 +173,36 @@ fn killed_anywhere_it_is_taken_back() {
     }
     assert!(kills >= 15, "only {kills} kills");
 }
+
+#[test]
+fn the_resolver_is_the_containers_own_and_is_given_back() {
+    let mut lan = Lan::bare(DNSMASQ);
+    let root = lan.lab.folder().join("root");
+    fs::create_dir_all(root.join("etc")).unwrap();
+    fs::create_dir_all(root.join("run")).unwrap();
+    let file = root.join("run/resolv.conf");
+    fs::write(&file, "nameserver 127.0.0.11\n").unwrap();
+    std::os::unix::fs::symlink("/run/resolv.conf", root.join("etc/resolv.conf")).unwrap();
+    sh(&format!("cp $(command -v busybox) {}/busybox", root.display()));
+    let pid = lan.lab.server("box", &format!("chroot {} /busybox sleep 600", root.display()));
+    crate::lab::wait_for("the process", || fs::read_link(format!("/proc/{pid}/root")).is_ok_and(|there| there == root));
+    let ask = |lan: &Lan| lan.lab.plumb(&format!("dhcp pid:{pid} -i nic0 --probe 0 --no-check --no-renew --dns"));
+    ask(&lan).ok();
+    let text = fs::read_to_string(&file).unwrap();
+    assert_eq!(text, "# from the DHCP server 192.168.9.1, by plumb\nsearch a.lab b.lab\nnameserver 192.168.9.1\n");
+    lan.lab.plumb("detach --all").ok();
+    assert_eq!(fs::read_to_string(&file).unwrap(), "nameserver 127.0.0.11\n");
+
+    // What somebody has written meanwhile stays.
+    ask(&lan).ok();
+    fs::write(&file, "nameserver 9.9.9.9\n").unwrap();
+    lan.lab.plumb("detach --all").ok();
+    assert_eq!(fs::read_to_string(&file).unwrap(), "nameserver 9.9.9.9\n");
+
+    // A namespace has no files, and a process may have none of its own.
+    dhcp(&lan, "--dns")
+        .refused(2, &format!("--dns writes a container's file, and {} has none of its own", lan.lab.netns("box")));
+    let pid = lan.lab.process("box");
+    let ran = lan.lab.plumb(&format!("dhcp pid:{pid} -i nic0 --dns"));
+    ran.refused(2, &format!("--dns writes a container's file, and pid:{pid} has none of its own"));
+}

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use crate::{
     apply,
     dhcp::Lease,
-    error::Result,
-    kernel::{Kernel, Netns},
+    error::{Error, Result},
+    kernel::{Kernel, Netns, resolver},
     namespace,
     plan::{Link, Step, leased, undo},
     store::{Attachment, Committed, Dhcp, Key, Store, attachment},
@@ -58,6 +58,19 @@ fn here(
             // As if there had been no lease before: what this one replaces is what detach gives back.
             let without = undo::after(&leased::transition(&before, &[], &now), now.clone());
             let plan = leased::plan(&wish, dhcp.routes.len(), lease.mtu, &link, &without)?;
+            let plan = match dhcp.resolver(lease) {
+                Some(text) => {
+                    let root = attachment.place.root().ok_or_else(no_files)?;
+                    // What it says now may be what we wrote.
+                    let ours = before.iter().find_map(|step| match step {
+                        Step::SetResolver { from, .. } => Some(Ok(from.clone())),
+                        _ => None,
+                    });
+                    let from = ours.unwrap_or_else(|| resolver::read(&root))?;
+                    plan.with_resolver(root, from, text)
+                }
+                None => plan,
+            };
             (wish, plan.steps().cloned().collect())
         }
     };
@@ -68,7 +81,9 @@ fn here(
     }
     heir.save(store)?;
     let path = namespace.path().display().to_string();
-    if let Err(error) = apply::all_or_nothing(kernel, &mut |_, _| {}, &path, |tx| tx.run_all(&steps)) {
+    if let Err(error) = apply::all_or_nothing(kernel, &mut |_, _| {}, &path, |tx| {
+        steps.iter().try_for_each(|step| tx.run_if_there(step))
+    }) {
         attachment.save(store)?;
         heir.yield_to(&attachment, store)?;
         return Err(error);
@@ -78,11 +93,15 @@ fn here(
     Ok(Settled::Done)
 }
 
+fn no_files() -> Error {
+    Error::failed("the target has no files of its own")
+}
+
 /// Those that are not the link's own.
 fn is_of_a_lease(step: &Step) -> bool {
     match step {
         Step::AddAddress(_) | Step::AddRoute(_) | Step::ReplaceRoute { .. } => true,
-        Step::DeleteAddress(_) | Step::DeleteRoute(_) | Step::SetMtu { .. } => true,
+        Step::DeleteAddress(_) | Step::DeleteRoute(_) | Step::SetMtu { .. } | Step::SetResolver { .. } => true,
         Step::AddLink(_) | Step::DeleteLink(_) | Step::AddTag(_) | Step::DeleteTag(_) => false,
         Step::SetSysctl { .. } | Step::AddMasquerade(_) | Step::DeleteMasquerade(_) => false,
     }

@@ -255,7 +255,8 @@ fn silence(interface: &str, error: &io::Error) -> Silence {
 
 /// Whether two leases give a container the same.
 fn says_the_same(one: &Lease, other: &Lease) -> bool {
-    one.address == other.address
+    (one.dns == other.dns && one.search == other.search)
+        && one.address == other.address
         && one.routers.first() == other.routers.first()
         && one.routes == other.routes
         && one.mtu == other.mtu

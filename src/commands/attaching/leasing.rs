@@ -13,6 +13,7 @@ use crate::{
     kernel::{
         Kernel, Netns,
         dhcp::{Quest, boot_time},
+        resolver,
     },
     namespace,
     plan::{Driver, Parent, Wiring, leased},
@@ -33,6 +34,8 @@ pub struct Asking {
     /// Routes beside those of the lease.
     pub routes: Vec<RouteSpec>,
     pub timeout: Span,
+    /// Write the lease's resolvers into the container.
+    pub dns: bool,
     pub renew: bool,
     /// Ping the router afterwards.
     pub check_gateway: bool,
@@ -45,6 +48,10 @@ impl Asking {
         let mac = link.mac.or(parent.mac).ok_or_else(|| {
             Error::failed(format!("{} has no MAC address, and DHCP knows its clients by one", parent.name))
         })?;
+        if self.dns && target.place.root().is_none_or(|root| resolver::is_hosts_own(&root)) {
+            return Err(Error::usage(format!("--dns writes a container's file, and {name} has none of its own"))
+                .hint("leave --dns out"));
+        }
         let host = config::host_identity().unwrap_or_default();
         let derived = || ClientId::derived(&["plumb dhcp", &host, &name, link.name.as_str()]);
         let hostname = match &self.hostname {
@@ -59,7 +66,7 @@ impl Asking {
             options: hostname.into_iter().chain(self.options.iter().cloned()).collect(),
             ..Client::new(mac)
         };
-        Ok(Dhcp { client, probe, routes: self.routes.clone(), renew: self.renew })
+        Ok(Dhcp { client, probe, routes: self.routes.clone(), dns: self.dns, renew: self.renew })
     }
 }
 
@@ -114,6 +121,13 @@ pub fn obtain(
         let inside = tx.executor.look()?;
         let wish = dhcp.wish(&attachment.wish, &lease);
         let leased = leased::plan(&wish, dhcp.routes.len(), lease.mtu, &wiring.link, &inside)?;
+        let leased = match (dhcp.resolver(&lease), attachment.place.root()) {
+            (Some(text), Some(root)) => {
+                let before = resolver::read(&root)?;
+                leased.with_resolver(root, before, text)
+            }
+            _ => leased,
+        };
         *wiring = wiring.clone().with(leased);
         attachment.wish = wish;
         attachment.steps = wiring.steps().cloned().collect();
