@@ -187,13 +187,13 @@ impl Attachment {
         gone.map(|claim| Change::Release { claim, owner: owner.clone() }).collect()
     }
 
-    /// Forgets the attachment: its claims first, so that none is without its record. One that was
+    /// Forgets the attachment: its claims and its lease first, so that none is without its record. One that was
     /// never finished leaves the earlier one of its name what that had.
     pub fn forget(&self, store: &dyn Store) -> Result<()> {
         let earlier = if self.is_unfinished() { read(store, &self.final_key()).ok().flatten() } else { None };
         let mut changes = self.releases(earlier.as_ref());
-        changes.push(Change::Remove(self.key()));
         changes.extend(self.dhcp.as_ref().map(|_| Change::Remove(lease::key_of(self))));
+        changes.push(Change::Remove(self.key()));
         // An address that was in use comes back last. That is a hint, and no reason to keep the rest.
         if let Some(network) = self.network.as_ref().filter(|_| !self.is_unfinished() && self.dhcp.is_none()) {
             let ips: Vec<_> = self.wish.addresses.iter().map(|address| address.ip()).collect();

@@ -206,3 +206,21 @@ fn the_resolver_is_the_containers_own_and_is_given_back() {
     let ran = lan.lab.plumb(&format!("dhcp pid:{pid} -i nic0 --dns"));
     ran.refused(2, &format!("--dns writes a container's file, and pid:{pid} has none of its own"));
 }
+
+#[test]
+fn detaching_killed_anywhere_can_be_finished() {
+    let lan = Lan::bare(DNSMASQ);
+    let (target, before) = (lan.lab.netns("box"), state(&lan));
+    for call in ["unlink", "sendmsg", "fsync"] {
+        for number in 1.. {
+            dhcp(&lan, "").ok();
+            let was_killed = lan.lab.killed(&format!("detach {target}"), call, number);
+            lan.lab.plumb(&format!("detach {target}")).ok();
+            lan.lab.plumb("gc").ok();
+            state(&lan).is(&before);
+            if !was_killed {
+                break;
+            }
+        }
+    }
+}
