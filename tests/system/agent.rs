@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Kea with leases of four seconds, renewed after two.
-const SHORT: Server = Server {
+pub const SHORT: Server = Server {
     prepare: |folder| {
         let command = (KEA.prepare)(folder);
         let conf = folder.join("conf");
@@ -48,15 +48,15 @@ fn address(lan: &Lan, name: &str) -> Option<Ipv4Addr> {
 }
 
 /// The agent's process, which need not be there.
-fn agent(lan: &Lan) -> Option<u32> {
+pub fn agent(lan: &Lan) -> Option<u32> {
     let processes = fs::read_dir("/proc").unwrap().flatten();
-    let store = lan.lab.store();
+    let store = lan.lab.store_address.clone().unwrap_or_else(|| lan.lab.store().display().to_string());
     let is_it = |path: &PathBuf| {
         let arguments = fs::read(path.join("cmdline")).unwrap_or_default();
         let environment = fs::read(path.join("environ")).unwrap_or_default();
         let words: Vec<&[u8]> = arguments.split(|byte| *byte == 0).collect();
         let has = |text: String| environment.split(|byte| *byte == 0).any(|word| word == text.as_bytes());
-        words.get(1) == Some(&&b"agent"[..]) && has(format!("PLUMB_STORE={}", store.display()))
+        words.get(1) == Some(&&b"agent"[..]) && has(format!("PLUMB_STORE={store}"))
     };
     let found = processes.map(|entry| entry.path()).find(is_it)?;
     found.file_name().unwrap().to_string_lossy().parse().ok()
