@@ -1,15 +1,17 @@
 //! One file a verb, each a short story: find → look → plan → apply → record → say.
 
+mod agent;
 mod attach;
 mod attaching;
 mod completions;
 mod create_vlan;
 mod delete_vlan;
 mod detach;
+mod dhcp;
 mod flat;
 mod gc;
+mod leases;
 mod ls;
-mod namespace;
 mod networks;
 mod qos;
 mod records;
@@ -17,6 +19,8 @@ mod show;
 mod siblings;
 mod store;
 mod take_back;
+
+use std::ffi::OsString;
 
 use caps::{CapSet, Capability};
 
@@ -26,6 +30,7 @@ use crate::{
     container::Engines,
     docker::EngineKind,
     error::{Error, Result},
+    namespace,
     output::Output,
     store::{Access, Store},
 };
@@ -36,11 +41,14 @@ pub struct Context {
     pub engines: Engines,
     pub config: Config,
     pub output: Output,
+    /// The global options as they were typed, for the agent.
+    settings: Vec<OsString>,
 }
 
 impl Context {
     /// Settles each setting: flag or variable first, then the file, then what is built in.
     fn new(global: Global, output: Output) -> Result<Context> {
+        let settings = global.settings();
         let config = Config::read(config::path(global.config).as_deref())?;
         let settle = |typed: Option<String>, variable: &str, filed: &Option<String>, built_in: &str| {
             typed
@@ -54,7 +62,7 @@ impl Context {
             podman: settle(global.podman, "PLUMB_PODMAN", &config.podman, EngineKind::Podman.default_address()),
         };
         let store = open_store(&place, global.access, &config)?;
-        Ok(Context { store, engines, config, output })
+        Ok(Context { store, engines, config, output, settings })
     }
 }
 
@@ -71,6 +79,9 @@ pub fn run(typed: Cli, output: Output) -> Result<()> {
         Verb::DeleteVlan(options) => delete_vlan::run(options, &context(typed.global)?),
         Verb::Networks(_) => networks::run(&context(typed.global)?),
         Verb::Attach(options) => attach::run(options, &context(typed.global)?),
+        Verb::Dhcp(options) => dhcp::run(options, &context(typed.global)?),
+        Verb::Agent(options) => agent::run(options, context(typed.global)?),
+        Verb::Leases(_) => leases::run(&context(typed.global)?),
         Verb::Detach(options) => detach::run(options, &context(typed.global)?),
         Verb::Qos(options) => qos::run(options, &context(typed.global)?),
         Verb::Ls(_) => ls::run(&context(typed.global)?),

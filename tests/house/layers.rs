@@ -10,12 +10,14 @@ use std::{
 use crate::project;
 
 /// The modules from top to bottom, each with those that it may use. All of them stand below it.
-const TABLE: [(&str, &[&str]); 18] = [
+const TABLE: [(&str, &[&str]); 20] = [
     ("main", &["commands", "cli", "output", "interrupt", "error"]),
     ("lib", &[]),
     (
         "commands",
         &[
+            "agent",
+            "namespace",
             "cli",
             "config",
             "container",
@@ -25,20 +27,23 @@ const TABLE: [(&str, &[&str]); 18] = [
             "store",
             "plan",
             "ipam",
+            "dhcp",
             "types",
             "output",
             "interrupt",
             "error",
         ],
     ),
-    ("cli", &["complete", "types"]),
+    ("agent", &["namespace", "container", "kernel", "apply", "store", "plan", "dhcp", "types", "interrupt", "error"]),
+    ("namespace", &["container", "kernel", "store", "types", "error"]),
+    ("cli", &["complete", "dhcp", "types"]),
     ("complete", &["config", "docker", "store", "error"]),
     ("config", &["store", "types", "error"]),
     ("container", &["docker", "types", "interrupt", "error"]),
     ("docker", &["types", "error"]),
     ("kernel", &["apply", "plan", "dhcp", "types", "interrupt", "error"]),
     ("apply", &["plan", "interrupt", "error"]),
-    ("store", &["plan", "ipam", "types", "error"]),
+    ("store", &["plan", "ipam", "dhcp", "types", "error"]),
     ("plan", &["types", "error"]),
     ("ipam", &["types"]),
     ("dhcp", &["types"]),

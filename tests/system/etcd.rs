@@ -442,3 +442,22 @@ fn networks_that_overlap_are_not_brought_together() {
     lab.plumb(&format!("store copy {folder} {etcd}")).ok();
     assert_eq!(cluster.everything(&lab).len(), 3);
 }
+
+#[test]
+fn a_lease_is_kept_by_the_agent_of_the_host_whose_it_is() {
+    let mut lan = crate::dhcp::Lan::bare(crate::agent::SHORT);
+    let cluster = Cluster::single(&lan.lab);
+    lan.lab.store_address = Some(cluster.address());
+    let lab = &lan.lab;
+    let target = lab.netns("box");
+    lab.plumb(&format!("dhcp {target} -i nic0 --probe 0 --no-check")).ok();
+    let address = lab.ip("box", "-4 -o addr show dev eth1");
+    // Longer than the lease lasts.
+    std::thread::sleep(Duration::from_secs(6));
+    let leases = lab.plumb("leases --json").ok().json()["leases"].clone();
+    assert_eq!((&leases[0]["state"], &leases[0]["problem"]), (&json!("bound"), &json!(null)), "{leases}");
+    assert_eq!(lab.ip("box", "-4 -o addr show dev eth1"), address);
+    lab.plumb(&format!("detach {target}")).ok();
+    assert_eq!(cluster.everything(lab).len(), 1, "the format stays");
+    crate::lab::wait_for("the agent to end", || crate::agent::agent(&lan).is_none());
+}
