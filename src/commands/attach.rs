@@ -8,22 +8,18 @@ use crate::{
     cli::Attach,
     error::{Error, Result},
     plan::Wish,
-    store::{
-        Network,
-        network::{self, Histories},
-    },
+    store::network::{self, Stored},
     types::{NetworkName, nearest},
 };
 
 pub fn run(options: Attach, context: &Context) -> Result<()> {
-    let (network, histories) = find(&options.network, context)?;
-    let (wish, intent) = meaning(&options, network, histories, context)?;
+    let network = find(&options.network, context)?;
+    let (wish, intent) = meaning(&options, network, context)?;
     attaching::run(&options.target, options.wait, wish, &intent, context)
 }
 
-/// The network of this name and what is remembered of its pools; if there is none, perhaps the one
-/// that was meant.
-pub fn find(name: &NetworkName, context: &Context) -> Result<(Network, Histories)> {
+/// The network of this name; if there is none, perhaps the one that was meant.
+pub fn find(name: &NetworkName, context: &Context) -> Result<Stored> {
     let store = &*context.store;
     if let Some(found) = network::read(store, name)? {
         return Ok(found);
@@ -38,7 +34,8 @@ pub fn find(name: &NetworkName, context: &Context) -> Result<(Network, Histories
     Err(Error::not_found(format!("there is no network {name}")).hint(hint))
 }
 
-fn meaning(options: &Attach, network: Network, histories: Histories, context: &Context) -> Result<(Wish, Intent)> {
+fn meaning(options: &Attach, stored: Stored, context: &Context) -> Result<(Wish, Intent)> {
+    let network = &stored.network;
     for wanted in &options.ip {
         let address = network.address(wanted.ip)?;
         if wanted.prefix.is_some_and(|prefix| prefix != address.prefix()) {
@@ -76,7 +73,7 @@ fn meaning(options: &Attach, network: Network, histories: Histories, context: &C
         forwarding: None,
     };
     let host_interface = options.host_interface.clone().unwrap_or_else(|| network.parent.clone());
-    let joining = Joining { network, histories, host_interface, wanted, as_gateway: false };
+    let joining = Joining::new(stored, host_interface, wanted);
     Ok((
         wish,
         Intent { uplink: Uplink::Network(Box::new(joining)), lease: None, probe, check, dry_run: options.dry_run },

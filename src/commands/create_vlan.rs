@@ -16,7 +16,7 @@ use crate::{
     plan::{Driver, MacvlanMode, Parent, Wish, wiring::Forwarding},
     store::{
         Network,
-        network::{self, Histories},
+        network::{self, Created, GatewayHost, Stored},
     },
     types::{IfName, IpRange, NetworkName, Span, Subnet, TargetName, VlanId, VlanProtocol},
 };
@@ -32,27 +32,95 @@ pub fn run(options: CreateVlan, context: &Context) -> Result<()> {
     let mut kernel = Kernel::with_host()?;
     let parent = attaching::parent(&mut kernel, &interface)?;
     check_parent(&parent, &options)?;
-    let others = others(&name, &pools, context)?;
-    let mut network = Network {
-        format: network::FORMAT,
-        id: id(&options, &parent, &others, &mut kernel)?,
-        name,
-        protocol: match options.protocol {
+    let wanted = Wanted { name, parent: interface, pools, options: &options };
+    let there = network::read(&*context.store, &wanted.name)?;
+    let is_new = there.is_none();
+    let stored = match there {
+        Some(there) => wanted.again(there, context)?,
+        None => wanted.anew(&parent, &mut kernel, context)?,
+    };
+    let became = if options.router.gateway_here { become_gateway(&stored, &options, context) } else { Ok(Vec::new()) };
+    if is_new && !options.dry_run && became.as_ref().is_err_and(|error| error.kind != Kind::LeftBehind) {
+        stored.remove(&*context.store)?;
+    }
+    let commands = became?;
+    say(&stored.network, &options, commands, context);
+    Ok(())
+}
+
+/// What was asked for.
+struct Wanted<'a> {
+    name: NetworkName,
+    parent: IfName,
+    pools: Vec<Pool>,
+    options: &'a CreateVlan,
+}
+
+impl Wanted<'_> {
+    fn protocol(&self) -> VlanProtocol {
+        match self.options.protocol {
             ProtocolName::Dot1q => VlanProtocol::Dot1q,
             ProtocolName::Dot1ad => VlanProtocol::Dot1ad,
-        },
-        parent: interface,
-        mtu: options.mtu,
-        pools,
-        gateway_host: None,
-    };
-    if !options.dry_run {
-        create(&network, context)?;
+        }
     }
-    let commands =
-        if options.router.gateway_here { become_gateway(&mut network, &options, context)? } else { Vec::new() };
-    say(&network, &options, commands, context);
-    Ok(())
+
+    fn gateway_host(&self, context: &Context) -> Option<GatewayHost> {
+        self.options.router.gateway_here.then(|| GatewayHost {
+            id: context.store.host().map(str::to_owned),
+            name: config::host_name().unwrap_or_else(|| "this host".into()),
+            interface: IfName::of_gateway(&self.name),
+            nat: self.options.router.nat,
+        })
+    }
+
+    /// A network that was not there.
+    fn anew(self, parent: &Parent, kernel: &mut Kernel, context: &Context) -> Result<Stored> {
+        let others = others(&self.pools, context)?;
+        let network = Network {
+            format: network::FORMAT,
+            id: id(self.options, parent, &others, kernel)?,
+            gateway_host: self.gateway_host(context),
+            protocol: self.protocol(),
+            mtu: self.options.mtu,
+            name: self.name,
+            parent: self.parent,
+            pools: self.pools,
+        };
+        let stored = Stored::new(network)?;
+        if !self.options.dry_run {
+            create(&stored, context)?;
+        }
+        Ok(stored)
+    }
+
+    /// One that is there already: the same command makes this host its gateway again, after a restart
+    /// of the host or where a run was killed.
+    fn again(&self, there: Stored, context: &Context) -> Result<Stored> {
+        let Network { name, id, parent, protocol, mtu, pools, gateway_host, .. } = &there.network;
+        let is_same = *parent == self.parent
+            && *pools == self.pools
+            && *mtu == self.options.mtu
+            && *protocol == self.protocol()
+            && self.options.id.is_none_or(|wanted| wanted == *id);
+        if !is_same || !self.options.router.gateway_here {
+            return Err(already(name));
+        }
+        if let Some(host) = gateway_host.as_ref().filter(|host| host.id.as_deref() != context.store.host()) {
+            return Err(Error::conflict(format!("{} is the gateway of {name}", host.name))
+                .hint(format!("plumb delete-vlan {name} on that host takes it away")));
+        }
+        let network = Network { gateway_host: self.gateway_host(context), ..there.network.clone() };
+        if network == there.network || self.options.dry_run {
+            Ok(there)
+        } else {
+            there.replace(network, &*context.store)
+        }
+    }
+}
+
+fn already(name: &NetworkName) -> Error {
+    Error::conflict(format!("there is a network {name} already"))
+        .hint(format!("plumb networks shows it; plumb delete-vlan {name} deletes it"))
 }
 
 fn pools(options: &CreateVlan) -> Result<Vec<Pool>> {
@@ -126,14 +194,9 @@ fn check_parent(parent: &Parent, options: &CreateVlan) -> Result<()> {
     }
 }
 
-/// The other networks, none of which may have this one's name or overlap with it. One that cannot be
-/// read might.
-fn others(name: &NetworkName, pools: &[Pool], context: &Context) -> Result<Vec<Network>> {
+/// The other networks, none of which may overlap with this one. One that cannot be read might.
+fn others(pools: &[Pool], context: &Context) -> Result<Vec<Network>> {
     let others = network::all(&*context.store)?.into_iter().collect::<Result<Vec<Network>>>()?;
-    if others.iter().any(|other| other.name == *name) {
-        return Err(Error::conflict(format!("there is a network {name} already"))
-            .hint(format!("plumb networks shows it; plumb delete-vlan {name} deletes it")));
-    }
     for pool in pools {
         let overlapping = |other: &&Network| other.pools.iter().any(|theirs| theirs.subnet.overlaps(pool.subnet));
         if let Some(other) = others.iter().find(overlapping) {
@@ -152,7 +215,8 @@ fn others(name: &NetworkName, pools: &[Pool], context: &Context) -> Result<Vec<N
 /// The id that was asked for, or one that no network on this parent and no device of the host has.
 fn id(options: &CreateVlan, parent: &Parent, others: &[Network], kernel: &mut Kernel) -> Result<VlanId> {
     if let Some(id) = options.id {
-        return Ok(id);
+        let has_it = |other: &&Network| other.parent == parent.name && other.id == id;
+        return others.iter().find(has_it).map_or(Ok(id), |other| Err(id_taken(id, &parent.name, other.name.as_str())));
     }
     let devices = kernel.host_links()?.into_iter().filter(|link| link.parent_index == Some(parent.index));
     let theirs = others.iter().filter(|other| other.parent == parent.name).map(|other| other.id);
@@ -165,12 +229,17 @@ fn id(options: &CreateVlan, parent: &Parent, others: &[Network], kernel: &mut Ke
         .ok_or_else(|| Error::conflict(format!("all {} VLAN ids of {} are taken", VlanId::MAX, parent.name)))
 }
 
-fn create(network: &Network, context: &Context) -> Result<()> {
-    let store = &*context.store;
-    if let Some(holder) = network.create(store)? {
-        let (id, parent) = (network.id, &network.parent);
-        return Err(Error::conflict(format!("VLAN {id} on {parent} is network {holder}"))
-            .hint("choose another --id, or leave it out for a free one"));
+fn id_taken(id: VlanId, parent: &IfName, other: &str) -> Error {
+    Error::conflict(format!("VLAN {id} on {parent} is network {other}"))
+        .hint("choose another --id, or leave it out for a free one")
+}
+
+fn create(stored: &Stored, context: &Context) -> Result<()> {
+    let (store, network) = (&*context.store, &stored.network);
+    match network.create(store)? {
+        Created::Done => {}
+        Created::NameTaken => return Err(already(&network.name)),
+        Created::IdTaken(other) => return Err(id_taken(network.id, &network.parent, &other)),
     }
     store.flush(&Network::key(&network.name))?;
     // Two that are created at the same moment see one another now at the latest.
@@ -181,22 +250,17 @@ fn create(network: &Network, context: &Context) -> Result<()> {
     match rivals.into_iter().find(overlaps) {
         None => Ok(()),
         Some(other) => {
-            network.remove(store)?;
+            stored.remove(store)?;
             Err(Error::conflict(format!("network {} overlaps, and was created at the same moment", other.name))
                 .hint("choose another subnet"))
         }
     }
 }
 
-/// Attaches this host to its network with the gateways' addresses. If that fails the network goes.
-fn become_gateway(network: &mut Network, options: &CreateVlan, context: &Context) -> Result<Vec<String>> {
+/// Attaches this host to its network with the gateways' addresses.
+fn become_gateway(stored: &Stored, options: &CreateVlan, context: &Context) -> Result<Vec<String>> {
+    let network = &stored.network;
     let interface = IfName::of_gateway(&network.name);
-    network.gateway_host = Some(network::GatewayHost {
-        id: context.store.host().map(str::to_owned),
-        name: config::host_name().unwrap_or_else(|| "this host".into()),
-        interface: interface.clone(),
-        nat: options.router.nat,
-    });
     let probe = context.config.probe.unwrap_or(Span::millis(200));
     let wish = Wish {
         target: TargetName::Host.to_string(),
@@ -216,27 +280,13 @@ fn become_gateway(network: &mut Network, options: &CreateVlan, context: &Context
             masquerade: network.pools.iter().map(|pool| pool.subnet).filter(|_| options.router.nat).collect(),
         }),
     };
-    let joining = Joining {
-        network: network.clone(),
-        histories: Histories::default(),
-        host_interface: network.parent.clone(),
-        wanted: Vec::new(),
-        as_gateway: true,
-    };
+    let joining = Joining::as_gateway(stored.clone());
     let uplink = Uplink::Network(Box::new(joining));
     let intent = Intent { uplink, lease: None, probe, check: Vec::new(), dry_run: options.dry_run };
     let attached = attaching::attach(&TargetName::Host, None, wish, &intent, context);
-    let saved = attached.and_then(|report| {
-        if !options.dry_run {
-            network.save(&*context.store)?;
-        }
-        report.warnings.iter().for_each(|warning| context.output.warn(warning));
-        Ok(report.commands)
-    });
-    if saved.as_ref().is_err_and(|error| error.kind != Kind::LeftBehind) && !options.dry_run {
-        network.remove(&*context.store)?;
-    }
-    saved
+    let report = attached?;
+    report.warnings.iter().for_each(|warning| context.output.warn(warning));
+    Ok(report.commands)
 }
 
 fn say(network: &Network, options: &CreateVlan, commands: Vec<String>, context: &Context) {
@@ -248,13 +298,15 @@ fn say(network: &Network, options: &CreateVlan, commands: Vec<String>, context: 
     let pools: Vec<String> = network.pools.iter().map(|pool| format!("{} via {}", pool.subnet, pool.gateway)).collect();
     let would = if options.dry_run { "would be " } else { "" };
     let (name, id, parent) = (&network.name, network.id, &network.parent);
-    output.line(format_args!("{name}: {would}VLAN {id} on {parent}, {}", pools.join(", ")));
-    match &network.gateway_host {
-        Some(host) if host.nat => {
-            output.line(format_args!("  this host is the gateway, by {}, with NAT", host.interface))
-        }
-        Some(host) => output.line(format_args!("  this host is the gateway, by {}", host.interface)),
-        None => {}
+    // The next run draws another one.
+    let vlan = match options.id {
+        None if options.dry_run => format!("a free VLAN, such as {id},"),
+        _ => format!("VLAN {id}"),
+    };
+    output.line(format_args!("{name}: {would}{vlan} on {parent}, {}", pools.join(", ")));
+    if let Some(host) = &network.gateway_host {
+        let (is, nat) = (if options.dry_run { "would be" } else { "is" }, if host.nat { ", with NAT" } else { "" });
+        output.line(format_args!("  this host {is} the gateway, by {}{nat}", host.interface));
     }
     if network.gateway_host.is_some() && network.pools.iter().any(|pool| pool.subnet.is_ipv6()) {
         output.warn(

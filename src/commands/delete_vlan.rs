@@ -4,44 +4,69 @@ use super::{Context, attach, require_capabilities, take_back};
 use crate::{
     cli::DeleteVlan,
     error::{Error, Result},
-    store::{Attachment, Network, attachment},
-    types::TargetName,
+    store::{Attachment, Change, Network, attachment},
 };
 
 pub fn run(options: DeleteVlan, context: &Context) -> Result<()> {
-    let (network, _) = attach::find(&options.name, context)?;
-    let Members { here, elsewhere } = members(&network, context)?;
-    refuse_elsewhere(&network, &elsewhere)?;
-    let (gateway, containers): (Vec<_>, Vec<_>) = here.into_iter().partition(|a| a.target == TargetName::Host);
-    if !options.force {
-        refuse_attached(&network, &containers)?;
-    }
-    let name = &network.name;
+    let stored = attach::find(&options.name, context)?;
     if options.dry_run {
-        for member in containers.iter().chain(&gateway) {
-            context.output.line(format_args!("{}: {} would be detached", member.target, member.interface()));
-        }
-        context.output.line(format_args!("{name}: would be deleted"));
-        context.output.document(&serde_json::json!({ "dry_run": true, "network": network }));
-        return Ok(());
+        return dry_run(&stored.network, &options, context);
     }
-    let all: Vec<Attachment> = containers.into_iter().chain(gateway).collect();
+    let mut detached = Vec::new();
+    // Who joins meanwhile is detached, or named, as those are who were in it before.
+    for _ in 0..ATTEMPTS {
+        detached.extend(empty(&stored.network, &options, context)?);
+        if stored.remove(&*context.store)? {
+            context.store.flush(&Network::key(&stored.network.name))?;
+            let name = &stored.network.name;
+            context.output.line(format_args!("{name}: deleted"));
+            context.output.document(&serde_json::json!({ "deleted": name, "detached": named(&detached) }));
+            return Ok(());
+        }
+    }
+    Err(Error::conflict(format!("{} is changed, or joined, all the time", stored.network.name))
+        .hint("run the command again; plumb networks shows how it is now"))
+}
+
+const ATTEMPTS: usize = 5;
+
+/// Takes out who is in the network, if that is what is wanted, and all that belongs to it on this host.
+fn empty(network: &Network, options: &DeleteVlan, context: &Context) -> Result<Vec<Attachment>> {
+    let all = members_to_detach(network, options, context)?;
     if !all.is_empty() {
         require_capabilities()?;
     }
     for member in &all {
         take_back::anywhere(context, member)?;
-        context.output.line(format_args!("{}: {} detached", member.target, member.interface()));
+        context.output.line(format_args!("{} detached", who(member)));
     }
     take_back::vlan_devices_of(context, &all)?;
-    release_the_lost(&network, context)?;
-    network.remove(&*context.store)?;
-    context.store.flush(&Network::key(name))?;
-    context.output.line(format_args!("{name}: deleted"));
-    let detached: Vec<_> =
-        all.iter().map(|a| serde_json::json!({ "target": a.target, "interface": a.interface() })).collect();
-    context.output.document(&serde_json::json!({ "deleted": name, "detached": detached }));
+    release_the_lost(network, context)?;
+    Ok(all)
+}
+
+/// Containers first, then the gateway that they may need until then.
+fn members_to_detach(network: &Network, options: &DeleteVlan, context: &Context) -> Result<Vec<Attachment>> {
+    let Members { here, elsewhere } = members(network, context)?;
+    refuse_elsewhere(network, &elsewhere)?;
+    let (gateway, containers): (Vec<_>, Vec<_>) = here.into_iter().partition(Attachment::is_of_the_host);
+    if !options.force {
+        refuse_attached(network, &containers)?;
+    }
+    Ok(containers.into_iter().chain(gateway).collect())
+}
+
+fn dry_run(network: &Network, options: &DeleteVlan, context: &Context) -> Result<()> {
+    let all = members_to_detach(network, options, context)?;
+    all.iter().for_each(|member| context.output.line(format_args!("{} would be detached", who(member))));
+    context.output.line(format_args!("{}: would be deleted", network.name));
+    let detached = named(&all);
+    context.output.document(&serde_json::json!({ "dry_run": true, "network": network, "detached": detached }));
     Ok(())
+}
+
+fn named(members: &[Attachment]) -> Vec<serde_json::Value> {
+    members.iter().map(|a| serde_json::json!({ "target": a.target, "interface": a.interface() })).collect()
 }
 
 /// Who is in a network: on this host, and on others that share the store.
@@ -69,9 +94,9 @@ fn refuse_elsewhere(network: &Network, members: &[Attachment]) -> Result<()> {
     if members.is_empty() {
         return Ok(());
     }
-    let where_ =
+    let who_and_where =
         |member: &Attachment| format!("{} on {}", who(member), member.host_name.as_deref().unwrap_or("another host"));
-    let list: Vec<String> = members.iter().map(where_).collect();
+    let list: Vec<String> = members.iter().map(who_and_where).collect();
     Err(Error::conflict(format!("{} is in use on other hosts: {}", network.name, list.join(", ")))
         .hint("detach them there, with plumb detach or plumb delete-vlan --force, then delete it"))
 }
@@ -86,17 +111,21 @@ fn refuse_attached(network: &Network, containers: &[Attachment]) -> Result<()> {
 }
 
 fn who(member: &Attachment) -> String {
-    match &member.target {
-        TargetName::Host => format!("its gateway ({})", member.interface()),
-        target => format!("{target} ({})", member.interface()),
+    match member.is_of_the_host() {
+        true => format!("its gateway ({})", member.interface()),
+        false => format!("{} ({})", member.target, member.interface()),
     }
 }
 
-/// Claims that a killed run left without a record would outlive the network.
+/// Claims that a killed run left without a record would keep the network.
 fn release_the_lost(network: &Network, context: &Context) -> Result<()> {
     let store = &*context.store;
-    let given = network.given(store)?.into_iter();
-    let releases: Vec<_> =
-        given.map(|(ip, owner)| crate::store::Change::Release { claim: network.claim(ip), owner }).collect();
-    store.commit(&releases).map(drop)
+    for (ip, owner) in network.given(store)? {
+        let claim = network.claim(ip);
+        if let Some(conditions) = attachment::lost_claim(store, &claim, &owner)? {
+            // Where it is lost no more it is somebody's, and the network is in use.
+            let _ = store.commit_if(&conditions, &[Change::Release { claim, owner }])?;
+        }
+    }
+    Ok(())
 }

@@ -14,6 +14,12 @@ use crate::{
 
 pub fn run(options: Detach, context: &Context) -> Result<()> {
     let (chosen, damaged) = choose(&options, context)?;
+    for gateway in chosen.iter().filter(|attachment| attachment.is_of_the_host()) {
+        if let Some(name) = &gateway.network {
+            return Err(Error::conflict(format!("{} is the gateway of {name}", gateway.interface()))
+                .hint(format!("plumb delete-vlan {name} takes it away")));
+        }
+    }
     if options.dry_run {
         return dry_run(&chosen, damaged, context);
     }
@@ -45,6 +51,8 @@ fn choose(options: &Detach, context: &Context) -> Result<(Vec<Attachment>, Vec<E
     let (mut chosen, mut damaged) = (Vec::new(), Vec::new());
     for kept in kept {
         match kept {
+            // A network's gateway goes with the network.
+            Ok(attachment) if attachment.is_of_the_host() && options.target.is_none() => {}
             Ok(attachment) if options.interface.as_ref().is_none_or(|name| name.as_str() == attachment.interface()) => {
                 chosen.push(attachment)
             }

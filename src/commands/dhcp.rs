@@ -59,9 +59,9 @@ fn uplink(options: &Dhcp, context: &Context) -> Result<Uplink> {
     let Some(name) = &options.network else {
         return attaching::host_interface(typed, context).map(Uplink::Interface);
     };
-    let (network, histories) = attach::find(name, context)?;
-    let host_interface = typed.unwrap_or(&network.parent).clone();
-    let joining = Joining { network, histories, host_interface, wanted: Vec::new(), as_gateway: false };
+    let stored = attach::find(name, context)?;
+    let host_interface = typed.unwrap_or(&stored.network.parent).clone();
+    let joining = Joining::new(stored, host_interface, Vec::new());
     Ok(Uplink::Network(Box::new(joining)))
 }
 

@@ -12,7 +12,7 @@ use crate::{
     error::{Error, Kind, Result},
     kernel::{Netns, survey},
     plan::facts::InsideLink,
-    store::{Attachment, Change, Key, Placed, attachment, lease, shaped},
+    store::{Attachment, Change, Condition, Key, Placed, attachment, lease, network, shaped},
     types::{Tag, TargetName},
 };
 
@@ -145,7 +145,7 @@ impl Sweep<'_> {
         // With a damaged record nobody can tell which links are its own: none is taken for lost.
         let Some(known) = known_tags(self.context)? else { return Ok(()) };
         let is_lost = |link: &InsideLink| {
-            link.is_vlan_of(&mark) || link.tag.as_ref().is_some_and(|tag| tag.store == mark && !known.contains(tag))
+            link.is_plumbs_vlan() || link.tag.as_ref().is_some_and(|tag| tag.store == mark && !known.contains(tag))
         };
         for found in survey::links(is_lost) {
             for link in &found.links {
@@ -176,23 +176,35 @@ impl Sweep<'_> {
     /// A VLAN's device has no record of its own: it stays as long as it is used.
     fn unused_vlan(&mut self, link: &InsideLink) -> Result<()> {
         let name = link.name.parse().map_err(Error::failed)?;
-        if !self.dry_run && take_back::vlan_device(self.context, &name)? {
-            self.note("link", format!("{name} deleted, nobody uses the VLAN"), || Ok(()));
+        if let Some(unused) = take_back::unused_vlan(self.context, &name)? {
+            let text = format!("{name} deleted, nobody uses the VLAN");
+            self.note("link", text, || take_back::delete_vlan_device(&unused));
         }
         Ok(())
     }
 
-    /// Claims whose record has gone.
+    /// Claims that no record speaks of.
     fn claims(&mut self) -> Result<()> {
         let store = &*self.context.store;
         let own = store.claims(&Key::of_host(attachment::CLAIM, store.host(), &[]))?;
         for (claim, owner) in own.into_iter().chain(store.claims(&Key::new([attachment::POOL]))?) {
-            if !attachment::is_on_record(store, &owner)? {
-                let text = format!("{claim} released, its owner {owner} has no record");
-                self.note("claim", text, || store.commit(&[Change::Release { claim, owner }]).map(drop));
+            if let Some(conditions) = attachment::lost_claim(store, &claim, &owner)? {
+                self.release(conditions, claim, owner);
+            }
+        }
+        for (claim, owner) in store.claims(&Key::new([network::VLAN_ID]))? {
+            if let Some(conditions) = network::lost_id(store, &claim, &owner)? {
+                self.release(conditions, claim, owner);
             }
         }
         Ok(())
+    }
+
+    /// Releases a claim that is lost, if it still is.
+    fn release(&mut self, conditions: Vec<Condition>, claim: Key, owner: Key) {
+        let text = format!("{claim} released, {owner} does not have it");
+        let store = &*self.context.store;
+        self.note("claim", text, || store.commit_if(&conditions, &[Change::Release { claim, owner }]).map(drop));
     }
 
     /// Leases whose attachment has gone: nobody renews them.

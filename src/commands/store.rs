@@ -212,6 +212,7 @@ fn write(missing: &[(Key, Thing)], to: &dyn Store, place: &str) -> Result<()> {
                 Change::Put(key, _) => to.flush(key),
                 _ => Ok(()),
             }),
+            Ok(Committed::Unmet) => Err(Error::failed("the other store has changed meanwhile")),
             Ok(Committed::Held { claim, holder }) => {
                 Err(Error::conflict(format!("{claim} has been claimed by {holder} meanwhile")))
             }

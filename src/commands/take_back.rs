@@ -91,20 +91,24 @@ pub fn links(context: &Context, attachment: &Attachment, namespace: &Netns) -> R
     namespace.look_inside(|kernel| undo_here(context, attachment, namespace, kernel))
 }
 
-/// Deletes the device of a VLAN, if plumb made it and nobody uses it: no interface hangs on it in any
-/// namespace, it has no address and is no port, and no attachment is being made on it. Says whether it
-/// was deleted. The caller has locked the host.
-pub fn vlan_device(context: &Context, name: &IfName) -> Result<bool> {
+/// Deletes the device of a VLAN if plumb made it and nobody uses it. The caller has locked the host.
+pub fn vlan_device(context: &Context, name: &IfName) -> Result<()> {
+    unused_vlan(context, name)?.map_or(Ok(()), |device| delete_vlan_device(&device))
+}
+
+/// The device of a VLAN, if plumb made it and nobody uses it: no interface hangs on it in any namespace,
+/// it has no address and is no port, and no attachment is being made on it. The caller has locked the
+/// host.
+pub fn unused_vlan(context: &Context, name: &IfName) -> Result<Option<InsideLink>> {
     let begun = attachment::unfinished(&*context.store, None)?;
     let wants_it = |kept: Kept| kept.is_ok_and(|a| a.link().is_some_and(|link| link.parent.name == *name));
     if begun.into_iter().any(wants_it) {
-        return Ok(false);
+        return Ok(None);
     }
     let host = Netns::open(Path::new(Place::HOST))?;
     let unused = host.look_inside(|kernel| {
         let links = kernel.links()?;
-        let mark = context.store.mark();
-        let ours = |link: &&InsideLink| link.name == name.as_str() && link.is_vlan_of(&mark);
+        let ours = |link: &&InsideLink| link.name == name.as_str() && link.is_plumbs_vlan();
         let Some(device) = links.iter().find(ours).filter(|device| device.port_of.is_none()) else { return Ok(None) };
         let hangs_on = |link: &InsideLink| link.parent_index == Some(device.index) && link.parent_namespace.is_none();
         let is_own = |address: &InsideAddress| {
@@ -113,12 +117,11 @@ pub fn vlan_device(context: &Context, name: &IfName) -> Result<bool> {
         let is_used = links.iter().any(hangs_on) || kernel.addresses()?.iter().any(is_own);
         Ok((!is_used).then(|| device.clone()))
     })?;
-    match unused {
-        Some(device) if survey::children(&host, device.index).next().is_none() => {
-            host.look_inside(|kernel| kernel.delete(&device)).map(|()| true)
-        }
-        _ => Ok(false),
-    }
+    Ok(unused.filter(|device| survey::children(&host, device.index).next().is_none()))
+}
+
+pub fn delete_vlan_device(device: &InsideLink) -> Result<()> {
+    Netns::open(Path::new(Place::HOST))?.look_inside(|kernel| kernel.delete(device))
 }
 
 /// The same for all devices that `attachments` hung on.
@@ -132,7 +135,7 @@ pub fn vlan_devices_of(context: &Context, attachments: &[Attachment]) -> Result<
         return Ok(());
     }
     let _lock = HostLock::new()?;
-    devices.into_iter().try_for_each(|name| vlan_device(context, name).map(drop))
+    devices.into_iter().try_for_each(|name| vlan_device(context, name))
 }
 
 /// Other attachments in the namespace, by whatever name of it, may remember routes of this one; they

@@ -21,16 +21,11 @@ pub fn children(host: &Netns, parent_index: u32) -> impl Iterator<Item = Found> 
         // Each namespace has its own numbers for the others, and none for itself.
         let (number, is_host) = (kernel.number_of(host)?, kernel.is_inside(host));
         let hangs_on = |link: &InsideLink| {
-            link.parent_index == Some(parent_index)
-                && link.kind.as_deref().is_some_and(|kind| SHARE_A_PARENT.contains(&kind))
-                && link.parent_namespace == number
-                && number.is_some() != is_host
+            link.parent_index == Some(parent_index) && link.parent_namespace == number && number.is_some() != is_host
         };
         Ok(kernel.links()?.into_iter().filter(hangs_on).collect())
     })
 }
-
-const SHARE_A_PARENT: [&str; 4] = ["macvlan", "macvtap", "ipvlan", "ipvtap"];
 
 /// Namespaces that end while they are looked at are left out.
 fn survey(look: impl Fn(&mut Kernel) -> Result<Vec<InsideLink>> + Sync) -> impl Iterator<Item = Found> {

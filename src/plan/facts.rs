@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{Route, link::GROUP};
-use crate::types::{IfName, Mac, StoreMark, Tag, VlanId, VlanProtocol};
+use crate::types::{IfName, Mac, Tag, VlanId, VlanProtocol};
 
 /// All that a plan for one target depends on.
 #[derive(Debug, Clone)]
@@ -132,14 +132,15 @@ impl Inside {
 }
 
 impl InsideLink {
-    /// Whether this is a VLAN's device that the store of `mark` answers for: one with its tag, or one
-    /// that a killed run had no time to tag, for which any store does.
-    pub fn is_vlan_of(&self, mark: &StoreMark) -> bool {
-        let is_ours = match &self.tag {
-            Some(tag) => tag.store == *mark,
-            None => self.group == GROUP,
-        };
-        self.vlan.is_some() && is_ours
+    /// Whether this is a VLAN's device that plumb made: by its tag, or by its group where the run was
+    /// killed before it could tag. It belongs to the host, whatever the store.
+    pub fn is_plumbs_vlan(&self) -> bool {
+        self.vlan.is_some() && (self.tag.is_some() || self.group == GROUP)
+    }
+
+    /// Whether this is one of the links that share a parent's address on the wire and so have to agree.
+    pub fn shares_a_parent(&self) -> bool {
+        self.kind.as_deref().is_some_and(|kind| ["macvlan", "macvtap", "ipvlan", "ipvtap"].contains(&kind))
     }
 
     /// Whether this is `link` of the attachment that `tag` names. A run that was killed before it

@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Change, Committed, Dhcp, Key, LeaseRecord, Store, lease, network};
+use super::{Change, Committed, Condition, Dhcp, Key, LeaseRecord, Network, Store, lease, network};
 use crate::{
     error::{Error, Result},
     plan::{Link, Step, Wish},
@@ -150,16 +150,24 @@ impl Attachment {
         self.link().map_or("", |link| link.name.as_str())
     }
 
+    /// Whether it is this host's own, as the gateway of a network is.
+    pub fn is_of_the_host(&self) -> bool {
+        self.target == TargetName::Host
+    }
+
     pub fn is_unfinished(&self) -> bool {
         self.progress == Progress::Unfinished
     }
 
     /// Begins the attachment: its record, and a claim on each of its addresses, on one parent or in
-    /// one network given once. Where one is another's nothing is changed.
-    pub fn begin(&self, store: &dyn Store) -> Result<Committed> {
+    /// one network given once. Where one is another's nothing is changed; nor where somebody else is
+    /// at work under the same name, or where the `network` is not as it was found.
+    pub fn begin(&self, network: Option<Condition>, store: &dyn Store) -> Result<Committed> {
         let claim = |claim| Change::Claim { claim, owner: self.final_key() };
         let record = Change::Put(self.key(), super::text(self)?);
-        store.commit(&[record].into_iter().chain(self.claims().into_iter().map(claim)).collect::<Vec<_>>())
+        let conditions: Vec<_> = [Condition::Absent(self.key())].into_iter().chain(network).collect();
+        let changes: Vec<_> = [record].into_iter().chain(self.claims().into_iter().map(claim)).collect();
+        store.commit_if(&conditions, &changes)
     }
 
     pub fn save(&self, store: &dyn Store) -> Result<()> {
@@ -169,21 +177,25 @@ impl Attachment {
     /// Remembers what a lease brought, with the lease itself, and claims it. The record is first: what
     /// it names is given back with it.
     pub fn lease(&self, lease: &LeaseRecord, store: &dyn Store) -> Result<Committed> {
-        done(store.commit(&[lease.put()?, Change::Put(self.key(), super::text(self)?)])?)?;
+        let changes = [lease.put()?, Change::Put(self.key(), super::text(self)?)];
+        done(store.commit_if(&[Condition::Present(self.key())], &changes)?)?;
         self.claim(store)
     }
 
     /// Claims the addresses of `self`, which has others than before.
     pub fn claim(&self, store: &dyn Store) -> Result<Committed> {
         let claim = |claim| Change::Claim { claim, owner: self.final_key() };
-        store.commit(&self.claims().into_iter().map(claim).collect::<Vec<_>>())
+        let network = self.network.as_ref().map(|name| Condition::Present(Network::key(name)));
+        store.commit_if(network.as_slice(), &self.claims().into_iter().map(claim).collect::<Vec<_>>())
     }
 
     /// The attachment is made; `beside` is remembered with it, and first: what confirms comes last.
     /// The earlier record of its name, if there is one, is replaced.
     pub fn confirm(&mut self, beside: Option<Change>, store: &dyn Store) -> Result<()> {
-        let made = Change::Move { from: self.key(), to: self.final_key(), value: super::text(self)? };
-        done(store.commit(&beside.into_iter().chain([made]).collect::<Vec<_>>())?)?;
+        let text = super::text(self)?;
+        let ours = Condition::Says(self.key(), text.clone());
+        let made = Change::Move { from: self.key(), to: self.final_key(), value: text };
+        done(store.commit_if(&[ours], &beside.into_iter().chain([made]).collect::<Vec<_>>())?)?;
         self.progress = Progress::Done;
         Ok(())
     }
@@ -215,8 +227,13 @@ impl Attachment {
     }
 
     /// Forgets the attachment: its claims and its lease first, so that none is without its record. One that was
-    /// never finished leaves the earlier one of its name what that had.
+    /// never finished leaves the earlier one of its name what that had; and of another that is on record
+    /// under its name by now nothing is touched.
     pub fn forget(&self, store: &dyn Store) -> Result<()> {
+        let Some(text) = store.get(&self.key())? else { return Ok(()) };
+        if parse(store, &self.key(), &text)?.tag != self.tag {
+            return Ok(());
+        }
         let earlier = if self.is_unfinished() { read(store, &self.final_key()).ok().flatten() } else { None };
         let mut changes = self.releases(earlier.as_ref());
         changes.extend(self.dhcp.as_ref().map(|_| Change::Remove(lease::key_of(self))));
@@ -226,7 +243,7 @@ impl Attachment {
             let ips: Vec<_> = self.wish.addresses.iter().map(|address| address.ip()).collect();
             changes.extend(network::given_back(store, network, &ips).ok().flatten());
         }
-        done(store.commit(&changes)?)
+        done(store.commit_if(&[Condition::Says(self.key(), text)], &changes)?)
     }
 
     /// An address is claimed on the parent's layer 2, as the same one on another LAN is another
@@ -245,6 +262,8 @@ impl Attachment {
 pub(super) fn done(committed: Committed) -> Result<()> {
     match committed {
         Committed::Done => Ok(()),
+        Committed::Unmet => Err(Error::conflict("another plumb has changed the same record at the same moment")
+            .hint("run the command again")),
         Committed::Held { claim, holder } => Err(Error::conflict(format!("{claim} is claimed by {holder}"))),
     }
 }
@@ -306,6 +325,21 @@ pub fn is_on_record(store: &dyn Store, key: &Key) -> Result<bool> {
     let parts: Vec<&str> = key.parts().iter().skip(1).map(String::as_str).collect();
     let found = store.values(&[Key::of_host(UNFINISHED, None, &parts), key.clone()])?;
     Ok(found.iter().any(Option::is_some))
+}
+
+/// The conditions under which `claim` is lost: that its owner's records, finished and not, stay as they
+/// are, of which none speaks of it. `None` if one does, or cannot be read.
+pub fn lost_claim(store: &dyn Store, claim: &Key, owner: &Key) -> Result<Option<Vec<Condition>>> {
+    let parts: Vec<&str> = owner.parts().iter().skip(1).map(String::as_str).collect();
+    let keys = [Key::of_host(UNFINISHED, None, &parts), owner.clone()];
+    let found = store.values(&keys)?;
+    let speaks_of_it = |(key, text): (&Key, &Option<Vec<u8>>)| {
+        text.as_ref().is_some_and(|text| parse(store, key, text).map_or(true, |owner| owner.claims().contains(claim)))
+    };
+    if keys.iter().zip(&found).any(speaks_of_it) {
+        return Ok(None);
+    }
+    Ok(Some(keys.into_iter().zip(found).map(|(key, text)| Condition::as_found(key, text)).collect()))
 }
 
 /// The attachment, finished or not, whose final key is `key`; of this host or of another.

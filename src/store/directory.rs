@@ -8,7 +8,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Change, Committed, Key, Store, unescape};
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+};
+
+use super::{Change, Committed, Condition, Key, Store, unescape};
 use crate::{
     error::{Error, Result, plain},
     types::StoreMark,
@@ -116,6 +121,32 @@ impl Directory {
         if is_owners { remove_file(&path) } else { Ok(()) }
     }
 
+    /// Keeps other commits out until the lock is dropped, or its process ends.
+    fn lock(&self) -> Result<Flock<File>> {
+        let mut root = File::open(&self.root);
+        if root.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+            root = fs::create_dir_all(&self.root).and_then(|()| File::open(&self.root));
+        }
+        let mut root = root.map_err(failed("cannot open the store", &self.root))?;
+        loop {
+            match Flock::lock(root, FlockArg::LockExclusive) {
+                Ok(locked) => return Ok(locked),
+                Err((again, Errno::EINTR)) => root = again,
+                Err((_, errno)) => return Err(failed("cannot lock the store", &self.root)(errno.into())),
+            }
+        }
+    }
+
+    fn holds(&self, condition: &Condition) -> Result<bool> {
+        let value = |key: &Key| self.get(key);
+        Ok(match condition {
+            Condition::Present(key) => value(key)?.is_some(),
+            Condition::Absent(key) => value(key)?.is_none(),
+            Condition::Says(key, text) => value(key)?.as_ref() == Some(text),
+            Condition::Unclaimed(prefix) => self.entries(prefix, "")?.is_empty(),
+        })
+    }
+
     /// Takes back what a commit did before it met a claim of another's.
     fn take_back(&self, done: &[&Change]) -> Result<()> {
         done.iter().rev().try_for_each(|change| match change {
@@ -173,7 +204,13 @@ impl Store for Directory {
         Ok(records)
     }
 
-    fn commit(&self, changes: &[Change]) -> Result<Committed> {
+    fn commit_if(&self, conditions: &[Condition], changes: &[Change]) -> Result<Committed> {
+        let _locked = self.lock()?;
+        for condition in conditions {
+            if !self.holds(condition)? {
+                return Ok(Committed::Unmet);
+            }
+        }
         let mut done = Vec::new();
         for change in changes {
             match change {

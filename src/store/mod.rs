@@ -45,10 +45,15 @@ pub trait Store: Send + Sync {
     /// be read does not keep the others from being read.
     fn records(&self, prefixes: &[Key]) -> Result<Vec<(Key, Result<Vec<u8>>)>>;
 
-    /// Carries all changes out, in this order, unless a claim among them is held by another: then
-    /// none. Records put beside claims are new ones. What is done outlives the process; a loss of
-    /// power only after `flush`.
-    fn commit(&self, changes: &[Change]) -> Result<Committed>;
+    /// Carries all changes out, in this order, with no other commit in between; or none, where a
+    /// condition does not hold or a claim is held by another. Records put beside claims are new ones.
+    /// What is done outlives the process, which may be killed in the middle of it where the store is a
+    /// directory; a loss of power only after `flush`.
+    fn commit_if(&self, conditions: &[Condition], changes: &[Change]) -> Result<Committed>;
+
+    fn commit(&self, changes: &[Change]) -> Result<Committed> {
+        self.commit_if(&[], changes)
+    }
 
     /// Makes what was last done to `key` outlive a loss of power, its removal too.
     fn flush(&self, key: &Key) -> Result<()>;
@@ -82,11 +87,36 @@ pub enum Change {
     Release { claim: Key, owner: Key },
 }
 
+/// What must be true for a commit, at the moment at which it is carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Condition {
+    /// There is such a record.
+    Present(Key),
+    /// There is no such record.
+    Absent(Key),
+    /// The record is there and says this, byte for byte.
+    Says(Key, Vec<u8>),
+    /// There is no claim under this prefix.
+    Unclaimed(Key),
+}
+
+impl Condition {
+    /// That the record is as it was found: with this text, or not there.
+    pub fn as_found(key: Key, found: Option<Vec<u8>>) -> Condition {
+        match found {
+            Some(text) => Condition::Says(key, text),
+            None => Condition::Absent(key),
+        }
+    }
+}
+
 /// The outcome of a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub enum Committed {
     Done,
+    /// Nothing was changed: a condition does not hold.
+    Unmet,
     /// Nothing was changed: a claim is another's.
     Held {
         claim: Key,

@@ -4,7 +4,7 @@ use std::{collections::HashSet, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Change, Committed, Key, Store, attachment::POOL};
+use super::{Change, Committed, Condition, Key, Store, attachment::POOL};
 use crate::{
     error::{Error, Result},
     ipam::{Ask, History, Pool, Unfit},
@@ -28,6 +28,16 @@ pub struct Network {
     pub pools: Vec<Pool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway_host: Option<GatewayHost>,
+}
+
+/// What became of a network that was to be created.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Created {
+    Done,
+    /// There is one of this name.
+    NameTaken,
+    /// The id is that of another network, which is named, on the same parent.
+    IdTaken(String),
 }
 
 /// The host that is a network's gateway.
@@ -59,34 +69,17 @@ impl Network {
         Key::new([VLAN_ID, self.parent.as_str(), &self.id.to_string()])
     }
 
-    /// Stores a new network, and claims its id on its parent. Says who has the id if it is another's.
-    pub fn create(&self, store: &dyn Store) -> Result<Option<String>> {
-        let owner = Network::key(&self.name);
-        let claim = Change::Claim { claim: self.id_claim(), owner };
-        match store.commit(&[self.put()?, claim])? {
-            Committed::Done => Ok(None),
-            Committed::Held { holder, .. } => Ok(Some(holder.last().to_owned())),
+    /// Stores a new network, and claims its id on its parent. The claim is first: killed in between,
+    /// a run leaves an id that nobody has rather than two networks with one.
+    pub fn create(&self, store: &dyn Store) -> Result<Created> {
+        let key = Network::key(&self.name);
+        let claim = Change::Claim { claim: self.id_claim(), owner: key.clone() };
+        let put = Change::Put(key.clone(), super::text(self)?);
+        match store.commit_if(&[Condition::Absent(key)], &[claim, put])? {
+            Committed::Done => Ok(Created::Done),
+            Committed::Unmet => Ok(Created::NameTaken),
+            Committed::Held { holder, .. } => Ok(Created::IdTaken(holder.last().to_owned())),
         }
-    }
-
-    pub fn save(&self, store: &dyn Store) -> Result<()> {
-        store.commit(&[self.put()?]).map(drop)
-    }
-
-    fn put(&self) -> Result<Change> {
-        Ok(Change::Put(Network::key(&self.name), super::text(self)?))
-    }
-
-    /// Removes the record and all that belongs to it. The caller has seen to it that nobody has an
-    /// address of it any more.
-    pub fn remove(&self, store: &dyn Store) -> Result<()> {
-        let owner = Network::key(&self.name);
-        let changes = [
-            Change::Remove(history_key(&self.name)),
-            Change::Release { claim: self.id_claim(), owner: owner.clone() },
-            Change::Remove(owner),
-        ];
-        store.commit(&changes).map(drop)
     }
 
     /// An address that somebody asked for, with its prefix length.
@@ -139,14 +132,74 @@ impl Network {
     }
 }
 
-/// A network by its name, with what is remembered of its pools, or `None`.
-pub fn read(store: &dyn Store, name: &NetworkName) -> Result<Option<(Network, Histories)>> {
+/// The conditions under which the claim on an id is lost: that there is no record of its owner's, or
+/// that this stays one with another id. `None` if the id is the owner's.
+pub fn lost_id(store: &dyn Store, claim: &Key, owner: &Key) -> Result<Option<Vec<Condition>>> {
+    let text = store.get(owner)?;
+    let has_it = |text: &Vec<u8>| parse(store, owner, text).map_or(true, |network| network.id_claim() == *claim);
+    let is_lost = !text.as_ref().is_some_and(has_it);
+    Ok(is_lost.then(|| vec![Condition::as_found(owner.clone(), text)]))
+}
+
+/// The network that has this id on this parent, by its name.
+pub fn of_id(store: &dyn Store, parent: &IfName, id: VlanId) -> Result<Option<String>> {
+    let holders = store.holders(&[Key::new([VLAN_ID, parent.as_str(), &id.to_string()])])?;
+    Ok(holders.into_iter().flatten().next().map(|owner| owner.last().to_owned()))
+}
+
+/// A network as it is in a store, and what is remembered of its pools.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    pub network: Network,
+    pub histories: Histories,
+    /// Whoever wrote it may have laid it out in another way than `text` does.
+    text: Vec<u8>,
+}
+
+impl Stored {
+    /// A network that was just created.
+    pub fn new(network: Network) -> Result<Stored> {
+        let text = super::text(&network)?;
+        Ok(Stored { histories: Histories::of(&network, None), network, text })
+    }
+
+    fn key(&self) -> Key {
+        Network::key(&self.network.name)
+    }
+
+    /// The condition that it is still the same.
+    pub fn as_found(&self) -> Condition {
+        Condition::Says(self.key(), self.text.clone())
+    }
+
+    /// Puts `network` in its place.
+    pub fn replace(self, network: Network, store: &dyn Store) -> Result<Stored> {
+        let new = Stored { text: super::text(&network)?, network, histories: self.histories.clone() };
+        super::attachment::done(store.commit_if(&[self.as_found()], &[Change::Put(self.key(), new.text.clone())])?)?;
+        Ok(new)
+    }
+
+    /// Removes the record and all that belongs to it, if nobody has an address of it. Says whether.
+    pub fn remove(&self, store: &dyn Store) -> Result<bool> {
+        let changes = [
+            Change::Remove(history_key(&self.network.name)),
+            Change::Remove(self.key()),
+            Change::Release { claim: self.network.id_claim(), owner: self.key() },
+        ];
+        let unused = Condition::Unclaimed(Key::new([POOL, self.network.name.as_str()]));
+        Ok(store.commit_if(&[self.as_found(), unused], &changes)? == Committed::Done)
+    }
+}
+
+/// A network by its name, or `None`.
+pub fn read(store: &dyn Store, name: &NetworkName) -> Result<Option<Stored>> {
     let key = Network::key(name);
     let mut found = store.values(&[key.clone(), history_key(name)])?.into_iter();
     let (text, history) = (found.next().flatten(), found.next().flatten());
-    let Some(network) = text.map(|text| parse(store, &key, &text)).transpose()? else { return Ok(None) };
+    let Some(text) = text else { return Ok(None) };
+    let network = parse(store, &key, &text)?;
     let histories = Histories::of(&network, history.as_deref());
-    Ok(Some((network, histories)))
+    Ok(Some(Stored { network, histories, text }))
 }
 
 /// All networks; damaged records are in their places, as errors.
@@ -202,7 +255,7 @@ impl Histories {
 
 /// The change that remembers that `ips` were given back, if the network is still there.
 pub fn given_back(store: &dyn Store, name: &NetworkName, ips: &[IpAddr]) -> Result<Option<Change>> {
-    let Some((network, mut histories)) = read(store, name)? else { return Ok(None) };
+    let Some(Stored { network, mut histories, .. }) = read(store, name)? else { return Ok(None) };
     for (pool, history) in network.pools.iter().zip(&mut histories.pools) {
         ips.iter().filter(|ip| pool.subnet.contains(**ip)).for_each(|ip| history.release(*ip));
     }

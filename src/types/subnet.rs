@@ -67,6 +67,11 @@ impl FromStr for Subnet {
         if network.ip().is_multicast() || network.ip().is_loopback() {
             return Err(format!("{text} has no addresses for hosts"));
         }
+        if let IpAddr::V6(ip) = network.ip()
+            && ip.is_unicast_link_local()
+        {
+            return Err(format!("{text} is link-local, which every link has for itself; take one of fd00::/8"));
+        }
         Ok(Subnet(network))
     }
 }

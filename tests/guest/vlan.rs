@@ -1,10 +1,12 @@
 //! Networks on a kernel that has VLANs: create-vlan, attach, detach, delete-vlan, the gateway.
 
+use std::{process::Stdio, time::Duration};
+
 use crate::{
     boot::in_guest,
     capture::Capture,
     etcd_fault::{Fault, cut_at_each_call},
-    lab::{Lab, State, sh, wait_for},
+    lab::{Lab, Ran, State, sh, wait_for},
 };
 
 /// A lab with the network `blue`, VLAN 10 of nic0, in which an address was given and given back, so
@@ -18,7 +20,7 @@ fn blue() -> (Lab, State) {
     (lab, state)
 }
 
-fn attach(lab: &Lab, target: &str, network: &str) -> crate::lab::Ran {
+fn attach(lab: &Lab, target: &str, network: &str) -> Ran {
     lab.plumb(&format!("attach {} {network} --probe 0 --no-check", lab.netns(target)))
 }
 
@@ -307,5 +309,74 @@ fn attaching_to_a_network_while_etcd_goes_changes_nothing() {
         for fault in [Fault::Unheard, Fault::Unanswered, Fault::Hung] {
             cut_at_each_call(fault, blue, "attach TARGET blue --probe 0 --no-check", "");
         }
+    });
+}
+
+/// A network that was deleted while somebody waited for a container is joined no more.
+#[test]
+fn who_waited_does_not_join_a_network_that_was_deleted_meanwhile() {
+    in_guest(|| {
+        let lab = Lab::new();
+        lab.plumb("create-vlan blue --subnet 10.1.0.0/24 -i nic0 --id 10").ok();
+        let before = lab.state();
+        let late = lab.full("late");
+        let mut waiting = lab.command(&format!("attach netns:{late} blue --probe 0 --no-check --wait 60s"));
+        let waiting = waiting.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        std::thread::sleep(Duration::from_secs(3));
+        lab.plumb("delete-vlan blue").ok();
+        lab.plumb("create-vlan green --subnet 10.1.0.0/24 -i nic0 --id 10").ok();
+        sh(&format!("ip netns add {late}"));
+        let ran = Ran::from(waiting.wait_with_output().unwrap());
+        sh(&format!("ip netns del {late}"));
+        ran.refused(4, "blue was changed or deleted");
+        lab.plumb("delete-vlan green").ok();
+        lab.plumb("create-vlan blue --subnet 10.1.0.0/24 -i nic0 --id 10").ok();
+        lab.state().is(&before);
+    });
+}
+
+/// The gateway of a network goes by accident, and comes back by the same command.
+#[test]
+fn a_lost_gateway_is_regained_and_not_detached_with_the_rest() {
+    in_guest(|| {
+        let lab = Lab::new();
+        let blue = "create-vlan blue --subnet 10.1.0.0/24 -i nic0 --id 10 --gateway-here";
+        lab.plumb(blue).ok();
+        lab.plumb(blue).refused(4, "this host is the gateway of blue already");
+        attach(&lab, "box", "blue").ok();
+        lab.plumb("detach --all").ok();
+        lab.plumb("detach host:").refused(4, "gw-blue is the gateway of blue");
+        assert!(lab.ip("host", "addr show dev gw-blue").contains("10.1.0.1/24"));
+        lab.ip("host", "link del gw-blue");
+        attach(&lab, "box", "blue").ok();
+        lab.plumb(blue).ok();
+        assert!(lab.pings("box", "10.1.0.1"));
+        lab.plumb(&blue.replace("--id 10", "--id 11")).refused(4, "there is a network blue already");
+        lab.plumb("delete-vlan blue --force").ok();
+        assert!(!lab.ip("host", "-br link").contains("blue") && !lab.ip("host", "-br link").contains("nic0.10"));
+    });
+}
+
+/// What hangs on a VLAN's device keeps it, of whatever kind and wherever; and by another interface no
+/// network gets into another's VLAN.
+#[test]
+fn a_device_in_use_stays_and_a_vlan_is_one_networks() {
+    in_guest(|| {
+        let (lab, _) = blue();
+        attach(&lab, "box", "blue").ok();
+        lab.ip("host", "link add link nic0.10 name q type vlan id 5");
+        lab.ip("host", &format!("link set q netns {}", lab.full("peer")));
+        lab.plumb("detach --all").ok();
+        assert!(lab.ip("host", "-br link").contains("nic0.10") && lab.ip("peer", "-br link").contains("q@"));
+        lab.ip("peer", "link del q");
+        assert!(lab.plumb("gc --dry-run").ok().out.contains("nic0.10 deleted, nobody uses the VLAN"));
+        lab.plumb("gc").ok();
+        assert!(!lab.ip("host", "-br link").contains("nic0.10"));
+        lab.ip("host", "link add nic1 type dummy");
+        lab.plumb("create-vlan red --subnet 10.2.0.0/24 -i nic1 --id 10").ok();
+        lab.plumb(&format!("attach {} red -i nic0 --probe 0", lab.netns("box")))
+            .refused(4, "VLAN 10 of nic0 is network blue: red cannot use it");
+        lab.plumb("gc").ok();
+        assert!(!lab.ip("host", "-br link").contains("nic0.10"));
     });
 }

@@ -1,8 +1,8 @@
 //! Networks as records, and what is refused: no VLAN is needed for that.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use crate::lab::{Lab, Ran};
+use crate::lab::{Lab, Ran, files};
 
 fn create(lab: &Lab, arguments: &str) -> Ran {
     lab.plumb(&format!("create-vlan {arguments}"))
@@ -155,4 +155,53 @@ fn of_many_created_at_once_no_two_overlap() {
         let _ = lab.plumb(&format!("delete-vlan {name}"));
     }
     assert_eq!(crate::lab::files(&lab.store()), Vec::<String>::new());
+}
+
+/// Several at once under one name: one wins, and the others leave nothing.
+#[test]
+fn of_many_that_create_one_network_one_does() {
+    let lab = Lab::new();
+    let create =
+        || lab.command("create-vlan blue --subnet 10.1.0.0/24 -i nic0").stderr(Stdio::piped()).spawn().unwrap();
+    let all: Vec<Ran> =
+        [(); 4].map(|()| create()).into_iter().map(|child| child.wait_with_output().unwrap().into()).collect();
+    assert_eq!(all.iter().filter(|ran| ran.code == 0).count(), 1, "{all:#?}");
+    for lost in all.iter().filter(|ran| ran.code != 0) {
+        assert!(lost.code == 4 && lost.err.contains("there is a network blue already"), "{lost:#?}");
+    }
+    let ids = || files(&lab.store()).into_iter().filter(|file| file.contains("/vlan-id/")).count();
+    assert_eq!(ids(), 1);
+    lab.plumb("delete-vlan blue").ok();
+    assert_eq!((ids(), lab.plumb("gc").ok().out.as_str()), (0, "nothing was left behind\n"));
+}
+
+/// Killed anywhere: afterwards the network is there or it is not, and no id is two networks' or lost.
+#[test]
+fn creating_and_deleting_killed_anywhere_leaves_a_network_or_none() {
+    let lab = Lab::new();
+    let blue = "create-vlan blue --subnet 10.1.0.0/24 -i nic0 --id 10";
+    lab.plumb(blue).ok();
+    lab.plumb("delete-vlan blue").ok();
+    let empty = lab.state();
+    let mut kills = 0;
+    for (prepare, arguments) in [("networks", blue), (blue, "delete-vlan blue")] {
+        for call in ["symlink", "rename", "write", "openat", "unlink", "fsync", "flock"] {
+            for number in 1.. {
+                lab.plumb(prepare).ok();
+                let was_killed = lab.killed(arguments, call, number);
+                kills += usize::from(was_killed);
+                lab.plumb("gc").ok();
+                let is_there = lab.plumb("networks").ok().out.contains("blue");
+                let red = lab.plumb("create-vlan red --subnet 10.2.0.0/24 -i nic0 --id 10");
+                assert_eq!(red.code, if is_there { 4 } else { 0 }, "{arguments} killed at {call} {number}: {red:#?}");
+                lab.plumb(&format!("delete-vlan {}", if is_there { "blue" } else { "red" })).ok();
+                lab.plumb("gc").ok();
+                lab.state().is(&empty);
+                if !was_killed {
+                    break;
+                }
+            }
+        }
+    }
+    assert!(kills >= 20, "only {kills} kills");
 }

@@ -6,14 +6,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use netplumb::store::{Access, Change, Committed, Directory, Etcd, Key, Network, Store, network};
+use netplumb::store::{
+    Access, Change, Committed, Condition, Directory, Etcd, Key, Network, Store,
+    network::{self, Stored},
+};
 
 use crate::{etcd_cluster::Cluster, lab::Lab};
 
 type Check = fn(&dyn Store);
 
 /// The promises, each with a store in which nothing is yet.
-const PROMISES: [(&str, Check); 8] = [
+const PROMISES: [(&str, Check); 9] = [
     ("records are put, got, listed, moved and removed", records),
     ("prefixes are whole parts", prefixes),
     ("any text can be part of a key", any_text),
@@ -22,6 +25,7 @@ const PROMISES: [(&str, Check); 8] = [
     ("of many claimants at once one wins", many_claimants),
     ("a release leaves another's claim alone", releases),
     ("a commit may be large", large),
+    ("a commit happens only under its conditions", conditions),
 ];
 
 #[test]
@@ -160,6 +164,33 @@ fn releases(store: &dyn Store) {
     assert_eq!(store.claims(&Key::new(["pool"])).unwrap(), [(pool("2"), db)]);
 }
 
+fn conditions(store: &dyn Store) {
+    let (web, db) = (Key::new(["flat", "web", "eth1"]), Key::new(["flat", "db", "eth1"]));
+    let red = || Condition::Unclaimed(Key::new(["pool", "red"]));
+    let says = |text: &str| Condition::Says(web.clone(), text.into());
+    let commit = |conditions: &[Condition], change: &Change| {
+        let before = (store.get(&web).unwrap(), store.claims(&Key::new(["pool"])).unwrap());
+        let done = store.commit_if(conditions, std::slice::from_ref(change)).unwrap();
+        if done == Committed::Unmet {
+            assert_eq!((store.get(&web).unwrap(), store.claims(&Key::new(["pool"])).unwrap()), before);
+        }
+        done == Committed::Done
+    };
+    assert!(!commit(&[Condition::Present(web.clone())], &put(&web, "1")));
+    assert!(commit(&[Condition::Absent(web.clone())], &put(&web, "1")));
+    assert!(!commit(&[Condition::Absent(web.clone())], &put(&web, "2")));
+    assert!(!commit(&[says("2")], &put(&web, "3")) && !commit(&[says("")], &put(&web, "3")));
+    assert!(commit(&[says("1"), red()], &claim(&pool("1"), &web)));
+    assert!(!commit(&[says("1"), red()], &claim(&pool("2"), &web)));
+    // Another network's claims are no matter, nor are those of one whose name begins so.
+    assert!(commit(&[Condition::Unclaimed(Key::new(["pool", "re"]))], &claim(&pool("2"), &web)));
+    assert!(commit(&[Condition::Present(web.clone()), says("1")], &Change::Remove(web.clone())));
+    assert!(!commit(&[says("1")], &put(&web, "1")));
+    // Both: a condition that holds, and a claim that is another's.
+    let held = store.commit_if(&[Condition::Absent(web.clone())], &[claim(&pool("1"), &db)]).unwrap();
+    assert_eq!(held, Committed::Held { claim: pool("1"), holder: web });
+}
+
 /// More than one transaction of etcd's may hold; and one that meets another's claim at its very end.
 fn large(store: &dyn Store) {
     let (web, db) = (Key::new(["flat", "web", "eth1"]), Key::new(["flat", "db", "eth1"]));
@@ -216,7 +247,7 @@ fn sixty_thousand(name: &str, store: &dyn Store) {
 /// All that giving an address to `owner` takes, by a round that starts where everything is taken.
 fn allocation(store: &dyn Store, network: &Network, owner: &Key) -> Duration {
     let start = Instant::now();
-    let (network, histories) = network::read(store, &network.name).unwrap().unwrap();
+    let Stored { network, histories, .. } = network::read(store, &network.name).unwrap().unwrap();
     let ip = network.choose(&network.pools[0], &histories.pools[0], &HashSet::new(), store).unwrap();
     done(store, &[claim(&network.claim(ip), owner)]);
     start.elapsed()

@@ -7,7 +7,10 @@ use crate::{
     error::{Error, Result},
     kernel::Netns,
     plan::{Inside, Parent, Wish, vlan::VlanDevice},
-    store::{Attachment, Change, Key, Network, Store, network::Histories},
+    store::{
+        Attachment, Change, Condition, Key, Network, Store,
+        network::{self, Histories, Stored},
+    },
     types::{Gateway, HostAddress, IfName, Place, RouteSpec, Tag},
 };
 
@@ -16,6 +19,8 @@ pub struct Joining {
     pub network: Network,
     /// What is remembered of its pools.
     pub histories: Histories,
+    /// That it is still as it was found.
+    pub as_found: Condition,
     /// The interface of this host that carries the network's VLAN.
     pub host_interface: IfName,
     /// Addresses that were asked for.
@@ -33,6 +38,19 @@ pub struct Device {
 }
 
 impl Joining {
+    /// A container joins.
+    pub fn new(stored: Stored, host_interface: IfName, wanted: Vec<IpAddr>) -> Joining {
+        let as_found = stored.as_found();
+        let Stored { network, histories, .. } = stored;
+        Joining { network, histories, as_found, host_interface, wanted, as_gateway: false }
+    }
+
+    /// This host becomes the gateway.
+    pub fn as_gateway(stored: Stored) -> Joining {
+        let host_interface = stored.network.parent.clone();
+        Joining { as_gateway: true, ..Joining::new(stored, host_interface, Vec::new()) }
+    }
+
     /// What the same target had in the same network before it was restarted it gets again: the
     /// interface's name, and by that the MAC address, and in `choice` the addresses.
     pub fn as_before(
@@ -45,6 +63,10 @@ impl Joining {
         let is_ours = |a: &&Attachment| a.network.as_ref() == Some(&self.network.name);
         if let Some(there) = here.iter().find(is_ours) {
             let (name, interface) = (&self.network.name, there.interface());
+            if self.as_gateway {
+                return Err(Error::conflict(format!("this host is the gateway of {name} already"))
+                    .hint(format!("plumb networks shows it; plumb delete-vlan {name} takes it away")));
+            }
             return Err(Error::conflict(format!("{} is in {name} already, by {interface}", wish.target))
                 .hint(format!("plumb show {}; or plumb detach {} {interface}", wish.target, wish.target)));
         }
@@ -67,6 +89,7 @@ impl Joining {
         let network = &self.network;
         let device = VlanDevice::new(self.host_interface.clone(), network.id, network.protocol, network.mtu);
         let below = parent(work.kernel, &self.host_interface)?;
+        self.refuse_anothers_vlan(work)?;
         if let Some(there) = work.kernel.host_link(&device.name)?
             && device.among(std::slice::from_ref(&there), below.index).is_ok()
         {
@@ -92,6 +115,19 @@ impl Joining {
         work.kernel.add_vlan(&device, below.index, &tag)?;
         device.commands(&tag).iter().for_each(|command| work.context.output.step(command, std::time::Duration::ZERO));
         Ok(Device { parent: parent(work.kernel, &device.name)?, made: true, commands: Vec::new() })
+    }
+
+    /// By another interface of this host than the network's own the VLAN may be another network's.
+    fn refuse_anothers_vlan(&self, work: &Work) -> Result<()> {
+        let (Network { name, id, parent, .. }, on) = (&self.network, &self.host_interface);
+        if on == parent {
+            return Ok(());
+        }
+        match network::of_id(&*work.context.store, on, *id)?.filter(|other| *other != name.to_string()) {
+            Some(other) => Err(Error::conflict(format!("VLAN {id} of {on} is network {other}: {name} cannot use it"))
+                .hint("choose another interface with -i, or another id for one of the two networks")),
+            None => Ok(()),
+        }
     }
 
     /// The addresses to try. Those that `wish` has already are kept.

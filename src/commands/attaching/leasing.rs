@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::random;
+use super::{changed_meanwhile, random};
 use crate::{
     apply::Transaction,
     commands::Context,
@@ -135,6 +135,7 @@ pub fn obtain(
         match attachment.lease(&LeaseRecord::new(attachment, (*lease).clone(), asked), store)? {
             Committed::Done => Ok(()),
             Committed::Held { claim, holder } => Err(attachment::held(store, &claim, &holder)),
+            Committed::Unmet => Err(changed_meanwhile(attachment.network.as_ref())),
         }
     })();
     match settled {

@@ -24,7 +24,7 @@ use crate::{
     kernel::{Kernel, Netns},
     plan::{Driver, Facts, Inside, Parent, Step, Wiring, Wish, wiring},
     store::{Attachment, Change, Committed, Progress, attachment},
-    types::{IfName, Span, Tag, TargetName, nearest},
+    types::{IfName, NetworkName, Span, Tag, TargetName, nearest},
 };
 
 /// What the options mean, apart from the wish itself.
@@ -113,8 +113,9 @@ struct Begun {
 
 impl Work<'_> {
     fn attach(mut self, wish: Wish) -> Result<Report> {
-        let (mut here, elsewhere) = self.recorded()?;
+        let (mut here, mut elsewhere) = self.recorded()?;
         let leftovers = self.clear_leftovers(&mut here)?;
+        self.clear_earlier(&mut elsewhere)?;
         let inside = self.kernel.look()?;
         let wish = match &self.intent.uplink {
             Uplink::Interface(_) => wish,
@@ -172,16 +173,34 @@ impl Work<'_> {
         Ok(said)
     }
 
-    /// Plans, and puts the plan on record. Until it is there a VLAN's device, which may be new, has
+    /// The same of runs on an earlier namespace of the target. One that is still at work there will
+    /// find that the target has gone, and takes all back by itself.
+    fn clear_earlier(&mut self, elsewhere: &mut Vec<Attachment>) -> Result<()> {
+        for left in elsewhere.extract_if(.., |a| a.is_unfinished()) {
+            if self.intent.dry_run {
+                continue;
+            }
+            if let Some(there) = namespace::reopen(&left)
+                && !there.try_lock()?
+            {
+                return Err(Error::conflict(format!("another plumb is at work on {} as it was before", left.target))
+                    .hint("run the command again in a moment"));
+            }
+            take_back::anywhere(self.context, &left)?;
+        }
+        Ok(())
+    }
+
+    /// Plans, and puts the plan on record. Until its link is there a VLAN's device, which may be new, has
     /// no user that others could see, so the host is locked so long.
     fn begin(&mut self, wish: Wish, inside: Inside, here: &[Attachment], elsewhere: Vec<Attachment>) -> Result<Begun> {
-        let must_agree = match &wish.driver {
-            // The kernel itself refuses a macvlan that does not agree.
-            Driver::Macvlan(_) => false,
-            Driver::Ipvlan(_) => true,
-        };
         match &self.intent.uplink {
             Uplink::Interface(name) => {
+                let must_agree = match &wish.driver {
+                    // The kernel itself refuses a macvlan that does not agree.
+                    Driver::Macvlan(_) => false,
+                    Driver::Ipvlan(_) => true,
+                };
                 let lock = if must_agree { HostLock::unless_held(self.namespace, self.host)? } else { None };
                 let parent = parent(self.kernel, name)?;
                 self.record_plan(wish, inside, parent, here, elsewhere, None).map(|begun| Begun { lock, ..begun })
@@ -193,7 +212,7 @@ impl Work<'_> {
                 let first = device.commands;
                 let begun = self.record_plan(wish, inside, device.parent, here, elsewhere, Some(joining));
                 match (begun, made) {
-                    (Ok(begun), _) => Ok(Begun { first, lock: lock.filter(|_| must_agree), ..begun }),
+                    (Ok(begun), _) => Ok(Begun { first, lock, ..begun }),
                     (Err(error), Some(made)) => {
                         take_back::vlan_device(self.context, &made)?;
                         Err(error)
@@ -236,8 +255,9 @@ impl Work<'_> {
                 attachment.claim_of_another(store)?
             } else {
                 earlier.as_ref().map_or(Ok(()), |earlier| self.lay_to_rest(earlier))?;
-                match attachment.begin(store)? {
+                match attachment.begin(joining.map(|joining| joining.as_found.clone()), store)? {
                     Committed::Done => None,
+                    Committed::Unmet => return Err(changed_meanwhile(attachment.network.as_ref())),
                     Committed::Held { claim, holder } => Some((claim, holder)),
                 }
             };
@@ -441,6 +461,17 @@ pub fn parent(kernel: &mut Kernel, name: &IfName) -> Result<Parent> {
             None => there,
         },
     ))
+}
+
+/// What was looked at a moment ago is another thing now.
+fn changed_meanwhile(network: Option<&NetworkName>) -> Error {
+    match network {
+        Some(name) => {
+            Error::conflict(format!("{name} was changed or deleted, or another plumb is at work on the target"))
+                .hint("plumb networks shows how it is now; run the command again")
+        }
+        None => Error::conflict("another plumb is at work on the same target").hint("run the command again"),
+    }
 }
 
 fn joined(thread: std::thread::ScopedJoinHandle<'_, Result<()>>) -> Result<()> {

@@ -14,15 +14,26 @@ pub struct Txn {
     pub failure: Vec<Op>,
 }
 
-/// Whether something is equal, which is what a result of 0, or none, asks for.
 #[derive(Clone, PartialEq, Message)]
 pub struct Compare {
+    #[prost(enumeration = "Order", tag = "1")]
+    result: i32,
     #[prost(enumeration = "Target", tag = "2")]
     target: i32,
     #[prost(bytes = "vec", tag = "3")]
     key: Vec<u8>,
     #[prost(oneof = "Expected", tags = "5, 7")]
     expected: Option<Expected>,
+    /// As that of a range: all of them are compared, and where there are none one that is absent.
+    #[prost(bytes = "vec", tag = "64")]
+    range_end: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+enum Order {
+    Equal = 0,
+    Greater = 1,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]
@@ -45,13 +56,22 @@ impl Compare {
     /// The key is there with this value.
     pub fn is(key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> Compare {
         let expected = Some(Expected::Value(value.into()));
-        Compare { target: Target::Value.into(), key: key.into(), expected }
+        Compare { target: Target::Value.into(), key: key.into(), expected, ..Compare::default() }
     }
 
     /// There is no such key: what was never created was created at revision 0.
     pub fn is_absent(key: impl Into<Vec<u8>>) -> Compare {
         let expected = Some(Expected::CreateRevision(0));
-        Compare { target: Target::Created.into(), key: key.into(), expected }
+        Compare { target: Target::Created.into(), key: key.into(), expected, ..Compare::default() }
+    }
+
+    pub fn is_present(key: impl Into<Vec<u8>>) -> Compare {
+        Compare { result: Order::Greater.into(), ..Compare::is_absent(key) }
+    }
+
+    /// None of the range's keys is there.
+    pub fn are_absent(range: Range) -> Compare {
+        Compare { range_end: range.range_end, ..Compare::is_absent(range.key) }
     }
 }
 

@@ -22,7 +22,7 @@ use self::{
     messages::{Compare, Found, Op, Pair, Range, Txn, TxnAnswer},
     tls::Tls,
 };
-use super::{Change, Committed, Key, Store, escape, unescape};
+use super::{Change, Committed, Condition, Key, Store, escape, unescape};
 use crate::{
     error::{Error, Result},
     types::StoreMark,
@@ -182,12 +182,12 @@ impl Etcd {
     }
 
     /// One transaction, at most `MOST` changes. Says which claims were won.
-    fn commit_some<'a>(&self, changes: &[&'a Change]) -> Result<Outcome<'a>> {
+    fn commit_some<'a>(&self, conditions: &[Condition], changes: &[&'a Change]) -> Result<Outcome<'a>> {
         let claims: Vec<(&Key, &Key)> = changes.iter().filter_map(|change| change.claimed()).collect();
         let mut seen = vec![Seen::Free; claims.len()];
         for _ in 0..LOOKS {
             let begun = self.begun()?;
-            let txn = self.transaction(changes, &claims, &seen, begun.as_ref());
+            let txn = self.transaction(conditions, changes, &claims, &seen, begun.as_ref());
             let answer: TxnAnswer = self.cluster.call(TXN, &txn, Repeat::OnlyIfItEnded)?;
             if answer.succeeded {
                 if let Some(known) = &mut *self.known() {
@@ -204,6 +204,10 @@ impl Etcd {
             }
             let mut found = answer.found();
             self.learn(&found.next().unwrap_or_default(), &found.next().unwrap_or_default())?;
+            let mut as_they_are = conditions.iter().zip(&mut found);
+            if !as_they_are.all(|(condition, found)| is_met(condition, &found)) {
+                return Ok(Outcome::Unmet);
+            }
             for ((found, (claim, owner)), seen) in found.zip(&claims).zip(&mut seen) {
                 *seen = match found.kvs.first().map(|pair| self.key(&pair.value)) {
                     None => Seen::Free,
@@ -229,7 +233,14 @@ impl Etcd {
 
     /// The transaction that carries `changes` out if the store's format and each claim are still as
     /// they were seen; if not it tells how they are.
-    fn transaction(&self, changes: &[&Change], claims: &[(&Key, &Key)], seen: &[Seen], begin: Option<&String>) -> Txn {
+    fn transaction(
+        &self,
+        conditions: &[Condition],
+        changes: &[&Change],
+        claims: &[(&Key, &Key)],
+        seen: &[Seen],
+        begin: Option<&String>,
+    ) -> Txn {
         let (format, id) = (self.format_path(), self.id_path());
         let mut txn = Txn::default();
         match begin {
@@ -241,6 +252,11 @@ impl Etcd {
             }
         }
         txn.failure.extend([Range::one(format), Range::one(id)].map(Op::from));
+        for condition in conditions {
+            let (compare, range) = self.comparison(condition);
+            txn.compare.push(compare);
+            txn.failure.push(range.into());
+        }
         for ((claim, owner), seen) in claims.iter().zip(seen) {
             let (key, value) = (self.path(claim), self.path(owner));
             txn.failure.push(Range::one(key.as_str()).into());
@@ -254,6 +270,19 @@ impl Etcd {
         }
         txn.success.extend(changes.iter().flat_map(|change| self.operations(change)));
         txn
+    }
+
+    /// How etcd is asked whether a condition holds, and what to look at where one does not.
+    fn comparison(&self, condition: &Condition) -> (Compare, Range) {
+        match condition {
+            Condition::Present(key) => (Compare::is_present(self.path(key)), Range::one(self.path(key))),
+            Condition::Absent(key) => (Compare::is_absent(self.path(key)), Range::one(self.path(key))),
+            Condition::Says(key, text) => (Compare::is(self.path(key), text.as_slice()), Range::one(self.path(key))),
+            Condition::Unclaimed(prefix) => {
+                let range = Range { limit: 1, ..Range::below(&self.path(prefix)) };
+                (Compare::are_absent(range.clone()), range)
+            }
+        }
     }
 
     fn operations(&self, change: &Change) -> Vec<Op> {
@@ -280,7 +309,7 @@ impl Etcd {
         };
         let back: Vec<Change> = done.iter().rev().filter_map(back).collect();
         for part in in_parts(&back) {
-            self.commit_some(&part)?;
+            self.commit_some(&[], &part)?;
         }
         Ok(())
     }
@@ -290,10 +319,20 @@ impl Etcd {
 enum Outcome<'a> {
     /// The changes that changed something: not the claims that were the claimant's before.
     Done(Vec<&'a Change>),
+    Unmet,
     Held {
         claim: Key,
         holder: Key,
     },
+}
+
+fn is_met(condition: &Condition, found: &Found) -> bool {
+    let value = found.kvs.first().map(|pair| &pair.value);
+    match condition {
+        Condition::Present(_) => value.is_some(),
+        Condition::Absent(_) | Condition::Unclaimed(_) => value.is_none(),
+        Condition::Says(_, text) => value == Some(text),
+    }
 }
 
 /// The changes in transactions that are not too large, in order. etcd refuses to touch one key twice
@@ -347,12 +386,14 @@ impl Store for Etcd {
         Ok(found.map(|pair| (self.key(&pair.key), Ok(pair.value))).collect())
     }
 
-    /// One transaction; of more changes than one may have, several, in order.
-    fn commit(&self, changes: &[Change]) -> Result<Committed> {
-        let mut done = Vec::new();
+    /// One transaction; of more changes than one may have, several, in order, the first of them with
+    /// the conditions.
+    fn commit_if(&self, conditions: &[Condition], changes: &[Change]) -> Result<Committed> {
+        let (mut done, mut conditions) = (Vec::new(), conditions);
         for part in in_parts(changes) {
-            match self.commit_some(&part)? {
+            match self.commit_some(std::mem::take(&mut conditions), &part)? {
                 Outcome::Done(changed) => done.extend(changed),
+                Outcome::Unmet => return Ok(Committed::Unmet),
                 Outcome::Held { claim, holder } => {
                     self.take_back(&done)?;
                     return Ok(Committed::Held { claim, holder });
