@@ -49,6 +49,16 @@ impl<E: Execute> Transaction<'_, E> {
         Ok(())
     }
 
+    /// Like `run`, but that the object has gone is fine: somebody has done it already, or made it his own.
+    pub fn run_if_there(&mut self, step: &Step) -> Result<()> {
+        match timed(self.executor, step, self.observe) {
+            Ok(()) => self.done.push(step.clone()),
+            Err(StepError::Gone(_)) => {}
+            Err(refused) => return Err(refused.into()),
+        }
+        Ok(())
+    }
+
     pub fn run_all<'s>(&mut self, steps: impl IntoIterator<Item = &'s Step>) -> Result<()> {
         steps.into_iter().try_for_each(|step| self.run(step))
     }

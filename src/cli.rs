@@ -1,12 +1,13 @@
 //! Every flag, once. What was typed, not what it means: help, man pages and completions come from here.
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::engine::ArgValueCandidates;
 
 use crate::{
     complete,
+    dhcp::{ClientId, OptionCode, OptionSpec},
     types::{
         Gateway, HostAddress, IfName, IpChoice, IpRange, Mac, MacChoice, Mtu, NetworkName, Percent, Rate, RouteSpec,
         Size, Span, Subnet, TargetName, VlanId, WantedIp,
@@ -62,6 +63,24 @@ pub struct Global {
     pub config: Option<PathBuf>,
 }
 
+impl Global {
+    /// The settings as another plumb takes them: what is in the environment it has anyway.
+    pub fn settings(&self) -> Vec<OsString> {
+        let access = &self.access;
+        let paths = [
+            ("--store-ca", &access.store_ca),
+            ("--store-cert", &access.store_cert),
+            ("--store-key", &access.store_key),
+            ("--store-password-file", &access.store_password_file),
+            ("--config", &self.config),
+        ];
+        let texts = [("--store", &self.store), ("--docker", &self.docker), ("--podman", &self.podman)];
+        let texts = texts.into_iter().filter_map(|(name, text)| Some((name, OsString::from(text.as_ref()?))));
+        let paths = paths.into_iter().filter_map(|(name, path)| Some((name, path.as_ref()?.into())));
+        texts.chain(paths).flat_map(|(name, value)| [name.into(), value]).collect()
+    }
+}
+
 /// How a store in etcd is reached.
 #[derive(Debug, Clone, Args)]
 pub struct AccessOptions {
@@ -86,6 +105,9 @@ pub enum Verb {
     DeleteVlan(DeleteVlan),
     Networks(Networks),
     Attach(Attach),
+    Dhcp(Dhcp),
+    Leases(Leases),
+    Agent(Agent),
     Detach(Detach),
     Qos(Qos),
     Shim(Shim),
@@ -270,6 +292,111 @@ pub struct Attach {
     pub routing: RoutingOptions,
     #[command(flatten)]
     pub checks: CheckOptions,
+}
+
+/// Give a running container an address from the LAN's own DHCP server
+///
+/// Makes an interface on HOSTIF's layer 2 directly in the container, which asks for a lease and gets
+/// what the server says: address, router, routes and MTU. The lease is renewed for as long as the
+/// container lives, by a process in the background (plumb agent). Everything or nothing.
+#[derive(Debug, Args)]
+#[command(override_usage = "plumb dhcp TARGET -i HOSTIF [OPTIONS]\n       plumb dhcp TARGET --network NAME [OPTIONS]")]
+#[command(after_help = "Examples:\n  \
+    plumb dhcp web -i eth0\n  \
+    plumb dhcp web -i eth0 --hostname www --keep-default\n  \
+    plumb dhcp web -i wlan0 --driver ipvlan\n  \
+    plumb dhcp web --network blue --timeout 30s")]
+pub struct Dhcp {
+    /// Container (name or id), podman:NAME, pid:N, netns:NAME or netns:/PATH
+    #[arg(add = ArgValueCandidates::new(complete::targets))]
+    pub target: TargetName,
+    /// The host's interface on the LAN
+    #[arg(short = 'i', long, value_name = "HOSTIF", add = ArgValueCandidates::new(complete::interfaces))]
+    pub host_interface: Option<IfName>,
+    /// Ask in this network's VLAN instead, whose addresses then come from a server there
+    #[arg(long, value_name = "NAME", add = ArgValueCandidates::new(complete::networks))]
+    pub network: Option<NetworkName>,
+    /// Give up when no lease is granted within this time [default: 10s]
+    #[arg(long, value_name = "DURATION")]
+    pub timeout: Option<Span>,
+    /// Wait so long for the container to run
+    #[arg(long, value_name = "DURATION")]
+    pub wait: Option<Span>,
+    /// Print the commands that make the interface, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub client: ClientOptions,
+    #[command(flatten)]
+    pub link: LinkOptions,
+    #[command(flatten)]
+    pub routing: LeaseRoutingOptions,
+    #[command(flatten)]
+    pub checks: CheckOptions,
+}
+
+/// List the leases: address, server, time left, state, and what went wrong last
+#[derive(Debug, Args)]
+pub struct Leases {}
+
+/// Keep leases alive in the background
+///
+/// One agent for each host and store. plumb dhcp starts it when none runs, and it ends when nothing is
+/// left to do. For a service manager, which starts and stops it, there is --foreground.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  plumb agent\n  plumb agent --foreground")]
+pub struct Agent {
+    /// Stay in the foreground, whether or not there is anything to do, and say what is done
+    #[arg(long)]
+    pub foreground: bool,
+    /// Leave the terminal and end when nothing is left to do: how plumb itself starts it
+    #[arg(long, conflicts_with = "foreground")]
+    pub detached: bool,
+}
+
+/// What a server is told, and asked for.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "DHCP")]
+pub struct ClientOptions {
+    /// Name for the server to enter into the DNS [default: the container's own]
+    #[arg(long, value_name = "NAME")]
+    pub hostname: Option<String>,
+    /// What the server knows the client by: a name, or bytes such as 01:02:42:ac:11:00:02 [default: derived from host, target and interface]
+    #[arg(long, value_name = "ID")]
+    pub client_id: Option<ClientId>,
+    /// Kind of client, for servers that treat kinds differently (option 60)
+    #[arg(long, value_name = "TEXT")]
+    pub vendor_class: Option<String>,
+    /// Ask for this option too, by number or name, and show it; repeatable
+    #[arg(long, value_name = "OPT")]
+    pub request: Vec<OptionCode>,
+    /// Send this option: 77=lab, 43=hex:0104; repeatable
+    #[arg(long, value_name = "CODE=VALUE")]
+    pub option: Vec<OptionSpec>,
+    /// Ask for answers by broadcast [default: for ipvlan only]
+    #[arg(long)]
+    pub broadcast: bool,
+    /// Write the server's resolvers and search domains into the container's /etc/resolv.conf, until it is detached
+    #[arg(long)]
+    pub dns: bool,
+    /// Leave the lease to run out
+    #[arg(long)]
+    pub no_renew: bool,
+}
+
+/// What to make of the routes that a server tells.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Routing")]
+pub struct LeaseRoutingOptions {
+    /// Leave the default route as it is
+    #[arg(long)]
+    pub keep_default: bool,
+    /// Metric of the new routes; the old default route then stays beside the new one
+    #[arg(long, value_name = "N")]
+    pub metric: Option<u32>,
+    /// Static route beside the server's, repeatable: 'DST[,via GATEWAY][,metric N]'
+    #[arg(long, value_name = "ROUTE")]
+    pub route: Vec<RouteSpec>,
 }
 
 /// How the link is made; shared by the verbs that make one.

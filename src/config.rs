@@ -29,6 +29,7 @@ pub struct Config {
     pub host_interface: Option<IfName>,
     pub probe: Option<Span>,
     pub check: Option<bool>,
+    pub dhcp_timeout: Option<Span>,
 }
 
 /// The value of an environment variable; an empty one counts as not set.

@@ -42,6 +42,23 @@ pub fn is_there(place: &Place) -> bool {
     }
 }
 
+/// The host name in the place, unless that is this host's own or there is none.
+pub fn host_name(place: &Place) -> Option<String> {
+    let Place::Process { pid, .. } = place else { return None };
+    let there = fs::File::open(format!("/proc/{pid}/ns/uts")).ok()?;
+    let is_this_hosts = std::os::unix::fs::MetadataExt::ino(&there.metadata().ok()?)
+        == std::os::unix::fs::MetadataExt::ino(&fs::metadata("/proc/self/ns/uts").ok()?);
+    if is_this_hosts {
+        return None;
+    }
+    // On a thread that ends with it: who entered a namespace does not come back.
+    let look = || {
+        nix::sched::setns(there, nix::sched::CloneFlags::CLONE_NEWUTS).ok()?;
+        nix::sys::utsname::uname().ok()?.nodename().to_str().map(str::to_owned)
+    };
+    std::thread::scope(|scope| scope.spawn(look).join().ok().flatten()).filter(|name| !name.is_empty())
+}
+
 /// When the process was started, or `None` if it has ended (a zombie has, too).
 fn started_at(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

@@ -13,6 +13,8 @@
 //! - [`docker`] and [`container`]: from `web` or `pid:42` to a running target and its namespace.
 //! - [`ipam`]: which address a network gives next. Pure.
 //! - [`store`]: what is remembered, and who has claimed which address.
+//! - [`namespace`]: the namespace of a target or of a record, opened and made sure of.
+//! - [`agent`]: the one process in the background: it renews leases.
 //! - [`commands`]: a file for each verb: find, look, plan, apply, record, say.
 //! - [`cli`]: every flag, once; [`complete`] what the shell offers; [`config`] where defaults come
 //!   from; [`output`] how things are said; [`error`] what failures are; [`interrupt`] ctrl-C.
@@ -20,6 +22,7 @@
 //! A request travels one way, down: each module uses only those below it, and `tests/house` holds
 //! the table.
 
+pub mod agent;
 pub mod apply;
 pub mod cli;
 pub mod commands;
@@ -32,6 +35,7 @@ pub mod error;
 pub mod interrupt;
 pub mod ipam;
 pub mod kernel;
+pub mod namespace;
 pub mod output;
 pub mod plan;
 pub mod store;

@@ -117,6 +117,25 @@ pub fn flush_left(mut table: Table) -> String {
     table.trim_fmt()
 }
 
+/// A length of time, as people say it: `45 s`, `20 min`, `11 h 58 min`, `2 d 12 h`.
+pub fn length(time: Duration) -> String {
+    const UNITS: [(u64, &str); 4] = [(86400, "d"), (3600, "h"), (60, "min"), (1, "s")];
+    let mut rest = time.as_secs();
+    let mut parts = Vec::new();
+    for (seconds, unit) in UNITS {
+        if rest >= seconds {
+            parts.push(format!("{} {unit}", rest / seconds));
+            rest %= seconds;
+        } else if !parts.is_empty() {
+            break;
+        }
+        if parts.len() == 2 {
+            break;
+        }
+    }
+    if parts.is_empty() { "0 s".into() } else { parts.join(" ") }
+}
+
 /// Colour only on a terminal, and never with `NO_COLOR`.
 pub fn settle_colours() {
     let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());

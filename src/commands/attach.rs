@@ -77,5 +77,8 @@ fn meaning(options: &Attach, network: Network, histories: Histories, context: &C
     };
     let host_interface = options.host_interface.clone().unwrap_or_else(|| network.parent.clone());
     let joining = Joining { network, histories, host_interface, wanted, as_gateway: false };
-    Ok((wish, Intent { uplink: Uplink::Network(Box::new(joining)), probe, check, dry_run: options.dry_run }))
+    Ok((
+        wish,
+        Intent { uplink: Uplink::Network(Box::new(joining)), lease: None, probe, check, dry_run: options.dry_run },
+    ))
 }

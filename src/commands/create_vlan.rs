@@ -223,8 +223,8 @@ fn become_gateway(network: &mut Network, options: &CreateVlan, context: &Context
         wanted: Vec::new(),
         as_gateway: true,
     };
-    let intent =
-        Intent { uplink: Uplink::Network(Box::new(joining)), probe, check: Vec::new(), dry_run: options.dry_run };
+    let uplink = Uplink::Network(Box::new(joining));
+    let intent = Intent { uplink, lease: None, probe, check: Vec::new(), dry_run: options.dry_run };
     let attached = attaching::attach(&TargetName::Host, None, wish, &intent, context);
     let saved = attached.and_then(|report| {
         if !options.dry_run {

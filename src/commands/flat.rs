@@ -34,7 +34,7 @@ fn meaning(options: &Flat, context: &Context) -> Result<(Wish, Intent)> {
     }
     let gateways = options.gateway.iter().map(|gateway| gateway.ip());
     let (probe, check) = attaching::checks(&options.checks, gateways, context);
-    let intent = Intent { uplink: Uplink::Interface(parent), probe, check, dry_run: options.dry_run };
+    let intent = Intent { uplink: Uplink::Interface(parent), lease: None, probe, check, dry_run: options.dry_run };
     let wish = Wish {
         target: options.target.to_string(),
         driver: attaching::driver(&options.link)?,

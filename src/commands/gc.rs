@@ -12,7 +12,7 @@ use crate::{
     error::{Error, Kind, Result},
     kernel::{Netns, survey},
     plan::facts::InsideLink,
-    store::{Attachment, Change, Key, Placed, attachment, shaped},
+    store::{Attachment, Change, Key, Placed, attachment, lease, shaped},
     types::{Tag, TargetName},
 };
 
@@ -23,6 +23,7 @@ pub fn run(options: Gc, context: &Context) -> Result<()> {
     sweep.limits()?;
     sweep.links()?;
     sweep.claims()?;
+    sweep.leases()?;
     sweep.files()?;
     if !options.dry_run {
         shim::follow_all(context)?;
@@ -192,6 +193,19 @@ impl Sweep<'_> {
             if !attachment::is_on_record(store, &owner)? {
                 let text = format!("{claim} released, its owner {owner} has no record");
                 self.note("claim", text, || store.commit(&[Change::Release { claim, owner }]).map(drop));
+            }
+        }
+        Ok(())
+    }
+
+    /// Leases whose attachment has gone: nobody renews them.
+    fn leases(&mut self) -> Result<()> {
+        let store = &*self.context.store;
+        for lease in lease::all(store)?.into_iter().flatten() {
+            let owner = Key::of_host(attachment::DHCP, store.host(), &[&lease.target.to_string(), &lease.interface]);
+            if !attachment::is_on_record(store, &owner)? {
+                let text = format!("{}: the lease of {} forgotten, it has no record", lease.target, lease.interface);
+                self.note("lease", text, || store.commit(&[Change::Remove(lease.key())]).map(drop));
             }
         }
         Ok(())

@@ -3,7 +3,7 @@
 use comfy_table::{Table, presets};
 use serde::Serialize;
 
-use super::{Context, namespace};
+use super::{Context, leases::Leased, namespace};
 use crate::{
     error::{Kind, Result},
     output::flush_left,
@@ -16,7 +16,7 @@ pub fn run(context: &Context) -> Result<()> {
     let mut damaged = Vec::new();
     for kept in attachment::all(&*context.store, None)? {
         match kept {
-            Ok(attachment) => rows.push(Row::new(&attachment)),
+            Ok(attachment) => rows.push(Row::new(&attachment, context)),
             Err(error) => damaged.push(error),
         }
     }
@@ -44,6 +44,8 @@ struct Row {
     parent: String,
     driver: &'static str,
     mode: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lease: Option<Leased>,
     state: State,
 }
 
@@ -100,7 +102,7 @@ impl State {
 }
 
 impl Row {
-    fn new(attachment: &Attachment) -> Row {
+    fn new(attachment: &Attachment, context: &Context) -> Row {
         let link = attachment.link();
         let wish = &attachment.wish;
         Row {
@@ -113,6 +115,7 @@ impl Row {
             parent: link.map_or_else(String::new, |link| link.parent.name.to_string()),
             driver: wish.driver.kind(),
             mode: wish.driver.mode(),
+            lease: Leased::of(attachment, &*context.store),
             state: State::of(attachment),
         }
     }
@@ -132,7 +135,10 @@ fn table(rows: &[Row]) -> String {
             Some(row.target.clone()),
             Some(row.interface.clone()),
             Some(network).filter(|_| networks),
-            Some(text(&row.addresses)),
+            Some(match &row.lease {
+                None => text(&row.addresses),
+                Some(lease) => format!("{} ({})", text(&row.addresses), lease.state),
+            }),
             Some(text(&row.gateways)),
             Some(row.parent.clone()),
             Some(format!("{} {}", row.driver, row.mode)),

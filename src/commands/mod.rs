@@ -1,15 +1,17 @@
 //! One file a verb, each a short story: find → look → plan → apply → record → say.
 
+mod agent;
 mod attach;
 mod attaching;
 mod completions;
 mod create_vlan;
 mod delete_vlan;
 mod detach;
+mod dhcp;
 mod flat;
 mod gc;
+mod leases;
 mod ls;
-mod namespace;
 mod networks;
 mod qos;
 mod records;
@@ -19,6 +21,8 @@ mod siblings;
 mod store;
 mod take_back;
 
+use std::ffi::OsString;
+
 use caps::{CapSet, Capability};
 
 use crate::{
@@ -27,6 +31,7 @@ use crate::{
     container::Engines,
     docker::EngineKind,
     error::{Error, Result},
+    namespace,
     output::Output,
     store::{Access, Store},
 };
@@ -37,11 +42,14 @@ pub struct Context {
     pub engines: Engines,
     pub config: Config,
     pub output: Output,
+    /// The global options as they were typed, for the agent.
+    settings: Vec<OsString>,
 }
 
 impl Context {
     /// Settles each setting: flag or variable first, then the file, then what is built in.
     fn new(global: Global, output: Output) -> Result<Context> {
+        let settings = global.settings();
         let config = Config::read(config::path(global.config).as_deref())?;
         let settle = |typed: Option<String>, variable: &str, filed: &Option<String>, built_in: &str| {
             typed
@@ -55,7 +63,7 @@ impl Context {
             podman: settle(global.podman, "PLUMB_PODMAN", &config.podman, EngineKind::Podman.default_address()),
         };
         let store = open_store(&place, global.access, &config)?;
-        Ok(Context { store, engines, config, output })
+        Ok(Context { store, engines, config, output, settings })
     }
 }
 
@@ -72,6 +80,9 @@ pub fn run(typed: Cli, output: Output) -> Result<()> {
         Verb::DeleteVlan(options) => delete_vlan::run(options, &context(typed.global)?),
         Verb::Networks(_) => networks::run(&context(typed.global)?),
         Verb::Attach(options) => attach::run(options, &context(typed.global)?),
+        Verb::Dhcp(options) => dhcp::run(options, &context(typed.global)?),
+        Verb::Agent(options) => agent::run(options, context(typed.global)?),
+        Verb::Leases(_) => leases::run(&context(typed.global)?),
         Verb::Detach(options) => detach::run(options, &context(typed.global)?),
         Verb::Qos(options) => qos::run(options, &context(typed.global)?),
         Verb::Shim(options) => shim::run(options, &context(typed.global)?),

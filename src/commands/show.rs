@@ -4,7 +4,7 @@ use colored::Colorize;
 use comfy_table::{Table, presets};
 use serde::Serialize;
 
-use super::{Context, ls::State, namespace, records};
+use super::{Context, leases::Leased, ls::State, namespace, records};
 use crate::{
     cli::Show,
     container,
@@ -23,7 +23,7 @@ pub fn run(options: Show, context: &Context) -> Result<()> {
     let (mut shown, mut damaged) = (Vec::new(), Vec::new());
     for kept in kept {
         match kept {
-            Ok(attachment) => shown.push(Shown::new(&attachment)?),
+            Ok(attachment) => shown.push(Shown::new(&attachment, context)?),
             Err(error) => damaged.push(error),
         }
     }
@@ -38,6 +38,8 @@ pub fn run(options: Show, context: &Context) -> Result<()> {
 struct Shown {
     interface: String,
     state: State,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lease: Option<Leased>,
     /// Whether the kernel has all that is on record.
     as_recorded: bool,
     properties: Vec<Property>,
@@ -62,7 +64,7 @@ impl Property {
 }
 
 impl Shown {
-    fn new(attachment: &Attachment) -> Result<Shown> {
+    fn new(attachment: &Attachment, context: &Context) -> Result<Shown> {
         let state = State::of(attachment);
         let properties = match (state, namespace::reopen(attachment)) {
             (State::Stopped, _) | (_, None) => properties(attachment, None),
@@ -71,10 +73,18 @@ impl Shown {
         let link = attachment
             .link()
             .ok_or_else(|| Error::failed(format!("the record of {} names no link", attachment.key())))?;
-        let title =
-            format!("{}: {} on {} ({}), {}", attachment.target, link.name, link.parent.name, link.driver, state.name());
+        let lease = Leased::of(attachment, &*context.store);
+        let by_lease = lease.as_ref().map_or(String::new(), |lease| format!(", {lease}"));
+        let title = format!(
+            "{}: {} on {} ({}), {}{by_lease}",
+            attachment.target,
+            link.name,
+            link.parent.name,
+            link.driver,
+            state.name()
+        );
         let as_recorded = !properties.iter().any(|property| property.differs);
-        Ok(Shown { interface: link.name.to_string(), state, as_recorded, properties, title })
+        Ok(Shown { interface: link.name.to_string(), state, lease, as_recorded, properties, title })
     }
 }
 
@@ -91,7 +101,7 @@ fn properties(attachment: &Attachment, now: Option<&Inside>) -> Vec<Property> {
             recorded.mac.map(|mac| mac.to_string()).or_else(|| of_found(&mac_text)),
             of_found(&mac_text),
         ),
-        Property::new("mtu", Some(recorded.mtu.to_string()), of_found(&|link| Some(link.mtu.to_string()))),
+        Property::new("mtu", attachment.mtu().map(|mtu| mtu.to_string()), of_found(&|link| Some(link.mtu.to_string()))),
         Property::new(
             "mode",
             Some(recorded.driver.to_string()),

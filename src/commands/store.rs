@@ -260,7 +260,7 @@ impl Report {
             many => format!("{many} {several}"),
         };
         let what = [
-            counted(of(&[attachment::FLAT, attachment::VLAN]), "attachment", "attachments"),
+            counted(of(&[attachment::FLAT, attachment::DHCP, attachment::VLAN]), "attachment", "attachments"),
             counted(of(&[network::NETWORK]), "network", "networks"),
             counted(of(&[attachment::CLAIM, attachment::POOL]), "address", "addresses"),
         ];

@@ -2,17 +2,21 @@
 
 use std::{collections::BTreeSet, net::IpAddr, path::Path};
 
-use super::{Context, attaching::HostLock, namespace, qos};
+use super::{Context, agent, attaching::HostLock, namespace, qos};
 use crate::{
     apply,
     error::Result,
-    kernel::{Kernel, Netns, survey},
+    kernel::{
+        Kernel, Netns,
+        dhcp::{boot_time, release},
+        survey,
+    },
     plan::{
         Inside, Step,
         facts::{InsideAddress, InsideLink},
         undo,
     },
-    store::{Attachment, Kept, attachment, shaped},
+    store::{Attachment, Kept, attachment, lease, shaped},
     types::{IfName, Place},
 };
 
@@ -29,7 +33,16 @@ fn forget(context: &Context, attachment: &Attachment) -> Result<()> {
     if !attachment.is_unfinished() {
         shaped::forget_of(&*context.store, &attachment.target, attachment.interface())?;
     }
-    attachment.forget(&*context.store)
+    attachment.forget(&*context.store)?;
+    tell_the_agent(context, attachment);
+    Ok(())
+}
+
+/// That there is nothing left to renew.
+fn tell_the_agent(context: &Context, attachment: &Attachment) {
+    if attachment.dhcp.is_some() {
+        agent::mention(lease::key_of(attachment), context);
+    }
 }
 
 fn undo_here(context: &Context, attachment: &Attachment, namespace: &Netns, kernel: &mut Kernel) -> Result<()> {
@@ -37,6 +50,9 @@ fn undo_here(context: &Context, attachment: &Attachment, namespace: &Netns, kern
         return Ok(());
     }
     let now = kernel.look_at_links_and_routes()?;
+    let index =
+        now.link_tagged(&attachment.tag).or_else(|| now.link_named(attachment.interface())).map(|link| link.index);
+    index.iter().for_each(|index| give_lease_back(context, attachment, *index));
     let steps = undo::undo(&attachment.steps, &attachment.tag, &now);
     let path = namespace.path().display().to_string();
     let steps: Vec<Step> = steps.into_iter().chain(qos::what_a_link_leaves(attachment.link(), &now)).collect();
@@ -44,11 +60,26 @@ fn undo_here(context: &Context, attachment: &Attachment, namespace: &Netns, kern
     hand_down(context, attachment, &now)
 }
 
+/// Tells the server that the lease is no longer needed, before what has it goes. It ends by itself if
+/// that gets lost, so nothing waits for it and nothing fails.
+fn give_lease_back(context: &Context, attachment: &Attachment, index: u32) {
+    let Some(dhcp) = &attachment.dhcp else { return };
+    let Ok(Some(record)) = lease::read(&*context.store, attachment) else { return };
+    if record.is_of(attachment) && record.is_good(boot_time(), &namespace::boot()) {
+        let _ = release(index, &dhcp.client, &record.lease);
+    }
+}
+
 /// Wherever it is: opens, locks and enters its namespace. One that is gone has taken all along.
 pub fn anywhere(context: &Context, attachment: &Attachment) -> Result<()> {
     let Some(namespace) = namespace::reopen(attachment) else {
+        // The host speaks for who has gone.
+        let parent = attachment.link().and_then(|link| nix::net::if_::if_nametoindex(link.parent.name.as_str()).ok());
+        parent.iter().for_each(|index| give_lease_back(context, attachment, *index));
         let now = attachment::again(&*context.store, attachment)?;
-        return now.map_or(Ok(()), |now| forget(context, &now));
+        now.map_or(Ok(()), |now| forget(context, &now))?;
+        tell_the_agent(context, attachment);
+        return Ok(());
     };
     namespace.lock()?;
     namespace.look_inside(|kernel| here(context, attachment, &namespace, kernel))

@@ -124,6 +124,8 @@ pub enum Start {
     Init { prefer: Option<Ipv4Addr> },
     /// INIT-REBOOT, with a lease from before that was asked for `age` ago.
     Reboot { lease: Arc<Lease>, age: Duration },
+    /// BOUND, with a lease that is in use and was asked for `age` ago: another process kept it until now.
+    Resume { lease: Arc<Lease>, age: Duration },
 }
 
 /// What to do. Of several, in this order.
@@ -275,6 +277,10 @@ impl Machine {
                 }
                 (self.again, self.began, self.secs) = (0, now, 0);
                 self.reboot(now, held, now)
+            }
+            Start::Resume { lease, age } => {
+                let held = Held::new(lease, now, age, self.chance.fraction());
+                self.keep(now, held)
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt, net::Ipv4Addr, str::FromStr};
 
 use dhcproto::v4;
+use serde::{Deserialize, Serialize};
 
 use crate::types::{as_text, hex, nearest, unhex};
 
@@ -132,13 +133,21 @@ impl FromStr for OptionSpec {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        let spec = OptionSpec::parse(text)?;
+        match spec.code.set_by() {
+            Some(by) => Err(format!("DHCP option {} is set by {by}, not by --option", spec.code)),
+            None => Ok(spec),
+        }
+    }
+}
+
+impl OptionSpec {
+    /// Any option, by whatever it is set.
+    fn parse(text: &str) -> Result<Self, String> {
         let (code, value) = text
             .split_once('=')
             .ok_or_else(|| format!("{text:?} sets no DHCP option; write CODE=VALUE, such as 77=lab or 43=hex:0104"))?;
         let code: OptionCode = code.trim().parse()?;
-        if let Some(by) = code.set_by() {
-            return Err(format!("DHCP option {code} is set by {by}, not by --option"));
-        }
         let value = match value.strip_prefix("hex:") {
             Some(digits) => unhex(&digits.replace(':', "")).ok_or_else(|| format!("{value:?} is not hexadecimal"))?,
             None => bytes_of(code, value)?,
@@ -171,7 +180,17 @@ impl fmt::Display for OptionSpec {
     }
 }
 
-as_text!(OptionSpec);
+impl Serialize for OptionSpec {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for OptionSpec {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        OptionSpec::parse(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}
 
 /// The options of one packet that was received.
 pub(super) struct Options(BTreeMap<OptionCode, Vec<u8>>);

@@ -24,12 +24,12 @@ use nix::{
 };
 
 use super::{
-    Kernel,
+    Kernel, Netns,
     packet::{Checksum, PacketSocket, Protocol},
     slice_until,
 };
 use crate::{
-    dhcp::{Action, Lease, Machine, Packet, Phase, Start},
+    dhcp::{Action, Client, Lease, Machine, Packet, Phase, Start},
     error::{Error, Result},
     interrupt,
     types::IfName,
@@ -59,6 +59,8 @@ pub struct Quest<'a> {
     /// For how long to ask the LAN whether an address is free.
     pub probe: Duration,
     pub timeout: Duration,
+    /// The LAN is asked by this interface of that namespace instead.
+    pub check_from: Option<(&'a Netns, u32)>,
 }
 
 impl Kernel {
@@ -114,11 +116,28 @@ impl Kernel {
 
     fn check_address(&mut self, machine: &mut Machine, ip: Ipv4Addr, quest: &Quest<'_>) -> Result<Vec<Action>> {
         let mac = machine.client().mac.bytes();
-        Ok(match self.probe(quest.index, mac, &[ip], quest.probe)? {
+        let answer = match quest.check_from {
+            Some((there, index)) => there.look_inside(|kernel| kernel.probe(index, mac, &[ip], quest.probe))?,
+            None => self.probe(quest.index, mac, &[ip], quest.probe)?,
+        };
+        Ok(match answer {
             Some(_) => machine.in_use(boot_time()),
             None => machine.free(boot_time()),
         })
     }
+}
+
+/// Gives a lease back by an interface of the calling thread's namespace, whether or not that has the
+/// address: nobody answers to it. To all hosts of the link, so that nothing has to be asked first.
+pub fn release(interface: u32, client: &Client, lease: &Lease) -> io::Result<()> {
+    // A message that nobody answers needs no number that nobody can guess.
+    let mut machine = Machine::new(client.clone(), false, boot_time().as_nanos() as u64);
+    machine.start(boot_time(), Start::Resume { lease: lease.clone().into(), age: Duration::ZERO });
+    let socket = RawSocket::open(interface)?;
+    machine.release().iter().try_for_each(|action| match action {
+        Action::Send(packet) => socket.send(packet),
+        Action::Check(_) | Action::Bound { .. } | Action::Lost { .. } => Ok(()),
+    })
 }
 
 /// Until there is something to read, or `end`, or a signal might have arrived.

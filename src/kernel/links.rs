@@ -26,7 +26,7 @@ use crate::{
     error::{Error, Result},
     interrupt,
     plan::{Driver, IpvlanMode, Link, MacvlanMode, Parent, TaggedLink, facts::InsideLink, link::GROUP},
-    types::{IfName, Mac, VlanId, VlanProtocol},
+    types::{IfName, Mac, Mtu, VlanId, VlanProtocol},
 };
 
 /// How long a MAC address may still be in use: a container that was just restarted leaves its
@@ -162,6 +162,15 @@ impl Kernel {
         let message = Message::NewLinkProp(property(tagged));
         let outcome = self.inside(async |inside| inside.change(message, TAGGING).await).map_err(StepError::Refused)?;
         outcome.map_err(|refusal| refused(format_args!("cannot tag {}", tagged.name), &refusal, &[]))
+    }
+
+    /// Equivalent to `ip link set dev NAME mtu BYTES`, by index.
+    pub(super) fn set_mtu(&mut self, index: u32, name: &IfName, to: Mtu) -> std::result::Result<(), StepError> {
+        let message = LinkUnspec::new_with_index(index).mtu(to.bytes()).build();
+        let outcome = self
+            .inside(async |inside| inside.change(Message::SetLink(message), 0).await)
+            .map_err(StepError::Refused)?;
+        outcome.map_err(|refusal| refused(format_args!("cannot set the MTU of {name}"), &refusal, &[Errno::ENODEV]))
     }
 
     pub(super) fn delete_tag(&mut self, tagged: &TaggedLink) -> std::result::Result<(), StepError> {

@@ -10,6 +10,7 @@ mod netns;
 mod nftables;
 mod packet;
 mod qdiscs;
+pub mod resolver;
 mod routes;
 pub mod survey;
 mod sysctl;
@@ -21,7 +22,7 @@ use tokio::runtime::Runtime;
 
 pub use arp::Answer;
 pub use icmp::Reach;
-pub use netns::{Netns, NetnsId, all as all_namespaces};
+pub use netns::{Netns, NetnsId, all as all_namespaces, cookie};
 pub use qdiscs::Counters;
 
 use crate::{
@@ -126,11 +127,13 @@ impl Execute for Kernel {
             Step::AddTag(tagged) => self.add_tag(tagged),
             Step::DeleteTag(tagged) => self.delete_tag(tagged),
             Step::SetSysctl { key, to, .. } => sysctl::write(key, to),
+            Step::SetMtu { index, name, to, .. } => self.set_mtu(*index, name, *to),
             Step::AddAddress(address) => self.add_address(address),
             Step::DeleteAddress(address) => self.delete_address(address),
             Step::AddRoute(route) => self.add_route(route),
             Step::DeleteRoute(route) => self.delete_route(route),
             Step::ReplaceRoute { new, .. } => self.replace_route(new),
+            Step::SetResolver { root, from, to } => resolver::write(root, from, to),
             Step::AddMasquerade(masquerade) => nftables::add(masquerade),
             Step::DeleteMasquerade(masquerade) => nftables::delete(masquerade),
             Step::AddIfb(ifb) => self.add_ifb(ifb),

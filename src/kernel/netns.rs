@@ -131,6 +131,14 @@ impl Netns {
         on_a_thread(body)
     }
 
+    /// Runs `work` on a thread inside, without any socket: for opening one that stays there.
+    pub fn visit<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
+        on_a_thread(|| {
+            setns(self.file.as_fd(), &self.path)?;
+            Ok(work())
+        })
+    }
+
     /// Like `enter`, but without a socket on the host: for looking.
     pub fn look_inside<T: Send>(&self, work: impl FnOnce(&mut Kernel) -> Result<T> + Send) -> Result<T> {
         let body = || {

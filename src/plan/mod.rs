@@ -6,6 +6,7 @@
 
 pub mod facts;
 pub mod forwarding;
+pub mod leased;
 pub mod link;
 pub mod qdisc;
 pub mod render;
@@ -15,16 +16,19 @@ pub mod undo;
 pub mod vlan;
 pub mod wiring;
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 pub use facts::{Facts, Inside, Parent, Sibling};
 pub use forwarding::Masquerade;
+pub use leased::Leased;
 pub use link::{Driver, IpvlanMode, Link, MacvlanMode};
 pub use qdisc::{Ifb, Qdisc, Redirect};
 pub use route::Route;
 pub use wiring::{Wiring, Wish};
 
-use crate::types::{HostAddress, IfName, Tag};
+use crate::types::{HostAddress, IfName, Mtu, Tag};
 
 /// One change to the kernel, and what it replaces.
 ///
@@ -43,6 +47,12 @@ pub enum Step {
         from: String,
         to: String,
     },
+    SetMtu {
+        index: u32,
+        name: IfName,
+        from: Mtu,
+        to: Mtu,
+    },
     AddAddress(LinkAddress),
     DeleteAddress(LinkAddress),
     AddRoute(Route),
@@ -51,6 +61,12 @@ pub enum Step {
     ReplaceRoute {
         old: Route,
         new: Route,
+    },
+    /// What the container's `/etc/resolv.conf` says. `root` is the directory that its files are under.
+    SetResolver {
+        root: PathBuf,
+        from: String,
+        to: String,
     },
     AddMasquerade(Masquerade),
     DeleteMasquerade(Masquerade),
@@ -94,11 +110,13 @@ impl Step {
             Step::AddTag(tagged) => Step::DeleteTag(tagged),
             Step::DeleteTag(tagged) => Step::AddTag(tagged),
             Step::SetSysctl { key, from, to } => Step::SetSysctl { key, from: to, to: from },
+            Step::SetMtu { index, name, from, to } => Step::SetMtu { index, name, from: to, to: from },
             Step::AddAddress(address) => Step::DeleteAddress(address),
             Step::DeleteAddress(address) => Step::AddAddress(address),
             Step::AddRoute(route) => Step::DeleteRoute(route),
             Step::DeleteRoute(route) => Step::AddRoute(route),
             Step::ReplaceRoute { old, new } => Step::ReplaceRoute { old: new, new: old },
+            Step::SetResolver { root, from, to } => Step::SetResolver { root, from: to, to: from },
             Step::AddMasquerade(masquerade) => Step::DeleteMasquerade(masquerade),
             Step::DeleteMasquerade(masquerade) => Step::AddMasquerade(masquerade),
             Step::AddIfb(ifb) => Step::DeleteIfb(ifb),
@@ -166,6 +184,7 @@ pub(crate) mod samples {
             Step::AddLink(link()),
             Step::AddTag(TaggedLink { index, name: name.clone(), tag: tag() }),
             Step::SetSysctl { key: "net/ipv6/conf/eth1/accept_ra".into(), from: "1".into(), to: "0".into() },
+            Step::SetMtu { index, name: name.clone(), from: 1500.try_into().unwrap(), to: 1400.try_into().unwrap() },
             Step::AddAddress(LinkAddress {
                 index,
                 name,
@@ -178,6 +197,11 @@ pub(crate) mod samples {
                 new: default_via("192.168.0.1", 7, "eth1"),
             },
             Step::DeleteRoute(default_via("172.17.0.1", 2, "eth0")),
+            Step::SetResolver {
+                root: "/proc/42/root".into(),
+                from: "nameserver 10.0.0.1\n".into(),
+                to: "nameserver 10.0.0.2\n".into(),
+            },
             Step::AddMasquerade(masquerade("10.1.0.0/24")),
             Step::AddMasquerade(masquerade("fd10::/64")),
             Step::AddQdisc(bucket(Side::Host, 9, "veth9", "10mbit", 12_500)),

@@ -35,6 +35,7 @@ impl Step {
                 "sh -c {}",
                 quote(&format!("echo {} > {}", quote(to), quote(&format!("/proc/sys/{key}"))))
             )),
+            Step::SetMtu { name, to, .. } => inside(format!("ip link set dev {} mtu {to}", quote(name.as_str()))),
             Step::AddAddress(a) => {
                 let broadcast = if !a.address.is_ipv6() && a.address.prefix() < 31 { " brd +" } else { "" };
                 let nodad = if a.address.is_ipv6() && a.skip_dad { " nodad" } else { "" };
@@ -44,6 +45,10 @@ impl Step {
             Step::AddRoute(route) => inside(ip_route("add", route)),
             Step::DeleteRoute(route) => inside(ip_route("del", route)),
             Step::ReplaceRoute { new, .. } => inside(ip_route("replace", new)),
+            Step::SetResolver { root, to, .. } => {
+                let file = root.join("etc/resolv.conf");
+                format!("printf %s {} > {}", quote(to), quote(&file.to_string_lossy()))
+            }
             Step::AddMasquerade(masquerade) => inside(add_masquerade(masquerade)),
             Step::AddIfb(ifb) => inside(add_ifb(ifb)),
             Step::DeleteIfb(ifb) => inside(format!("ip link del dev {}", quote(ifb.name.as_str()))),
@@ -145,6 +150,8 @@ mod tests {
                 format!("{inside} ip link property del dev eth1 altname {tag}"),
                 format!("{inside} sh -c 'echo 0 > /proc/sys/net/ipv6/conf/eth1/accept_ra'"),
                 format!("{inside} sh -c 'echo 1 > /proc/sys/net/ipv6/conf/eth1/accept_ra'"),
+                format!("{inside} ip link set dev eth1 mtu 1400"),
+                format!("{inside} ip link set dev eth1 mtu 1500"),
                 format!("{inside} ip addr add 192.168.0.100/24 brd + dev eth1"),
                 format!("{inside} ip addr del 192.168.0.100/24 dev eth1"),
                 format!("{inside} ip route add 10.0.0.0/8 dev eth1 proto 4 scope link"),
@@ -153,6 +160,8 @@ mod tests {
                 format!("{inside} ip route replace default via 172.17.0.1 dev eth0 proto 4"),
                 format!("{inside} ip route del default via 172.17.0.1 dev eth0 proto 4"),
                 format!("{inside} ip route add default via 172.17.0.1 dev eth0 proto 4"),
+                "printf %s 'nameserver 10.0.0.2\n' > /proc/42/root/etc/resolv.conf".to_owned(),
+                "printf %s 'nameserver 10.0.0.1\n' > /proc/42/root/etc/resolv.conf".to_owned(),
                 format!(
                     "{inside} nft 'create table ip plumb-gw-blue; add chain ip plumb-gw-blue postrouting {{ type nat hook postrouting priority srcnat; }}; add rule ip plumb-gw-blue postrouting ip saddr 10.1.0.0/24 oifname != \"gw-blue\" masquerade'"
                 ),

@@ -38,7 +38,7 @@ fn undo_one(step: &Step, ours: Option<&Link>, of_parent: Option<&str>, now: &Ins
         Step::SetSysctl { key, .. } if Some(key.as_str()) == of_parent => Some(step.inverse()),
         // These live on the link and go with it, but for the forwarding of IPv4. That stays on: others
         // may rely on it by now. Docker turns it on only where it is off, and cannot tell that it was us.
-        Step::AddTag(_) | Step::SetSysctl { .. } | Step::AddAddress(_) => None,
+        Step::AddTag(_) | Step::SetSysctl { .. } | Step::SetMtu { .. } | Step::AddAddress(_) => None,
         // A limit has a record of its own, and goes by that.
         Step::AddIfb(_) | Step::DeleteIfb(_) | Step::AddRedirect(_) | Step::DeleteRedirect(_) => None,
         Step::AddQdisc(_) | Step::DeleteQdisc(_) | Step::ReplaceQdisc { .. } => None,
@@ -47,6 +47,8 @@ fn undo_one(step: &Step, ours: Option<&Link>, of_parent: Option<&str>, now: &Ins
         Step::DeleteRoute(route) => give_back(route, None, now),
         // A table of its own, which no link takes along. That it has gone is no failure.
         Step::AddMasquerade(_) => Some(step.inverse()),
+        // What somebody has written since stays: the step looks.
+        Step::SetResolver { .. } => Some(step.inverse()),
         Step::DeleteLink(_) | Step::DeleteTag(_) | Step::DeleteAddress(_) | Step::DeleteMasquerade(_) => {
             Some(step.inverse())
         }
@@ -63,7 +65,7 @@ fn leaves_by(route: &Route, ours: Option<&Link>) -> bool {
 
 /// Puts `old` back where it was, if its place is free or taken by `new`, the route of ours that
 /// replaced it.
-fn give_back(old: &Route, new: Option<&Route>, now: &Inside) -> Option<Step> {
+pub(super) fn give_back(old: &Route, new: Option<&Route>, now: &Inside) -> Option<Step> {
     let way_out_exists = old.leaves_by().is_none_or(|index| now.links.iter().any(|link| link.index == index));
     if !way_out_exists || now.routes.iter().any(|route| route.is(old)) {
         return None;
@@ -91,9 +93,12 @@ pub fn after(steps: &[Step], mut now: Inside) -> Inside {
                 now.routes.retain(|there| !there.is(old));
                 now.routes.push(new.clone());
             }
+            Step::DeleteAddress(gone) => {
+                now.addresses.retain(|there| there.index != gone.index || there.ip != gone.address.ip());
+            }
             Step::AddLink(_) | Step::AddTag(_) | Step::DeleteTag(_) | Step::SetSysctl { .. } => {}
-            Step::AddAddress(_) | Step::DeleteAddress(_) => {}
-            Step::AddMasquerade(_) | Step::DeleteMasquerade(_) => {}
+            Step::AddAddress(_) | Step::SetMtu { .. } => {}
+            Step::AddMasquerade(_) | Step::DeleteMasquerade(_) | Step::SetResolver { .. } => {}
             Step::AddIfb(_) | Step::DeleteIfb(_) | Step::AddRedirect(_) | Step::DeleteRedirect(_) => {}
             Step::AddQdisc(_) | Step::DeleteQdisc(_) | Step::ReplaceQdisc { .. } => {}
         }
@@ -130,8 +135,8 @@ fn remembered(step: &Step) -> Option<&Route> {
     match step {
         Step::ReplaceRoute { old, .. } | Step::DeleteRoute(old) => Some(old),
         Step::AddLink(_) | Step::DeleteLink(_) | Step::AddTag(_) | Step::DeleteTag(_) | Step::SetSysctl { .. } => None,
-        Step::AddAddress(_) | Step::DeleteAddress(_) | Step::AddRoute(_) => None,
-        Step::AddMasquerade(_) | Step::DeleteMasquerade(_) => None,
+        Step::AddAddress(_) | Step::DeleteAddress(_) | Step::AddRoute(_) | Step::SetMtu { .. } => None,
+        Step::AddMasquerade(_) | Step::DeleteMasquerade(_) | Step::SetResolver { .. } => None,
         Step::AddIfb(_) | Step::DeleteIfb(_) | Step::AddRedirect(_) | Step::DeleteRedirect(_) => None,
         Step::AddQdisc(_) | Step::DeleteQdisc(_) | Step::ReplaceQdisc { .. } => None,
     }

@@ -6,7 +6,8 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Driver, Facts, Inside, Link, LinkAddress, MacvlanMode, Parent, Route, Sibling, Step, TaggedLink, forwarding,
+    Driver, Facts, Inside, Leased, Link, LinkAddress, MacvlanMode, Parent, Route, Sibling, Step, TaggedLink,
+    forwarding,
     link::{ABOVE_THE_HOSTS, ParentLink},
 };
 use crate::{
@@ -82,6 +83,22 @@ pub struct Wiring {
 }
 
 impl Wiring {
+    /// The same link, which is to live by leases. Where its address is to become another one of the
+    /// same subnet, the old one's end must not be the new one's: without this setting the kernel
+    /// deletes with the first address of a subnet all the others (`__inet_del_ifa`).
+    pub fn by_lease(mut self) -> Wiring {
+        let key = format!("net/ipv4/conf/{}/promote_secondaries", self.link.name);
+        self.connect.push(Step::SetSysctl { key, from: "0".into(), to: "1".into() });
+        self
+    }
+
+    /// With the addresses and routes of a lease.
+    pub fn with(self, leased: Leased) -> Wiring {
+        let Leased { addresses, routes, better_defaults, warnings } = leased;
+        let warnings = self.warnings.into_iter().chain(warnings).collect();
+        Wiring { addresses, routes, better_defaults, warnings, ..self }
+    }
+
     pub fn steps(&self) -> impl Iterator<Item = &Step> {
         self.connect.iter().chain(&self.addresses).chain(&self.routes)
     }
@@ -411,7 +428,7 @@ fn connect(wish: &Wish, link: &Link, inside: &Inside, tag: &Tag) -> Result<Vec<S
     Ok(steps)
 }
 
-fn addresses(wish: &Wish, link: &Link, inside: &Inside, warnings: &mut Vec<String>) -> Result<Vec<Step>> {
+pub(super) fn addresses(wish: &Wish, link: &Link, inside: &Inside, warnings: &mut Vec<String>) -> Result<Vec<Step>> {
     for address in &wish.addresses {
         if let Some(holder) = inside.holder_of(address.ip()) {
             return Err(Error::conflict(format!("{} already has {} on {holder}", wish.target, address.ip()))
@@ -438,7 +455,7 @@ fn addresses(wish: &Wish, link: &Link, inside: &Inside, warnings: &mut Vec<Strin
     Ok(wish.addresses.iter().map(step).collect())
 }
 
-fn routes(wish: &Wish, link: &Link, inside: &Inside) -> Result<Vec<Step>> {
+pub(super) fn routes(wish: &Wish, link: &Link, inside: &Inside) -> Result<Vec<Step>> {
     let device = (link.index, link.name.as_str());
     let mut steps = Vec::new();
     if !wish.keep_default {
@@ -449,16 +466,7 @@ fn routes(wish: &Wish, link: &Link, inside: &Inside) -> Result<Vec<Step>> {
         }
     }
     for spec in &wish.routes {
-        let via = spec.via.map(Gateway::ip);
-        let onlink = via.is_some_and(|ip| wish.is_off_link(ip));
-        let route = Route::new(
-            Some(spec.destination),
-            via,
-            onlink,
-            spec.metric.or(wish.metric),
-            device,
-            spec.destination.is_ipv6(),
-        );
+        let route = route_by(spec, wish, link);
         if spec.is_default() {
             steps.extend(default_route(route, spec.metric.or(wish.metric).is_some(), inside));
             continue;
@@ -467,6 +475,14 @@ fn routes(wish: &Wish, link: &Link, inside: &Inside) -> Result<Vec<Step>> {
         steps.push(Step::AddRoute(route));
     }
     Ok(steps)
+}
+
+/// The route that `spec` means, by `link`.
+pub(super) fn route_by(spec: &RouteSpec, wish: &Wish, link: &Link) -> Route {
+    let via = spec.via.map(Gateway::ip);
+    let onlink = via.is_some_and(|ip| wish.is_off_link(ip));
+    let (metric, ipv6) = (spec.metric.or(wish.metric), spec.destination.is_ipv6());
+    Route::new(Some(spec.destination), via, onlink, metric, (link.index, link.name.as_str()), ipv6)
 }
 
 /// Makes `new` the default route. One of equal metric is replaced in one request; unless a metric
@@ -488,7 +504,7 @@ fn default_route(new: Route, metric_was_asked_for: bool, inside: &Inside) -> Vec
 }
 
 /// The default routes that stay and win over one of `steps`.
-fn better_defaults(steps: &[Step], inside: &Inside) -> Vec<Route> {
+pub(super) fn better_defaults(steps: &[Step], inside: &Inside) -> Vec<Route> {
     let new: Vec<&Route> = steps
         .iter()
         .filter_map(|step| match step {
@@ -504,7 +520,7 @@ fn better_defaults(steps: &[Step], inside: &Inside) -> Vec<Route> {
     inside.routes.iter().filter(wins).cloned().collect()
 }
 
-fn check_free(wish: &Wish, route: &Route, destination: IpNetwork, inside: &Inside) -> Result<()> {
+pub(super) fn check_free(wish: &Wish, route: &Route, destination: IpNetwork, inside: &Inside) -> Result<()> {
     match inside.routes.iter().find(|there| there.competes_with(route)) {
         None => Ok(()),
         Some(there) => {

@@ -4,11 +4,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Change, Committed, Key, Store, network};
+use super::{Change, Committed, Dhcp, Key, LeaseRecord, Store, lease, network};
 use crate::{
     error::{Error, Result},
     plan::{Link, Step, Wish},
-    types::{NetworkName, Place, Tag, TargetName},
+    types::{Mtu, NetworkName, Place, Tag, TargetName},
 };
 
 /// One interface that plumb put into one target, with all that goes with it.
@@ -29,6 +29,9 @@ pub struct Attachment {
     /// The network that was joined; none for an address of its own choice.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub network: Option<NetworkName>,
+    /// How it asks for its address; none for one that it was given.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub dhcp: Option<Dhcp>,
     /// The container's id.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub container: Option<String>,
@@ -100,8 +103,9 @@ pub type Kept = Result<Attachment>;
 /// Records lie under the kind of attachment that they describe, and until it is made under the first.
 pub const UNFINISHED: &str = "unfinished";
 pub const FLAT: &str = "flat";
+pub const DHCP: &str = "dhcp";
 pub const VLAN: &str = "vland";
-pub const KINDS: [&str; 3] = [UNFINISHED, FLAT, VLAN];
+pub const KINDS: [&str; 4] = [UNFINISHED, FLAT, DHCP, VLAN];
 /// Addresses on a host's own LANs, by parent; and those of networks, by network.
 pub const CLAIM: &str = "claim";
 pub const POOL: &str = "pool";
@@ -117,7 +121,11 @@ impl Attachment {
 
     /// Where it will lie when the attachment is made. Claims belong to this key all the time.
     pub fn final_key(&self) -> Key {
-        self.key_of(if self.network.is_some() { VLAN } else { FLAT })
+        self.key_of(match (&self.dhcp, &self.network) {
+            (Some(_), _) => DHCP,
+            (None, Some(_)) => VLAN,
+            (None, None) => FLAT,
+        })
     }
 
     fn key_of(&self, kind: &str) -> Key {
@@ -130,6 +138,12 @@ impl Attachment {
             Step::AddLink(link) => Some(link),
             _ => None,
         })
+    }
+
+    /// What its MTU was set to last.
+    pub fn mtu(&self) -> Option<Mtu> {
+        let set = |step: &Step| if let Step::SetMtu { to, .. } = step { Some(*to) } else { None };
+        self.steps.iter().rev().find_map(set).or_else(|| self.link().map(|link| link.mtu))
     }
 
     pub fn interface(&self) -> &str {
@@ -150,6 +164,19 @@ impl Attachment {
 
     pub fn save(&self, store: &dyn Store) -> Result<()> {
         done(store.commit(&[Change::Put(self.key(), super::text(self)?)])?)
+    }
+
+    /// Remembers what a lease brought, with the lease itself, and claims it. The record is first: what
+    /// it names is given back with it.
+    pub fn lease(&self, lease: &LeaseRecord, store: &dyn Store) -> Result<Committed> {
+        done(store.commit(&[lease.put()?, Change::Put(self.key(), super::text(self)?)])?)?;
+        self.claim(store)
+    }
+
+    /// Claims the addresses of `self`, which has others than before.
+    pub fn claim(&self, store: &dyn Store) -> Result<Committed> {
+        let claim = |claim| Change::Claim { claim, owner: self.final_key() };
+        store.commit(&self.claims().into_iter().map(claim).collect::<Vec<_>>())
     }
 
     /// The attachment is made; `beside` is remembered with it, and first: what confirms comes last.
@@ -187,14 +214,15 @@ impl Attachment {
         gone.map(|claim| Change::Release { claim, owner: owner.clone() }).collect()
     }
 
-    /// Forgets the attachment: its claims first, so that none is without its record. One that was
+    /// Forgets the attachment: its claims and its lease first, so that none is without its record. One that was
     /// never finished leaves the earlier one of its name what that had.
     pub fn forget(&self, store: &dyn Store) -> Result<()> {
         let earlier = if self.is_unfinished() { read(store, &self.final_key()).ok().flatten() } else { None };
         let mut changes = self.releases(earlier.as_ref());
+        changes.extend(self.dhcp.as_ref().map(|_| Change::Remove(lease::key_of(self))));
         changes.push(Change::Remove(self.key()));
         // An address that was in use comes back last. That is a hint, and no reason to keep the rest.
-        if let Some(network) = self.network.as_ref().filter(|_| !self.is_unfinished()) {
+        if let Some(network) = self.network.as_ref().filter(|_| !self.is_unfinished() && self.dhcp.is_none()) {
             let ips: Vec<_> = self.wish.addresses.iter().map(|address| address.ip()).collect();
             changes.extend(network::given_back(store, network, &ips).ok().flatten());
         }

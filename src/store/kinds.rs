@@ -1,6 +1,6 @@
 //! Everything that a store may hold, by the first part of its keys.
 
-use super::{attachment, network, shaped};
+use super::{attachment, lease, network, shaped};
 
 pub struct KeyKind {
     pub name: &'static str,
@@ -18,12 +18,14 @@ pub enum Holds {
 }
 
 /// Claims stand behind the records that may own them.
-pub const KINDS: [KeyKind; 10] = [
+pub const KINDS: [KeyKind; 12] = [
     KeyKind { name: attachment::UNFINISHED, holds: Holds::Records, of_host: true },
     KeyKind { name: attachment::FLAT, holds: Holds::Records, of_host: true },
+    KeyKind { name: attachment::DHCP, holds: Holds::Records, of_host: true },
     KeyKind { name: attachment::VLAN, holds: Holds::Records, of_host: true },
     KeyKind { name: shaped::UNFINISHED, holds: Holds::Records, of_host: true },
     KeyKind { name: shaped::QOS, holds: Holds::Records, of_host: true },
+    KeyKind { name: lease::LEASE, holds: Holds::Hints, of_host: true },
     KeyKind { name: network::NETWORK, holds: Holds::Records, of_host: false },
     KeyKind { name: network::HISTORY, holds: Holds::Hints, of_host: false },
     KeyKind { name: network::VLAN_ID, holds: Holds::Claims, of_host: false },

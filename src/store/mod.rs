@@ -4,6 +4,7 @@ pub mod attachment;
 mod directory;
 mod etcd;
 pub mod kinds;
+pub mod lease;
 pub mod network;
 pub mod shaped;
 
@@ -12,6 +13,7 @@ use std::fmt;
 pub use attachment::{Attachment, Kept, NamespaceMark, Placed, Progress};
 pub use directory::Directory;
 pub use etcd::{Access, Etcd};
+pub use lease::{Dhcp, Holding, LeaseRecord, Moment};
 pub use network::Network;
 pub use shaped::Shaped;
 
@@ -24,7 +26,7 @@ use crate::{
 };
 
 /// A place to remember things by key: records, which have a value, and claims, which have an owner.
-pub trait Store: Sync {
+pub trait Store: Send + Sync {
     /// The mark on the links whose records are here.
     fn mark(&self) -> StoreMark;
 

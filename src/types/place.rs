@@ -20,6 +20,14 @@ impl Place {
     /// The namespace that plumb was started in, which is that of its main thread.
     pub const HOST: &str = "/proc/self/ns/net";
 
+    /// The directory that the files of the place are under, if it has any of its own.
+    pub fn root(&self) -> Option<PathBuf> {
+        match self {
+            Place::Process { pid, .. } => Some(PathBuf::from(format!("/proc/{pid}/root"))),
+            Place::Path(_) => None,
+        }
+    }
+
     /// The namespace's file.
     pub fn path(&self) -> PathBuf {
         match self {

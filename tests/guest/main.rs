@@ -8,6 +8,7 @@
 
 mod boot;
 mod capture;
+mod dhcp;
 
 #[path = "../system/etcd_cluster.rs"]
 #[allow(dead_code, reason = "the tests that need no guest use the rest")]

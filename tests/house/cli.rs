@@ -268,7 +268,7 @@ fn a_mistake_in_the_configuration_is_named_with_file_and_line() {
         (
             "stroe = \"/srv\"\n",
             1,
-            "unknown field `stroe`, expected one of `store`, `store-ca`, `store-cert`, `store-key`, `store-password-file`, `docker`, `podman`, `host-interface`, `probe`, `check`",
+            "unknown field `stroe`, expected one of `store`, `store-ca`, `store-cert`, `store-key`, `store-password-file`, `docker`, `podman`, `host-interface`, `probe`, `check`, `dhcp-timeout`",
         ),
     ] {
         let plumb = Plumb::new().with_config(text);

@@ -10,12 +10,14 @@ use std::{
 use crate::project;
 
 /// The modules from top to bottom, each with those that it may use. All of them stand below it.
-const TABLE: [(&str, &[&str]); 18] = [
+const TABLE: [(&str, &[&str]); 20] = [
     ("main", &["commands", "cli", "output", "interrupt", "error"]),
     ("lib", &[]),
     (
         "commands",
         &[
+            "agent",
+            "namespace",
             "cli",
             "config",
             "container",
@@ -25,20 +27,23 @@ const TABLE: [(&str, &[&str]); 18] = [
             "store",
             "plan",
             "ipam",
+            "dhcp",
             "types",
             "output",
             "interrupt",
             "error",
         ],
     ),
-    ("cli", &["complete", "types"]),
+    ("agent", &["namespace", "container", "kernel", "apply", "store", "plan", "dhcp", "types", "interrupt", "error"]),
+    ("namespace", &["container", "kernel", "store", "types", "error"]),
+    ("cli", &["complete", "dhcp", "types"]),
     ("complete", &["config", "docker", "store", "error"]),
     ("config", &["store", "types", "error"]),
     ("container", &["docker", "types", "interrupt", "error"]),
     ("docker", &["types", "error"]),
     ("kernel", &["apply", "plan", "dhcp", "types", "interrupt", "error"]),
     ("apply", &["plan", "interrupt", "error"]),
-    ("store", &["plan", "ipam", "types", "error"]),
+    ("store", &["plan", "ipam", "dhcp", "types", "error"]),
     ("plan", &["types", "error"]),
     ("ipam", &["types"]),
     ("dhcp", &["types"]),
@@ -49,13 +54,14 @@ const TABLE: [(&str, &[&str]); 18] = [
 ];
 
 /// Who speaks to the world, by the beginning of what they speak with; the first row that fits counts.
-const SPEAKERS: [(&str, &[&str]); 8] = [
+const SPEAKERS: [(&str, &[&str]); 9] = [
     // The kernel's messages are data as well: a plan keeps a route as the kernel described it.
     ("rtnetlink::packet_", &["kernel", "plan"]),
     ("rtnetlink", &["kernel"]),
     ("netlink_packet_netfilter", &["kernel"]),
     ("bollard", &["docker"]),
     ("hyper", &["store"]),
+    ("prost", &["store"]),
     ("tokio_rustls", &["store"]),
     ("dhcproto", &["dhcp"]),
     ("caps", &["commands"]),

@@ -27,17 +27,17 @@ const WANTED: Ipv4Addr = Ipv4Addr::new(192, 168, 9, 57);
 const ROUTER: Ipv4Addr = Ipv4Addr::new(192, 168, 9, 1);
 
 /// A server program.
-struct Server {
+pub struct Server {
     /// Writes its files to the folder, and tells how it is called.
-    prepare: fn(&Path) -> String,
+    pub prepare: fn(&Path) -> String,
     /// What it says once it listens.
-    listens: &'static str,
+    pub listens: &'static str,
 }
 
-const DNSMASQ: Server = Server { prepare: dnsmasq, listens: "sockets bound exclusively" };
-const DHCPD: Server = Server { prepare: dhcpd, listens: "Server starting service" };
-const KEA: Server = Server { prepare: kea, listens: "DHCP4_STARTED" };
-const UDHCPD: Server = Server { prepare: udhcpd, listens: "started" };
+pub const DNSMASQ: Server = Server { prepare: dnsmasq, listens: "sockets bound exclusively" };
+pub const DHCPD: Server = Server { prepare: dhcpd, listens: "Server starting service" };
+pub const KEA: Server = Server { prepare: kea, listens: "DHCP4_STARTED" };
+pub const UDHCPD: Server = Server { prepare: udhcpd, listens: "started" };
 
 fn dnsmasq(folder: &Path) -> String {
     let folder = folder.display();
@@ -240,26 +240,32 @@ fn without_a_server_there_is_an_end_to_waiting() {
 }
 
 /// A lab with a DHCP server on the LAN, and clients on macvlans of the host's NIC.
-struct Lan {
-    lab: Lab,
-    command: String,
-    listens: &'static str,
+pub struct Lan {
+    pub lab: Lab,
+    pub command: String,
+    pub listens: &'static str,
     server: Option<u32>,
 }
 
 impl Lan {
     fn new(server: Server) -> Lan {
+        let lan = Lan::bare(server);
+        put_on_the_lan(&lan.lab, "box", 7);
+        lan
+    }
+
+    /// Without a client.
+    pub fn bare(server: Server) -> Lan {
         let lab = Lab::new();
         let folder = lab.folder().join("dhcp");
         fs::create_dir(&folder).unwrap();
         let command = (server.prepare)(&folder);
-        put_on_the_lan(&lab, "box", 7);
         let mut lan = Lan { lab, command, listens: server.listens, server: None };
         lan.server_starts();
         lan
     }
 
-    fn server_starts(&mut self) {
+    pub fn server_starts(&mut self) {
         let pid = self.lab.server("lan", &self.command);
         self.server = Some(pid);
         // Port 67 in hexadecimal.
@@ -270,7 +276,7 @@ impl Lan {
         });
     }
 
-    fn server_ends(&mut self) {
+    pub fn server_ends(&mut self) {
         self.lab.end(self.server.take().unwrap());
     }
 
@@ -290,7 +296,7 @@ impl Lan {
     fn acquire(&self, name: &str, start: Start, probe: Duration, timeout_s: f64) -> Result<Arc<Lease>, Error> {
         let mut machine = Machine::new(who(7), !probe.is_zero(), boot_time().as_nanos() as u64);
         let timeout = Duration::from_secs_f64(timeout_s);
-        let quest = Quest { index: ETH1, on: "nic0", probe, timeout };
+        let quest = Quest { index: ETH1, on: "nic0", probe, timeout, check_from: None };
         self.namespace(name).enter(|kernel| kernel.acquire(&mut machine, start, &quest))
     }
 

@@ -443,3 +443,26 @@ fn a_container_that_exists_no_more_has_its_limits_forgotten() {
     assert_eq!(said, format!("{name}: limits of eth0 forgotten, the target exists no more\n"));
     assert_eq!(plumb(&lab, "qos show").ok().out, "no limits are set\n");
 }
+
+#[test]
+fn a_container_that_is_restarted_asks_for_its_old_address_by_its_name() {
+    let (lan, web) = (crate::dhcp::Lan::bare(crate::dhcp::DNSMASQ), Container::sleeping("--hostname shop"));
+    let ask = || plumb(&lan.lab, &format!("dhcp {} -i nic0 --probe 0 --no-check --dns", web.0)).ok();
+    let address = || web.ip("-4 -o addr show dev eth1").split_whitespace().nth(3).map(str::to_owned);
+    let before = docker(&format!("exec {} /bin/busybox cat /etc/resolv.conf", web.0));
+    ask();
+    let first = address();
+    assert!(first.as_ref().is_some_and(|text| text.starts_with("192.168.9.")), "{first:?}");
+    let leases = || fs::read_to_string(lan.lab.folder().join("dhcp/leases")).unwrap();
+    assert!(leases().contains(" shop "), "{}", leases());
+    let resolver = docker(&format!("exec {} /bin/busybox cat /etc/resolv.conf", web.0));
+    assert!(resolver.contains("nameserver 192.168.9.1") && resolver.contains("search a.lab b.lab"), "{resolver}");
+
+    docker(&format!("restart -t 0 {}", web.0));
+    wait_for("the lease to be given back", || leases().is_empty());
+    ask();
+    assert_eq!(address(), first);
+    plumb(&lan.lab, &format!("detach {}", web.0)).ok();
+    assert_eq!(docker(&format!("exec {} /bin/busybox cat /etc/resolv.conf", web.0)), before);
+    wait_for("the lease to be given back", || leases().is_empty());
+}

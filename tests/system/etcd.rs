@@ -102,11 +102,11 @@ fn a_cluster_that_is_gone_is_named_and_not_waited_for_long() {
 #[test]
 fn what_answers_but_is_no_etcd_is_said_to_be_none() {
     let (mut lab, _cluster) = with_etcd();
-    // The port that members speak to one another on.
-    lab.store_address = Some("etcd://127.0.0.1:2380".into());
+    // The port of its metrics, plain HTTP.
+    lab.store_address = Some("etcd://127.0.0.1:2381".into());
     let ran = within_limit(&lab, "ls");
     assert_eq!(ran.code, 1, "{ran:#?}");
-    assert!(ran.err.starts_with("plumb: what answers at 127.0.0.1:2380 is no etcd: 404"), "{ran:#?}");
+    assert!(ran.err.starts_with("plumb: what answers at 127.0.0.1:2381 is no etcd: "), "{ran:#?}");
 }
 
 #[test]
@@ -441,4 +441,23 @@ fn networks_that_overlap_are_not_brought_together() {
     std::fs::write(&file, network("red", 20, "10.1.7.0/24", "10.1.7.1")).unwrap();
     lab.plumb(&format!("store copy {folder} {etcd}")).ok();
     assert_eq!(cluster.everything(&lab).len(), 3);
+}
+
+#[test]
+fn a_lease_is_kept_by_the_agent_of_the_host_whose_it_is() {
+    let mut lan = crate::dhcp::Lan::bare(crate::agent::SHORT);
+    let cluster = Cluster::single(&lan.lab);
+    lan.lab.store_address = Some(cluster.address());
+    let lab = &lan.lab;
+    let target = lab.netns("box");
+    lab.plumb(&format!("dhcp {target} -i nic0 --probe 0 --no-check")).ok();
+    let address = lab.ip("box", "-4 -o addr show dev eth1");
+    // Longer than the lease lasts.
+    std::thread::sleep(Duration::from_secs(6));
+    let leases = lab.plumb("leases --json").ok().json()["leases"].clone();
+    assert_eq!((&leases[0]["state"], &leases[0]["problem"]), (&json!("bound"), &json!(null)), "{leases}");
+    assert_eq!(lab.ip("box", "-4 -o addr show dev eth1"), address);
+    lab.plumb(&format!("detach {target}")).ok();
+    assert_eq!(cluster.everything(lab).len(), 1, "the format stays");
+    crate::lab::wait_for("the agent to end", || crate::agent::agent(&lan).is_none());
 }

@@ -2,10 +2,12 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod agent;
 mod attach;
 mod concurrency;
 mod detach;
 mod dhcp;
+mod dhcp_verb;
 mod docker;
 mod dry_run;
 mod etcd;

@@ -3,20 +3,23 @@
 mod conflict;
 mod joining;
 mod lan;
+mod leasing;
 mod options;
 mod report;
 
 use std::{fs, net::IpAddr, time::Duration};
 
 pub use joining::{HostLock, Joining};
-pub use options::{checks, derived_mac, driver, host_interface, mac_rule};
+pub use leasing::Asking;
+pub use options::{checks, checks_gateway, derived_mac, driver, host_interface, mac_rule};
 pub use report::Report;
 
 use super::{Context, namespace, qos, require_capabilities, shim, siblings, take_back};
 use crate::{
-    apply::all_or_nothing,
+    apply::{Transaction, all_or_nothing},
     config,
     container::{self, Target},
+    dhcp::Lease,
     error::{Error, Kind, Result},
     kernel::{Kernel, Netns},
     plan::{Driver, Facts, Inside, Parent, Step, Wiring, Wish, wiring},
@@ -27,6 +30,8 @@ use crate::{
 /// What the options mean, apart from the wish itself.
 pub struct Intent {
     pub uplink: Uplink,
+    /// The address is leased from a server; otherwise the wish has it.
+    pub lease: Option<Asking>,
     pub probe: Span,
     /// Whom to ping afterwards.
     pub check: Vec<IpAddr>,
@@ -43,12 +48,18 @@ pub enum Uplink {
 
 /// Finds the target, attaches it, and says what is true then.
 pub fn run(target: &TargetName, wait: Option<Span>, wish: Wish, intent: &Intent, context: &Context) -> Result<()> {
-    if *target == TargetName::Host {
-        return Err(Error::usage("host: is this host itself; plumb attaches containers")
-            .hint("name a container, pid:N or netns:NAME"));
-    }
+    refuse_host(target)?;
     attach(target, wait, wish, intent, context)?.say(context);
     Ok(())
+}
+
+/// This host itself is for plumb's own interfaces only.
+pub fn refuse_host(target: &TargetName) -> Result<()> {
+    match target {
+        TargetName::Host => Err(Error::usage("host: is this host itself; plumb attaches containers")
+            .hint("name a container, pid:N or netns:NAME")),
+        _ => Ok(()),
+    }
 }
 
 /// Attaches whatever the target, the host included.
@@ -100,6 +111,8 @@ struct Begun {
     beside: Option<Change>,
     /// Commands for what must be made first on the host, where this is a dry run.
     first: Vec<String>,
+    /// What the server granted.
+    lease: Option<Lease>,
     /// Until the link is there: what hangs on one parent as an ipvlan has to agree.
     lock: Option<HostLock>,
 }
@@ -113,16 +126,23 @@ impl Work<'_> {
             Uplink::Interface(_) => wish,
             Uplink::Network(joining) => joining.as_before(wish, &here, &elsewhere, &inside)?,
         };
+        let wish = if self.intent.lease.is_some() { Wish { addresses: Vec::new(), ..wish } } else { wish };
         let mut begun = self.begin(wish, inside, &here, elsewhere)?;
+        if !self.intent.dry_run {
+            self.make(&mut begun)?;
+        }
         let mut report = Report::new(self.target, &begun.attachment, &begun.wiring, &self.path());
+        if let (Some(lease), Some(dhcp)) = (&begun.lease, &begun.attachment.dhcp) {
+            report.add_lease(lease, dhcp);
+        }
         report.commands.splice(0..0, begun.first.drain(..));
         report.warn_about_published_ports(self.target, &begun.attachment.wish, &begun.wiring);
         report.warnings.extend(leftovers);
         if self.intent.dry_run {
             report.dry_run = true;
+            report.commands.extend(begun.attachment.dhcp.as_ref().map(|_| leasing::in_words(&begun.wiring)));
             return Ok(report);
         }
-        self.make(&mut begun)?;
         self.check(&begun.wiring, &begun.parent, &mut report);
         Ok(report)
     }
@@ -206,14 +226,16 @@ impl Work<'_> {
         let is_host = self.target.name == TargetName::Host;
         let facts = Facts { parent, sibling, inside, on_record, is_host, forwarding };
         let tag = Tag::new(store.mark(), random()?);
-        let mut choice = joining.map(|joining| joining.choice(&wish)).transpose()?;
+        let pool = joining.filter(|_| self.intent.lease.is_none());
+        let mut choice = pool.map(|joining| joining.choice(&wish)).transpose()?;
         loop {
             let wish = match &mut choice {
                 Some(choice) => choice.next(wish.clone(), store)?,
                 None => wish.clone(),
             };
             let wiring = wiring::plan(&wish, &facts, &tag)?;
-            let attachment = self.record(wish, &wiring, tag.clone());
+            let wiring = if self.intent.lease.is_some() { wiring.by_lease() } else { wiring };
+            let attachment = self.record(wish, &wiring, &facts.parent, tag.clone())?;
             let interface = attachment.interface();
             let earlier = elsewhere.iter().find(|a| !a.is_unfinished() && a.interface() == interface).cloned();
             let held = if self.intent.dry_run {
@@ -234,6 +256,7 @@ impl Work<'_> {
                     earlier,
                     beside,
                     first: Vec::new(),
+                    lease: None,
                     lock: None,
                 });
             };
@@ -244,19 +267,27 @@ impl Work<'_> {
         }
     }
 
-    fn record(&self, wish: Wish, wiring: &Wiring, tag: Tag) -> Attachment {
+    fn record(&self, wish: Wish, wiring: &Wiring, parent: &Parent, tag: Tag) -> Result<Attachment> {
         let store = &*self.context.store;
         let network = match &self.intent.uplink {
             Uplink::Interface(_) => None,
             Uplink::Network(joining) => Some(joining.network.name.clone()),
         };
-        Attachment {
+        let asking = self.intent.lease.as_ref();
+        if asking.is_some() && !parent.up {
+            let name = &parent.name;
+            return Err(Error::failed(format!("{name} is down, so no DHCP server can be asked"))
+                .hint(format!("ip link set {name} up")));
+        }
+        let dhcp = asking.map(|asking| asking.dhcp(self.target, wiring, parent, self.intent.probe)).transpose()?;
+        Ok(Attachment {
             format: attachment::FORMAT,
             progress: Progress::Unfinished,
             host: store.host().map(str::to_owned),
             host_name: store.host().and_then(|_| config::host_name()),
             target: self.target.name.clone(),
             network,
+            dhcp,
             container: self.target.id.clone(),
             tag,
             begun: attachment::now(),
@@ -264,15 +295,15 @@ impl Work<'_> {
             namespace: namespace::mark(self.namespace, self.kernel),
             wish,
             steps: wiring.steps().cloned().collect(),
-        }
+        })
     }
 
     /// The record stands; act, and confirm last: whenever this ends, something tells what was done.
     fn make(&mut self, begun: &mut Begun) -> Result<()> {
         let store = &*self.context.store;
         let (lock, beside) = (begun.lock.take(), begun.beside.take());
-        let Begun { attachment, wiring, parent, earlier, .. } = begun;
-        match self.wire(attachment, wiring, parent, beside, lock) {
+        let Begun { attachment, wiring, parent, earlier, lease, .. } = begun;
+        match self.wire(attachment, wiring, parent, beside, lock).map(|granted| *lease = granted) {
             // Made is made: what could not be given back gc finds.
             Ok(()) => {
                 let _ = earlier.as_ref().map(|earlier| earlier.yield_to(attachment, store));
@@ -317,40 +348,34 @@ impl Work<'_> {
     fn wire(
         &mut self,
         attachment: &mut Attachment,
-        wiring: &Wiring,
+        wiring: &mut Wiring,
         parent: &Parent,
         beside: Option<Change>,
         lock: Option<HostLock>,
-    ) -> Result<()> {
+    ) -> Result<Option<Lease>> {
         let (context, target, probe) = (self.context, self.target, self.intent.probe.duration());
         let (path, key, host) = (self.path(), attachment.key(), self.host);
+        let patience = self.intent.lease.as_ref().map_or(Duration::ZERO, |asking| asking.timeout.duration());
         let mut observe = |step: &Step, took| context.output.step(&step.command(&path), took);
         std::thread::scope(|threads| {
-            let durable = threads.spawn(|| context.store.flush(&key));
             let asked_again = target.is_an_engines().then(|| threads.spawn(|| target.ask_again()));
             all_or_nothing(self.kernel, &mut observe, &path, |tx| {
                 tx.run_all(&wiring.connect).map_err(|error| conflict::name_it(error, host, wiring, context))?;
                 drop(lock);
-                let speaks = !wiring.link.driver.is_routed_by_the_host();
-                // Where nothing is plugged in nobody can answer.
-                let ask = !probe.is_zero() && parent.up && parent.carrier && speaks;
-                if ask {
-                    lan::probe_ipv4(tx, attachment, wiring, parent, host, probe)?;
-                }
-                tx.run_all(&wiring.addresses)?;
-                if ask && attachment.wish.addresses.iter().any(|address| address.is_ipv6()) {
-                    let _waiting = context.output.waiting("waiting for IPv6 duplicate address detection".into());
-                    tx.executor.await_ipv6(wiring.link.index, DAD_LIMIT)?;
-                }
-                tx.run_all(&wiring.routes)?;
-                qos::put_back(tx, context, attachment, host)?;
-                if speaks {
-                    lan::announce(tx, attachment, wiring, parent);
-                }
-                asked_again.map_or(Ok(()), joined)?;
-                joined(durable)?;
-                target.still_runs()?;
-                attachment.confirm(beside, &*context.store)
+                let granted = leasing::obtain(tx, attachment, wiring, parent, host, patience, context)
+                    .map_err(|error| target.still_runs().err().unwrap_or(error))?;
+                let made = (|| {
+                    let durable = threads.spawn(|| context.store.flush(&key));
+                    // A lease's address was asked for before it was taken.
+                    let probe = if granted.is_some() { Duration::ZERO } else { probe };
+                    address(tx, attachment, wiring, parent, host, probe, context)?;
+                    asked_again.map_or(Ok(()), joined)?;
+                    joined(durable)?;
+                    target.still_runs()?;
+                    attachment.confirm(beside, &*context.store)
+                })();
+                made.inspect_err(|_| granted.iter().for_each(leasing::Granted::give_back))?;
+                Ok(granted.map(leasing::Granted::keep))
             })
         })
     }
@@ -361,7 +386,11 @@ impl Work<'_> {
         if !parent.up || !parent.carrier {
             return;
         }
-        for ip in &self.intent.check {
+        let routers: Vec<IpAddr> = match &self.intent.lease {
+            Some(asking) if asking.check_gateway => report.gateways.clone(),
+            _ => Vec::new(),
+        };
+        for ip in routers.iter().chain(&self.intent.check) {
             let is_gateway = report.gateways.contains(ip);
             let device = is_gateway.then_some((wiring.link.name.as_str(), wiring.link.index));
             match self.kernel.ping(*ip, device, PING_LIMIT) {
@@ -373,6 +402,36 @@ impl Work<'_> {
             }
         }
     }
+}
+
+/// Gives the link its addresses and routes, if for so long nobody on the LAN has one of them, and
+/// tells the LAN of them.
+fn address(
+    tx: &mut Transaction<'_, Kernel>,
+    attachment: &Attachment,
+    wiring: &Wiring,
+    parent: &Parent,
+    host: &Netns,
+    probe: Duration,
+    context: &Context,
+) -> Result<()> {
+    let speaks = !wiring.link.driver.is_routed_by_the_host();
+    // Where nothing is plugged in nobody can answer.
+    let ask = !probe.is_zero() && parent.up && parent.carrier && speaks;
+    if ask {
+        lan::probe_ipv4(tx, attachment, wiring, parent, host, probe)?;
+    }
+    tx.run_all(&wiring.addresses)?;
+    if ask && attachment.wish.addresses.iter().any(|address| address.is_ipv6()) {
+        let _waiting = context.output.waiting("waiting for IPv6 duplicate address detection".into());
+        tx.executor.await_ipv6(wiring.link.index, DAD_LIMIT)?;
+    }
+    tx.run_all(&wiring.routes)?;
+    qos::put_back(tx, context, attachment, host)?;
+    if speaks {
+        lan::announce(tx, attachment, wiring, parent);
+    }
+    Ok(())
 }
 
 /// The host's interface of this name; if there is none, perhaps the one that was meant.

@@ -26,9 +26,14 @@ pub fn checks(
     context: &Context,
 ) -> (Span, Vec<IpAddr>) {
     let probe = options.probe.or(context.config.probe).unwrap_or(Span::millis(200));
-    let check_gateways = options.check || !options.no_check && context.config.check.unwrap_or(true);
+    let check_gateways = checks_gateway(options, context);
     let check = gateways.filter(|_| check_gateways).chain(options.check_host.iter().copied()).collect();
     (probe, check)
+}
+
+/// Whether the router is pinged afterwards.
+pub fn checks_gateway(options: &CheckOptions, context: &Context) -> bool {
+    options.check || !options.no_check && context.config.check.unwrap_or(true)
 }
 
 pub fn mac_rule(options: &LinkOptions) -> MacRule {

@@ -1,6 +1,9 @@
 //! What is said of an attachment.
 
-use std::net::IpAddr;
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use serde::Serialize;
 
@@ -8,9 +11,11 @@ use super::PING_LIMIT;
 use crate::{
     commands::Context,
     container::Target,
+    dhcp::{ClientId, Lease, OptionCode},
     kernel::Reach,
+    output::length,
     plan::{Wiring, Wish},
-    store::Attachment,
+    store::{Attachment, Dhcp, Key, lease},
     types::{IfName, NetworkName},
 };
 
@@ -31,6 +36,8 @@ pub struct Report {
     pub parent: IfName,
     driver: &'static str,
     mode: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lease: Option<Granted>,
     /// Default routes that were replaced; detach gives them back.
     replaced_routes: Vec<String>,
     checks: Vec<Check>,
@@ -42,6 +49,32 @@ pub struct Report {
     routed_by_host: bool,
     #[serde(skip)]
     remarks: Vec<String>,
+}
+
+/// What a server said.
+#[derive(Debug, Serialize)]
+struct Granted {
+    server: Ipv4Addr,
+    /// None: for ever.
+    seconds: Option<u64>,
+    renewed: bool,
+    client_id: Option<ClientId>,
+    #[serde(flatten)]
+    terms: Terms,
+}
+
+/// What plumb leaves to others to use.
+#[derive(Debug, Serialize)]
+struct Terms {
+    dns: Vec<Ipv4Addr>,
+    domain: Option<String>,
+    search: Vec<String>,
+    hostname: Option<String>,
+    ntp: Vec<Ipv4Addr>,
+    tftp_server: Option<String>,
+    bootfile: Option<String>,
+    /// Other options, in hexadecimal.
+    options: BTreeMap<OptionCode, String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -84,6 +117,7 @@ impl Report {
             parent: wiring.link.parent.name.clone(),
             driver: wiring.link.driver.kind(),
             mode: wiring.link.driver.mode(),
+            lease: None,
             replaced_routes: wiring.replaced_defaults().map(|route| route.to_string()).collect(),
             checks: Vec::new(),
             warnings: wiring.warnings.clone(),
@@ -92,6 +126,34 @@ impl Report {
             routed_by_host: wiring.link.driver.is_routed_by_the_host(),
             remarks,
         }
+    }
+
+    /// Adds what the server said.
+    pub fn add_lease(&mut self, lease: &Lease, dhcp: &Dhcp) {
+        let whole = lease.term.expire();
+        let how_long = whole.map_or("for ever".to_owned(), |whole| format!("for {}", length(whole)));
+        let then = match (whole, dhcp.renew) {
+            (None, _) => "",
+            (_, true) => ", and renewed in time",
+            (_, false) => "; nobody renews it",
+        };
+        let mut remarks = vec![format!("leased from {} {how_long}{then}", lease.server)];
+        let texts = [("tftp-server", &lease.tftp_server), ("bootfile-name", &lease.bootfile)];
+        remarks.extend(texts.into_iter().filter_map(|(name, text)| Some(format!("{name} {}", text.as_ref()?))));
+        let asked_for = |code: &&OptionCode| lease.others.contains_key(code);
+        remarks.extend(
+            dhcp.client.request.iter().filter(asked_for).map(|code| format!("option {code}: {}", lease.others[code])),
+        );
+        self.remarks.splice(0..0, remarks);
+        let Lease { dns, domain, search, hostname, ntp, tftp_server, bootfile, others, .. } = lease.clone();
+        let terms = Terms { dns, domain, search, hostname, ntp, tftp_server, bootfile, options: others };
+        let (seconds, client_id) = (whole.map(|whole| whole.as_secs()), dhcp.client.id.clone());
+        self.lease = Some(Granted { server: lease.server, seconds, renewed: dhcp.renew, client_id, terms });
+    }
+
+    /// Where the lease is on record.
+    pub fn lease_key(&self, context: &Context) -> Key {
+        Key::of_host(lease::LEASE, context.store.host(), &[&self.target, &self.interface])
     }
 
     /// Docker hands what arrives at a published port to its bridge's address inside, and the client

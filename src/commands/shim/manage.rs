@@ -143,7 +143,7 @@ fn put_back(record: &Attachment, options: &Restore, context: &Context) -> Result
         }
     };
     // Nobody but this host had its addresses before, and the LAN may not be there yet.
-    let intent = Intent { uplink, probe: Span::millis(0), check: Vec::new(), dry_run: options.dry_run };
+    let intent = Intent { uplink, lease: None, probe: Span::millis(0), check: Vec::new(), dry_run: options.dry_run };
     // What comes out of a pool is chosen again, and what was had before is preferred.
     let addresses = if record.network.is_some() { Vec::new() } else { record.wish.addresses.clone() };
     let wish = crate::plan::Wish { addresses, name: Some(link.name.clone()), ..record.wish.clone() };

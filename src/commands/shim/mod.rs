@@ -65,7 +65,13 @@ fn make(options: &Shim, context: &Context) -> Result<()> {
     refuse_second(&name, context)?;
     guard::check(&options.route, &host)?;
     let wish = wish(options, &name, driver);
-    let intent = Intent { uplink, probe: wish_probe(options, context), check: Vec::new(), dry_run: options.dry_run };
+    let intent = Intent {
+        uplink,
+        lease: None,
+        probe: wish_probe(options, context),
+        check: Vec::new(),
+        dry_run: options.dry_run,
+    };
     let report = attaching::attach(&TargetName::Host, None, wish.clone(), &intent, context)?;
     let automatic = options.network.is_none() && options.route.is_empty();
     let mut made = Made {

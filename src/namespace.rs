@@ -39,17 +39,19 @@ pub fn mark(namespace: &Netns, kernel: &Kernel) -> NamespaceMark {
 /// The namespace that the record is about, or `None` if it is gone. It may outlive its
 /// process: a sidecar that shares it (`--net=container:web`) keeps it when `web` is restarted.
 pub fn reopen(record: &impl Placed) -> Option<Netns> {
-    if !is_of_this_boot(record) {
-        return None;
-    }
-    let has_inode = |namespace: &Netns| namespace.id().0 == record.namespace().inode;
-    if container::is_there(record.place()) {
-        return Netns::open(&record.place().path()).ok().filter(has_inode);
+    if is_of_this_boot(record) { find(record.place(), record.namespace()) } else { None }
+}
+
+/// The namespace with this mark, which is of this boot: where it was, or wherever it is by now.
+pub fn find(place: &Place, mark: &NamespaceMark) -> Option<Netns> {
+    let has_inode = |namespace: &Netns| namespace.id().0 == mark.inode;
+    if container::is_there(place) {
+        return Netns::open(&place.path()).ok().filter(has_inode);
     }
     // The number of an inode is used again at once: the restarted container's own may have it.
     let is_it = |namespace: &Netns| {
         let cookie = namespace.look_inside(|kernel| Ok(kernel.cookie()));
-        cookie.is_ok_and(|cookie| cookie.is_some() && cookie == record.namespace().cookie)
+        cookie.is_ok_and(|cookie| cookie.is_some() && cookie == mark.cookie)
     };
     kernel::all_namespaces().into_iter().find(|namespace| has_inode(namespace) && is_it(namespace))
 }
@@ -65,6 +67,6 @@ pub fn is_of_this_boot(record: &impl Placed) -> bool {
 }
 
 /// The kernel's id of this boot, or nothing where `/proc` does not tell.
-fn boot() -> String {
+pub fn boot() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|text| text.trim().to_owned()).unwrap_or_default()
 }

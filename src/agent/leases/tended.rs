@@ -1,0 +1,263 @@
+//! One lease: its client's state, and the socket of an exchange while there is one.
+
+use std::{io, os::fd::AsFd, sync::Arc, time::Duration};
+
+use nix::{libc, net::if_::if_indextoname};
+
+use crate::{
+    agent::watch::{Process, Watch},
+    dhcp::{Action, Lease, Machine, Packet, Phase, Start},
+    error::Result,
+    kernel::{
+        cookie,
+        dhcp::{BUFFER, LeasedSocket, RawSocket, boot_time},
+    },
+    namespace,
+    plan::Driver,
+    store::{Attachment, Holding, Key, LeaseRecord, Moment, NamespaceMark},
+    types::{IfName, Place},
+};
+
+/// For how long an answer is waited for with an open socket. Whoever takes longer is asked again.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub struct Tended {
+    /// Of the attachment.
+    pub owner: Key,
+    pub place: Place,
+    pub mark: NamespaceMark,
+    /// The link inside.
+    pub index: u32,
+    pub parent: IfName,
+    /// Only the parent hears who answers for an address that is not used yet.
+    pub check_on_parent: bool,
+    pub probe: Duration,
+    pub record: LeaseRecord,
+    pub machine: Machine,
+    /// How and when it begins.
+    pub begin: Option<(Duration, Start)>,
+    exchange: Option<Exchange>,
+    pub process: Option<Process>,
+    /// What the container has. Of one that was left half-way nobody knows.
+    pub has: Option<Option<Arc<Lease>>>,
+    /// What it shall have, and since when that is so.
+    pub shall: Option<(Arc<Lease>, Moment)>,
+    /// A thread is at work on the container.
+    pub busy: bool,
+    /// When to try again what failed.
+    pub retry: Option<Duration>,
+}
+
+struct Exchange {
+    socket: Socket,
+    until: Duration,
+}
+
+enum Socket {
+    Raw(RawSocket),
+    Leased(LeasedSocket),
+}
+
+/// Why nothing was sent.
+pub enum Silence {
+    ContainerGone,
+    LinkGone,
+    Failed(String),
+}
+
+impl Tended {
+    /// `None` for one that nobody is to renew.
+    pub fn new(attachment: &Attachment, record: LeaseRecord, seed: u64) -> Option<Tended> {
+        let (link, dhcp) = (attachment.link()?, attachment.dhcp.as_ref().filter(|dhcp| dhcp.renew)?);
+        let lease = Arc::new(record.lease.clone());
+        let held = record.state == Holding::Held;
+        let is_whole = match held {
+            true => attachment.wish.addresses.as_slice() == [lease.address],
+            false => attachment.wish.addresses.is_empty(),
+        };
+        Some(Tended {
+            owner: attachment.final_key(),
+            place: attachment.place.clone(),
+            mark: attachment.namespace.clone(),
+            index: link.index,
+            parent: link.parent.name.clone(),
+            check_on_parent: matches!(link.driver, Driver::Ipvlan(_)),
+            probe: dhcp.probe.duration(),
+            machine: Machine::new(dhcp.client.clone(), !dhcp.probe.is_zero(), seed),
+            begin: None,
+            exchange: None,
+            process: None,
+            has: is_whole.then(|| held.then(|| lease.clone())),
+            shall: held.then(|| (lease, record.asked.clone())),
+            busy: false,
+            retry: None,
+            record,
+        })
+    }
+
+    pub fn name(&self) -> String {
+        format!("{}: {}", self.record.target, self.record.interface)
+    }
+
+    pub fn wake(&self) -> Option<Duration> {
+        let begins = self.begin.as_ref().map(|(at, _)| *at);
+        let next = begins.or_else(|| self.machine.wake());
+        [next, self.exchange.as_ref().map(|exchange| exchange.until), self.retry].into_iter().flatten().min()
+    }
+
+    /// What is due.
+    pub fn tick(&mut self, now: Duration, watch: &Watch) -> Vec<Action> {
+        if self.exchange.as_ref().is_some_and(|exchange| exchange.until <= now) {
+            self.close(watch);
+        }
+        if self.retry.is_some_and(|at| at <= now) {
+            self.retry = None;
+        }
+        match self.begin.take() {
+            Some((at, start)) if at <= now => self.machine.start(now, start),
+            Some(later) => {
+                self.begin = Some(later);
+                Vec::new()
+            }
+            None => self.machine.tick(now),
+        }
+    }
+
+    /// What has arrived.
+    pub fn receive(&mut self) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let Some(exchange) = &self.exchange else { return actions };
+        let mut buffer = [0; BUFFER];
+        loop {
+            let received = match &exchange.socket {
+                Socket::Raw(socket) => socket.receive(&mut buffer),
+                Socket::Leased(socket) => socket.receive(&mut buffer),
+            };
+            match received {
+                Ok(Some(message)) => actions.extend(self.machine.receive(boot_time(), message)),
+                // Of an error the next message will tell.
+                Ok(None) | Err(_) => return actions,
+            }
+        }
+    }
+
+    pub fn send(&mut self, packet: &Packet, number: u64, watch: &Watch) -> std::result::Result<(), Silence> {
+        let by_address = packet.from.is_some();
+        match self.try_send(packet, by_address, number, watch) {
+            // Somebody took the address from the link. The server will answer all the same.
+            Err(Silence::Failed(_)) if by_address => self.try_send(packet, false, number, watch),
+            other => other,
+        }
+    }
+
+    fn try_send(
+        &mut self,
+        packet: &Packet,
+        by_address: bool,
+        number: u64,
+        watch: &Watch,
+    ) -> std::result::Result<(), Silence> {
+        let fits = matches!(
+            (&self.exchange, by_address),
+            (Some(Exchange { socket: Socket::Raw(_), .. }), false)
+                | (Some(Exchange { socket: Socket::Leased(_), .. }), true)
+        );
+        if !fits {
+            self.close(watch);
+            let socket = self.open(by_address)?;
+            socket.watched(|descriptor| watch.add(descriptor, number)).map_err(|e| Silence::Failed(e.message))?;
+            self.exchange = Some(Exchange { socket, until: Duration::ZERO });
+        }
+        let Some(exchange) = &mut self.exchange else { return Ok(()) };
+        exchange.until = boot_time() + PATIENCE;
+        let sent = match &exchange.socket {
+            Socket::Raw(socket) => socket.send(packet),
+            Socket::Leased(socket) => socket.send(packet),
+        };
+        sent.map_err(|error| {
+            self.close(watch);
+            silence(&self.record.interface, &error)
+        })
+    }
+
+    /// Opens a socket inside, which stays there.
+    fn open(&self, by_address: bool) -> std::result::Result<Socket, Silence> {
+        let there = namespace::find(&self.place, &self.mark).ok_or(Silence::ContainerGone)?;
+        let (index, mark) = (self.index, self.mark.cookie);
+        let opened = there.visit(|| -> std::result::Result<io::Result<Socket>, ()> {
+            if cookie() != mark {
+                return Err(());
+            }
+            Ok(match by_address {
+                false => RawSocket::open(index).map(Socket::Raw),
+                true => if_indextoname(index)
+                    .map_err(|_| io::Error::from_raw_os_error(libc::ENODEV))
+                    .and_then(|name| {
+                        let name = name.to_string_lossy().parse();
+                        name.map_err(|_| io::Error::from_raw_os_error(libc::ENODEV))
+                    })
+                    .and_then(|name: IfName| LeasedSocket::open(&name))
+                    .map(Socket::Leased),
+            })
+        });
+        match opened {
+            Ok(Ok(Ok(socket))) => Ok(socket),
+            Ok(Ok(Err(error))) => Err(silence(&self.record.interface, &error)),
+            Ok(Err(())) => Err(Silence::ContainerGone),
+            Err(error) => Err(Silence::Failed(error.message)),
+        }
+    }
+
+    pub fn close(&mut self, watch: &Watch) {
+        if let Some(exchange) = self.exchange.take() {
+            let _ = exchange.socket.watched(|descriptor| {
+                watch.remove(descriptor);
+                Ok(())
+            });
+        }
+    }
+
+    /// Closes what is no longer needed: in these states nobody is asked anything.
+    pub fn rest(&mut self, watch: &Watch) {
+        if matches!(self.machine.phase(), Phase::Bound | Phase::Stopped | Phase::Checking | Phase::Init) {
+            self.close(watch);
+        }
+    }
+
+    /// What the container has to be given or has to lose, if anything. `Some(None)` is: to lose.
+    pub fn owed(&self) -> Option<Option<Arc<Lease>>> {
+        let shall = self.shall.as_ref().map(|(lease, _)| lease.clone());
+        let is_so = match (&self.has, &shall) {
+            (Some(Some(has)), Some(shall)) => says_the_same(has, shall),
+            (Some(None), None) => true,
+            _ => false,
+        };
+        (!is_so && !self.busy && self.retry.is_none()).then_some(shall)
+    }
+}
+
+impl Socket {
+    fn watched(&self, work: impl FnOnce(std::os::fd::BorrowedFd<'_>) -> Result<()>) -> Result<()> {
+        match self {
+            Socket::Raw(socket) => work(socket.as_fd()),
+            Socket::Leased(socket) => work(socket.as_fd()),
+        }
+    }
+}
+
+fn silence(interface: &str, error: &io::Error) -> Silence {
+    match error.raw_os_error() {
+        Some(libc::ENODEV | libc::ENXIO) => Silence::LinkGone,
+        Some(libc::ENETDOWN) => Silence::Failed(format!("{interface} is down")),
+        _ => Silence::Failed(format!("cannot ask by {interface}: {}", crate::error::plain(error))),
+    }
+}
+
+/// Whether two leases give a container the same.
+fn says_the_same(one: &Lease, other: &Lease) -> bool {
+    (one.dns == other.dns && one.search == other.search)
+        && one.address == other.address
+        && one.routers.first() == other.routers.first()
+        && one.routes == other.routes
+        && one.mtu == other.mtu
+}

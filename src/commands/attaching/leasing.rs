@@ -1,0 +1,187 @@
+//! The lease of an attachment that is being made: asked for inside, by a link that has no address.
+
+use std::{sync::Arc, time::Duration};
+
+use super::random;
+use crate::{
+    apply::Transaction,
+    commands::Context,
+    config,
+    container::{self, Target},
+    dhcp::{Client, ClientId, Lease, Machine, OptionCode, OptionSpec, Start},
+    error::{Error, Kind, Result},
+    kernel::{
+        Kernel, Netns,
+        dhcp::{Quest, boot_time},
+        resolver,
+    },
+    namespace,
+    plan::{Driver, Parent, Wiring, leased},
+    store::{Attachment, Committed, Dhcp, LeaseRecord, Moment, attachment, lease},
+    types::{RouteSpec, Span},
+};
+
+/// What is asked of the LAN's server, and how.
+#[derive(Debug, Clone)]
+pub struct Asking {
+    /// None: one that is the same for the same host, target and interface.
+    pub client_id: Option<ClientId>,
+    /// None: the container's own.
+    pub hostname: Option<String>,
+    pub broadcast: bool,
+    pub request: Vec<OptionCode>,
+    pub options: Vec<OptionSpec>,
+    /// Routes beside those of the lease.
+    pub routes: Vec<RouteSpec>,
+    pub timeout: Span,
+    /// Write the lease's resolvers into the container.
+    pub dns: bool,
+    pub renew: bool,
+    /// Ping the router afterwards.
+    pub check_gateway: bool,
+}
+
+impl Asking {
+    /// How the link of `wiring` asks, now that it has a name and a MAC address.
+    pub fn dhcp(&self, target: &Target, wiring: &Wiring, parent: &Parent, probe: Span) -> Result<Dhcp> {
+        let (link, name) = (&wiring.link, target.name.to_string());
+        let mac = link.mac.or(parent.mac).ok_or_else(|| {
+            Error::failed(format!("{} has no MAC address, and DHCP knows its clients by one", parent.name))
+        })?;
+        if self.dns && target.place.root().is_none_or(|root| resolver::is_hosts_own(&root)) {
+            return Err(Error::usage(format!("--dns writes a container's file, and {name} has none of its own"))
+                .hint("leave --dns out"));
+        }
+        let host = config::host_identity().unwrap_or_default();
+        let derived = || ClientId::derived(&["plumb dhcp", &host, &name, link.name.as_str()]);
+        let hostname = match &self.hostname {
+            Some(hostname) => Some(OptionSpec::hostname(hostname).map_err(Error::usage)?),
+            None => container::host_name(&target.place).and_then(|name| OptionSpec::hostname(&name).ok()),
+        };
+        let client = Client {
+            id: Some(self.client_id.clone().unwrap_or_else(derived)),
+            // By its IP address alone an ipvlan is told from its siblings, and it has none yet.
+            broadcast: self.broadcast || matches!(link.driver, Driver::Ipvlan(_)),
+            request: self.request.clone(),
+            options: hostname.into_iter().chain(self.options.iter().cloned()).collect(),
+            ..Client::new(mac)
+        };
+        Ok(Dhcp { client, probe, routes: self.routes.clone(), dns: self.dns, renew: self.renew })
+    }
+}
+
+/// A lease that is granted, until its attachment is made.
+pub struct Granted {
+    lease: Arc<Lease>,
+    client: Client,
+    index: u32,
+}
+
+impl Granted {
+    /// It is going to be used.
+    pub fn keep(self) -> Lease {
+        Arc::unwrap_or_clone(self.lease)
+    }
+
+    /// Nobody is going to use it. Best effort: it ends by itself.
+    pub fn give_back(&self) {
+        let _ = crate::kernel::dhcp::release(self.index, &self.client, &self.lease);
+    }
+}
+
+/// What no command says beforehand, as a line that a shell takes.
+pub fn in_words(wiring: &Wiring) -> String {
+    format!("# {} then asks for a lease by DHCP; its address and routes are what the server says", wiring.link.name)
+}
+
+/// Asks for a lease, plans with what it says, and puts both on record.
+pub fn obtain(
+    tx: &mut Transaction<'_, Kernel>,
+    attachment: &mut Attachment,
+    wiring: &mut Wiring,
+    parent: &Parent,
+    host: &Netns,
+    timeout: Duration,
+    context: &Context,
+) -> Result<Option<Granted>> {
+    let Some(dhcp) = attachment.dhcp.clone() else { return Ok(None) };
+    let store = &*context.store;
+    let index = wiring.link.index;
+    // The answer for an address that nobody has yet gets to an ipvlan's parent only.
+    let check_from = matches!(wiring.link.driver, Driver::Ipvlan(_)).then_some((host, parent.index));
+    let on = parent.name.as_str();
+    let quest = Quest { index, on, probe: dhcp.probe.duration(), timeout, check_from };
+    let remembered = lease::read(store, attachment).ok().flatten();
+    let (lease, asked) = {
+        let _waiting = context.output.waiting(format!("waiting for a DHCP server on {on}"));
+        seek(tx.executor, &dhcp, remembered, &quest).map_err(|error| explain(error, parent))?
+    };
+    let granted = Granted { lease: lease.clone(), client: dhcp.client.clone(), index };
+    let settled = (|| {
+        let inside = tx.executor.look()?;
+        let wish = dhcp.wish(&attachment.wish, &lease);
+        let leased = leased::plan(&wish, dhcp.routes.len(), lease.mtu, &wiring.link, &inside)?;
+        let leased = match (dhcp.resolver(&lease), attachment.place.root()) {
+            (Some(text), Some(root)) => {
+                let before = resolver::read(&root)?;
+                leased.with_resolver(root, before, text)
+            }
+            _ => leased,
+        };
+        *wiring = wiring.clone().with(leased);
+        attachment.wish = wish;
+        attachment.steps = wiring.steps().cloned().collect();
+        let asked = Moment::at(asked, boot_time(), namespace::boot());
+        match attachment.lease(&LeaseRecord::new(attachment, (*lease).clone(), asked), store)? {
+            Committed::Done => Ok(()),
+            Committed::Held { claim, holder } => Err(attachment::held(store, &claim, &holder)),
+        }
+    })();
+    match settled {
+        Ok(()) => Ok(Some(granted)),
+        Err(error) => {
+            granted.give_back();
+            Err(error)
+        }
+    }
+}
+
+/// Who comes back asks for what it had, and only if nobody knows of that, for any address. Says when the
+/// lease was asked for, too.
+fn seek(
+    kernel: &mut Kernel,
+    dhcp: &Dhcp,
+    remembered: Option<LeaseRecord>,
+    quest: &Quest<'_>,
+) -> Result<(Arc<Lease>, Duration)> {
+    const FOR_THE_OLD_ONE: Duration = Duration::from_secs(2);
+    let mut machine = Machine::new(dhcp.client.clone(), !dhcp.probe.is_zero(), u64::from_ne_bytes(random()?));
+    let mut ask = |start, timeout| -> Result<(Arc<Lease>, Duration)> {
+        let lease = kernel.acquire(&mut machine, start, &Quest { timeout, ..quest.clone() })?;
+        let began = machine.expires().zip(lease.term.expire());
+        let asked = began.map_or_else(boot_time, |(end, whole)| end.saturating_sub(whole));
+        Ok((lease, asked))
+    };
+    let (now, boot) = (boot_time(), namespace::boot());
+    let good = remembered.as_ref().filter(|record| record.is_good(now, &boot));
+    let mut left = quest.timeout;
+    if let Some(record) = good {
+        let start = Start::Reboot { lease: record.lease.clone().into(), age: record.asked.age(now, &boot) };
+        let patience = FOR_THE_OLD_ONE.min(left / 2);
+        match ask(start, patience) {
+            Err(error) if error.kind == Kind::TimedOut => left -= patience,
+            other => return other,
+        }
+    }
+    ask(Start::Init { prefer: remembered.map(|record| record.lease.ip()) }, left)
+}
+
+/// That nobody answers may have a cause that can be seen from here.
+fn explain(error: Error, parent: &Parent) -> Error {
+    match error.kind {
+        Kind::TimedOut if !parent.carrier => {
+            error.hint(format!("{} has no carrier; is the cable plugged in?", parent.name))
+        }
+        _ => error,
+    }
+}

@@ -1,0 +1,92 @@
+//! `plumb dhcp`: an address from the LAN's own server.
+
+use super::{
+    Context, agent, attach,
+    attaching::{self, Asking, Intent, Joining, Uplink},
+};
+use crate::{
+    cli::Dhcp,
+    dhcp::OptionSpec,
+    error::{Error, Result},
+    plan::Wish,
+    types::Span,
+};
+
+pub fn run(options: Dhcp, context: &Context) -> Result<()> {
+    let (wish, intent) = meaning(&options, context)?;
+    attaching::refuse_host(&options.target)?;
+    let mut report = attaching::attach(&options.target, options.wait, wish, &intent, context)?;
+    if !options.client.no_renew && !options.dry_run {
+        // The lease is there all the same, and good for a while.
+        if let Err(error) = agent::tell(report.lease_key(context), context) {
+            report.warnings.push(format!("nobody renews the lease: {error}"));
+        }
+    }
+    report.say(context);
+    Ok(())
+}
+
+/// From what was typed to what is meant: flag first, then the configuration, then what is built in.
+fn meaning(options: &Dhcp, context: &Context) -> Result<(Wish, Intent)> {
+    let driver = attaching::driver(&options.link)?;
+    if driver.is_routed_by_the_host() {
+        return Err(Error::usage(format!("mode {} takes no broadcasts, and DHCP lives by them", driver.mode()))
+            .hint("use --mode l2, or plumb flat with an address of your choice"));
+    }
+    let (probe, check) = attaching::checks(&options.checks, std::iter::empty(), context);
+    let wish = Wish {
+        target: options.target.to_string(),
+        driver,
+        name: options.link.name.clone(),
+        mac: attaching::mac_rule(&options.link),
+        mtu: options.link.mtu,
+        addresses: Vec::new(),
+        gateways: Vec::new(),
+        routes: Vec::new(),
+        metric: options.routing.metric,
+        keep_default: options.routing.keep_default,
+        off_link_gateway: true,
+        allow_wifi: options.link.allow_wifi,
+        skip_dad: probe.is_zero(),
+        forwarding: None,
+    };
+    let lease = Some(asking(options, context)?);
+    Ok((wish, Intent { uplink: uplink(options, context)?, lease, probe, check, dry_run: options.dry_run }))
+}
+
+fn uplink(options: &Dhcp, context: &Context) -> Result<Uplink> {
+    let typed = options.host_interface.as_ref();
+    let Some(name) = &options.network else {
+        return attaching::host_interface(typed, context).map(Uplink::Interface);
+    };
+    let (network, histories) = attach::find(name, context)?;
+    let host_interface = typed.unwrap_or(&network.parent).clone();
+    let joining = Joining { network, histories, host_interface, wanted: Vec::new(), as_gateway: false };
+    Ok(Uplink::Network(Box::new(joining)))
+}
+
+fn asking(options: &Dhcp, context: &Context) -> Result<Asking> {
+    const PATIENCE: Span = Span::millis(10_000);
+    let client = &options.client;
+    if let Some(hostname) = &client.hostname {
+        OptionSpec::hostname(hostname).map_err(Error::usage)?;
+    }
+    let vendor_class = client.vendor_class.as_deref().map(OptionSpec::vendor_class);
+    let vendor_class = vendor_class.transpose().map_err(Error::usage)?;
+    let timeout = options.timeout.or(context.config.dhcp_timeout).unwrap_or(PATIENCE);
+    if timeout.is_zero() {
+        return Err(Error::usage("--timeout 0 leaves a server no time to answer").hint("--timeout 10s"));
+    }
+    Ok(Asking {
+        client_id: client.client_id.clone(),
+        hostname: client.hostname.clone(),
+        broadcast: client.broadcast,
+        request: client.request.clone(),
+        options: vendor_class.into_iter().chain(client.option.iter().cloned()).collect(),
+        routes: options.routing.route.clone(),
+        timeout,
+        dns: client.dns,
+        renew: !client.no_renew,
+        check_gateway: attaching::checks_gateway(&options.checks, context),
+    })
+}

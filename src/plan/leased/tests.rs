@@ -1,0 +1,137 @@
+//! Leases that come, change and go, without a kernel.
+
+use super::super::{
+    Driver, MacvlanMode, Route,
+    facts::{InsideAddress, InsideLink},
+    samples::{self, default_via, link},
+    wiring::MacRule,
+};
+use super::*;
+use crate::types::HostAddress;
+
+const DOCKERS: &str = "172.17.0.1";
+
+fn wish(address: &str, gateway: &str) -> Wish {
+    Wish {
+        target: "web".into(),
+        driver: Driver::Macvlan(MacvlanMode::Bridge),
+        name: None,
+        mac: MacRule::Derived { host: None },
+        mtu: None,
+        addresses: vec![address.parse().unwrap()],
+        gateways: vec![gateway.parse().unwrap()],
+        routes: vec![],
+        metric: None,
+        keep_default: false,
+        off_link_gateway: true,
+        allow_wifi: false,
+        skip_dad: false,
+        forwarding: None,
+    }
+}
+
+/// Docker's interface and ours, which has no address yet.
+fn bare() -> Inside {
+    let eth = |index, name: &str| InsideLink { index, name: name.into(), mtu: 1500, up: true, ..InsideLink::default() };
+    Inside {
+        links: vec![eth(2, "eth0"), eth(7, "eth1")],
+        routes: vec![default_via(DOCKERS, 2, "eth0")],
+        ..Inside::default()
+    }
+}
+
+/// The inside once `steps` are done.
+fn done(steps: &[Step], mut now: Inside) -> Inside {
+    for step in steps {
+        match step {
+            Step::AddAddress(added) => now.addresses.push(InsideAddress {
+                index: added.index,
+                ip: added.address.ip(),
+                prefix: added.address.prefix(),
+                tentative: false,
+                duplicate: false,
+            }),
+            Step::AddRoute(route) => now.routes.push(route.clone()),
+            Step::SetMtu { to, .. } => now.links[1].mtu = to.bytes(),
+            other => now = super::super::undo::after(std::slice::from_ref(other), now),
+        }
+    }
+    now
+}
+
+fn planned(wish: &Wish, mtu: Option<u32>) -> Vec<Step> {
+    let mtu = mtu.map(|bytes| bytes.try_into().unwrap());
+    plan(wish, 0, mtu, &link(), &bare()).unwrap().steps().cloned().collect()
+}
+
+fn addresses(inside: &Inside) -> Vec<HostAddress> {
+    let of = |a: &InsideAddress| HostAddress::new(a.ip, a.prefix).unwrap();
+    inside.addresses.iter().map(of).collect()
+}
+
+#[test]
+fn a_renewal_that_changes_nothing_does_nothing() {
+    let steps = planned(&wish("192.168.0.57/24", "192.168.0.1"), Some(1400));
+    assert!(matches!(steps[..], [Step::SetMtu { .. }, Step::AddAddress(_), Step::ReplaceRoute { .. }]));
+    assert_eq!(transition(&steps, &steps, &done(&steps, bare())), []);
+}
+
+#[test]
+fn another_address_is_there_before_the_old_one_goes() {
+    let before = planned(&wish("192.168.0.57/24", "192.168.0.1"), Some(1400));
+    let after = planned(&wish("192.168.0.58/24", "192.168.0.2"), None);
+    let now = done(&before, bare());
+    let steps = transition(&before, &after, &now);
+    let (old, new) = (default_via("192.168.0.1", 7, "eth1"), default_via("192.168.0.2", 7, "eth1"));
+    assert!(
+        matches!(&steps[..], [Step::AddAddress(_), Step::ReplaceRoute { old: o, new: n }, Step::SetMtu { .. }, Step::DeleteAddress(_)] if o.is(&old) && n.is(&new)),
+        "{steps:?}"
+    );
+    let then = done(&steps, now);
+    assert_eq!(addresses(&then), ["192.168.0.58/24".parse().unwrap()]);
+    assert_eq!(then.links[1].mtu, 1500);
+    // What the record says leads back to Docker's route.
+    assert!(after.iter().any(|step| matches!(step, Step::ReplaceRoute { old, .. } if old.leaves_by() == Some(2))));
+}
+
+#[test]
+fn a_lost_lease_gives_the_old_default_route_back() {
+    let before = planned(&wish("192.168.0.57/24", "192.168.0.1"), Some(1400));
+    let now = done(&before, bare());
+    let steps = transition(&before, &[], &now);
+    assert!(
+        matches!(&steps[..], [Step::ReplaceRoute { .. }, Step::SetMtu { .. }, Step::DeleteAddress(_)]),
+        "{steps:?}"
+    );
+    let then = done(&steps, now);
+    assert_eq!(then.routes, bare().routes);
+    assert_eq!(addresses(&then), []);
+    assert_eq!(transition(&before, &[], &then), [], "and a second time there is nothing to do");
+}
+
+#[test]
+fn a_router_that_is_no_longer_told_of_goes() {
+    let before = planned(&wish("192.168.0.57/24", "192.168.0.1"), None);
+    let after = planned(&Wish { gateways: vec![], ..wish("192.168.0.57/24", "192.168.0.1") }, None);
+    let steps = transition(&before, &after, &done(&before, bare()));
+    assert!(matches!(&steps[..], [Step::ReplaceRoute { new, .. }] if new.leaves_by() == Some(2)), "{steps:?}");
+}
+
+#[test]
+fn a_route_of_the_servers_gives_way_and_one_of_our_own_does_not() {
+    let mut inside = bare();
+    inside.routes.push(Route::new(Some("10.0.0.0/8".parse().unwrap()), None, false, None, (2, "eth0"), false));
+    let wish =
+        Wish { routes: vec!["10.0.0.0/8,via 192.168.0.2".parse().unwrap()], ..wish("192.168.0.57/24", "192.168.0.1") };
+    let leased = plan(&wish, 0, None, &link(), &inside).unwrap();
+    assert_eq!(leased.warnings, ["web already has a route to 10.0.0.0/8, by eth0: the server's one is left out"]);
+    assert_eq!(leased.routes.len(), 1);
+    assert!(plan(&wish, 1, None, &link(), &inside).is_err());
+}
+
+#[test]
+fn an_mtu_that_was_chosen_stays() {
+    let chosen = Wish { mtu: Some(1500.try_into().unwrap()), ..wish("192.168.0.57/24", "192.168.0.1") };
+    assert!(!planned(&chosen, Some(1400)).iter().any(|step| matches!(step, Step::SetMtu { .. })));
+    assert!(samples::link().mtu.bytes() == 1500);
+}
