@@ -9,8 +9,8 @@ use crate::{
     complete,
     dhcp::{ClientId, OptionCode, OptionSpec},
     types::{
-        Gateway, IfName, IpChoice, IpRange, Mac, MacChoice, Mtu, NetworkName, Percent, Rate, RouteSpec, Size, Span,
-        Subnet, TargetName, VlanId, WantedIp,
+        Gateway, HostAddress, IfName, IpChoice, IpRange, Mac, MacChoice, Mtu, NetworkName, Percent, Rate, RouteSpec,
+        Size, Span, Subnet, TargetName, VlanId, WantedIp,
     },
 };
 
@@ -110,6 +110,8 @@ pub enum Verb {
     Agent(Agent),
     Detach(Detach),
     Qos(Qos),
+    Shim(Shim),
+    Restore(Restore),
     Ls(Ls),
     Show(Show),
     Gc(Gc),
@@ -642,6 +644,76 @@ pub struct QosClear {
     #[arg(value_name = "IFNAME", add = ArgValueCandidates::new(complete::attached_interfaces))]
     pub interface: Option<IfName>,
     /// Print the commands that do the same, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Let this host and its own containers reach one another
+///
+/// By itself a macvlan or ipvlan never talks to its parent. The shim is one more of them, of the host's own,
+/// with a route to each container: those that are attached now, and those that will be. The host's
+/// addresses and its way out stay what they are.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(override_usage = "plumb shim HOSTIF --ip ADDR/32 [--route CIDR]... [OPTIONS]\n       \
+    plumb shim --network NAME [OPTIONS]\n       \
+    plumb shim ls\n       \
+    plumb shim rm HOSTIF")]
+#[command(after_help = "Examples:\n  \
+    plumb shim eth0 --ip 192.168.0.254/32\n  \
+    plumb shim eth0 --ip 192.168.0.254/32 --route 192.168.0.96/27\n  \
+    plumb shim --network blue\n  \
+    plumb shim rm eth0")]
+pub struct Shim {
+    #[command(subcommand)]
+    pub verb: Option<ShimVerb>,
+    /// The host's interface that the containers are on
+    #[arg(value_name = "HOSTIF", add = ArgValueCandidates::new(complete::interfaces))]
+    pub host_interface: Option<IfName>,
+    /// Address of the host's own beside the containers', /32 or /128, once for each IP version
+    #[arg(long, value_name = "ADDR/LEN")]
+    pub ip: Vec<HostAddress>,
+    /// Lead these addresses by the shim, repeatable [default: each container's that is attached there]
+    #[arg(long, value_name = "CIDR", conflicts_with = "network")]
+    pub route: Vec<RouteSpec>,
+    /// Beside the containers of this network, with an address of its pool
+    #[arg(long, value_name = "NAME", add = ArgValueCandidates::new(complete::networks))]
+    pub network: Option<NetworkName>,
+    /// Take the address from the network's pool, as is done without --ip
+    #[arg(long, requires = "network", conflicts_with = "ip")]
+    pub from_pool: bool,
+    /// Ask the LAN so long whether the address is taken, 0: don't [default: 200ms]
+    #[arg(long, value_name = "DURATION")]
+    pub probe: Option<Span>,
+    /// Print the commands that do the same, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ShimVerb {
+    Ls(ShimLs),
+    Rm(ShimRm),
+}
+
+/// List the shims and what they lead to
+#[derive(Debug, Args)]
+pub struct ShimLs {}
+
+/// Take a shim away
+#[derive(Debug, Args)]
+pub struct ShimRm {
+    /// The host's interface that the containers are on
+    #[arg(value_name = "HOSTIF", add = ArgValueCandidates::new(complete::interfaces))]
+    pub host_interface: IfName,
+}
+
+/// Put back what this host itself had before a reboot: shims, and the gateways of networks
+///
+/// For a service that runs at boot; what is there already is left alone.
+#[derive(Debug, Args)]
+pub struct Restore {
+    /// Say what would be done, and change nothing
     #[arg(long)]
     pub dry_run: bool,
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde::Serialize;
 
-use super::{Context, namespace, qos, require_capabilities, take_back};
+use super::{Context, namespace, qos, require_capabilities, shim, take_back};
 use crate::{
     cli::Gc,
     container,
@@ -25,6 +25,9 @@ pub fn run(options: Gc, context: &Context) -> Result<()> {
     sweep.claims()?;
     sweep.leases()?;
     sweep.files()?;
+    if !options.dry_run {
+        shim::follow_all(context)?;
+    }
     let Sweep { done, failures, .. } = sweep;
     done.iter().for_each(|item| context.output.line(&item.text));
     if done.is_empty() && failures.is_empty() {

@@ -15,6 +15,7 @@ mod ls;
 mod networks;
 mod qos;
 mod records;
+mod shim;
 mod show;
 mod siblings;
 mod store;
@@ -84,6 +85,8 @@ pub fn run(typed: Cli, output: Output) -> Result<()> {
         Verb::Leases(_) => leases::run(&context(typed.global)?),
         Verb::Detach(options) => detach::run(options, &context(typed.global)?),
         Verb::Qos(options) => qos::run(options, &context(typed.global)?),
+        Verb::Shim(options) => shim::run(options, &context(typed.global)?),
+        Verb::Restore(options) => shim::restore(&options, &context(typed.global)?),
         Verb::Ls(_) => ls::run(&context(typed.global)?),
         Verb::Show(options) => show::run(options, &context(typed.global)?),
         Verb::Gc(options) => gc::run(options, &context(typed.global)?),

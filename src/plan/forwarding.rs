@@ -60,6 +60,14 @@ pub(super) fn arp_ignore(interface: &IfName) -> String {
     format!("net/ipv4/conf/{interface}/arp_ignore")
 }
 
+/// The step that lets a host's interface beside its containers' answer only whom the host reaches by it. By
+/// default it would answer the whole LAN for the parent's address as well.
+pub(super) fn answer_only_whom_it_reaches(wish: &Wish, link: &Link, facts: &Facts) -> Option<Step> {
+    let is_shim = facts.is_host && wish.forwarding.is_none() && !link.driver.is_routed_by_the_host();
+    let key = format!("net/ipv4/conf/{}/arp_filter", link.name);
+    is_shim.then(|| Step::SetSysctl { key, from: "0".into(), to: "1".into() })
+}
+
 fn forwards_ipv4(wish: &Wish) -> bool {
     wish.forwarding.is_some() && wish.addresses.iter().any(|address| !address.is_ipv6())
 }

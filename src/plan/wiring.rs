@@ -256,7 +256,11 @@ pub fn plan(wish: &Wish, facts: &Facts, tag: &Tag) -> Result<Wiring> {
     let routes = routes(wish, &link, &facts.inside)?;
     let connect = connect(wish, &link, &facts.inside, tag)?;
     Ok(Wiring {
-        connect: connect.into_iter().chain(forwarding::keep_parent_quiet(wish, &link, facts)).collect(),
+        connect: connect
+            .into_iter()
+            .chain(forwarding::keep_parent_quiet(wish, &link, facts))
+            .chain(forwarding::answer_only_whom_it_reaches(wish, &link, facts))
+            .collect(),
         addresses: addresses(wish, &link, &facts.inside, &mut warnings)?,
         better_defaults: better_defaults(&routes, &facts.inside),
         routes: routes.into_iter().chain(forwarding::steps(wish, &link, facts, &mut warnings)).collect(),

@@ -48,6 +48,16 @@ impl IfName {
         let digest = super::digest(&["plumb gateway", network.as_str()]);
         IfName(format!("gw-{}-{}", &network.as_str()[..6], digest.get(..5).unwrap_or_default()))
     }
+
+    /// A name for the interface by which a host reaches the containers on its interface `parent`.
+    pub fn of_shim(parent: &IfName) -> IfName {
+        let whole = format!("shim-{parent}");
+        if whole.len() <= Self::MAX_BYTES {
+            return IfName(whole);
+        }
+        let digest = super::digest(&["plumb shim", parent.as_str()]);
+        IfName(format!("shim-{}", digest.get(..10).unwrap_or_default()))
+    }
 }
 
 impl FromStr for IfName {

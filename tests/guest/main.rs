@@ -24,6 +24,7 @@ mod kernel;
 mod lab;
 mod netem;
 mod old_kernel;
+mod shim;
 mod soak;
 mod vlan;
 mod wire;

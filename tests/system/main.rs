@@ -23,5 +23,6 @@ mod podman;
 mod qos;
 mod refusals;
 mod refused_steps;
+mod shim;
 mod speed;
 mod store;

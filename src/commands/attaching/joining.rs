@@ -5,7 +5,7 @@ use std::{collections::HashSet, net::IpAddr, path::Path};
 use super::{Work, parent, random};
 use crate::{
     error::{Error, Result},
-    kernel::Netns,
+    kernel::{Kernel, Netns},
     plan::{Inside, Parent, Wish, vlan::VlanDevice},
     store::{
         Attachment, Change, Condition, Key, Network, Store,
@@ -82,6 +82,17 @@ impl Joining {
         let keeps = name.as_ref().is_some_and(|name| name.as_str() == before.interface());
         let addresses = before.wish.addresses.iter().filter(fits).copied().filter(|_| keeps).collect();
         Ok(Wish { name, addresses, ..wish })
+    }
+
+    /// What the network's device on this host is called, or would be if it were made.
+    pub fn device_name(&self, kernel: &mut Kernel) -> Result<IfName> {
+        let network = &self.network;
+        let device = VlanDevice::new(self.host_interface.clone(), network.id, network.protocol, network.mtu);
+        let below = parent(kernel, &self.host_interface)?;
+        match device.among(&kernel.host_links()?, below.index)? {
+            Some(there) => there.name.parse().map_err(Error::failed),
+            None => Ok(device.name),
+        }
     }
 
     /// The network's device on this host, made if it is missing. The host is locked.

@@ -14,7 +14,7 @@ pub use leasing::Asking;
 pub use options::{checks, checks_gateway, derived_mac, driver, host_interface, mac_rule};
 pub use report::Report;
 
-use super::{Context, namespace, qos, require_capabilities, siblings, take_back};
+use super::{Context, namespace, qos, require_capabilities, shim, siblings, take_back};
 use crate::{
     apply::{Transaction, all_or_nothing},
     config,
@@ -79,9 +79,15 @@ pub fn attach(
     let host = Netns::of_this_thread()?;
     let namespace = namespace::open(&target, &host)?;
     namespace.lock()?;
-    namespace.enter(|kernel| {
+    let mut report = namespace.enter(|kernel| {
         Work { context, intent, target: &target, host: &host, namespace: &namespace, kernel }.attach(wish)
-    })
+    })?;
+    if !intent.dry_run && target.name != TargetName::Host {
+        // The container is attached, whether the host has a way to it or not.
+        let followed = shim::follow(&report.parent, context);
+        report.warnings.extend(followed.err().map(|error| error.message));
+    }
+    Ok(report)
 }
 
 /// An attachment being made, on a thread inside the target's namespace, which is locked.

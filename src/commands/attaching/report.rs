@@ -31,9 +31,9 @@ pub struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     mac: Option<String>,
     mtu: u32,
-    addresses: Vec<String>,
+    pub addresses: Vec<String>,
     pub gateways: Vec<IpAddr>,
-    parent: String,
+    pub parent: IfName,
     driver: &'static str,
     mode: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -114,7 +114,7 @@ impl Report {
             mtu: wiring.link.mtu.bytes(),
             addresses: wish.addresses.iter().map(|address| address.to_string()).collect(),
             gateways,
-            parent: wiring.link.parent.name.to_string(),
+            parent: wiring.link.parent.name.clone(),
             driver: wiring.link.driver.kind(),
             mode: wiring.link.driver.mode(),
             lease: None,
