@@ -9,6 +9,7 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 
 use crate::error::{Error, Result};
 
+const SIGNALS: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 static ARRIVED: AtomicBool = AtomicBool::new(false);
 
 extern "C" fn note(_signal: i32) {
@@ -19,9 +20,19 @@ extern "C" fn note(_signal: i32) {
 /// shall end.
 pub fn install() {
     let action = SigAction::new(SigHandler::Handler(note), SaFlags::empty(), SigSet::empty());
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+    for signal in SIGNALS {
         // SAFETY: the handler stores to an atomic and does nothing else, which is async-signal-safe.
         // It fails only for signals that cannot be caught, which these are not.
+        let _ = unsafe { sigaction(signal, &action) };
+    }
+}
+
+/// From now on a signal ends the process at once again: for one that has everything on record at any
+/// moment.
+pub fn uninstall() {
+    let action = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    for signal in SIGNALS {
+        // SAFETY: no handler of ours is set. It fails only for signals that cannot be caught.
         let _ = unsafe { sigaction(signal, &action) };
     }
 }

@@ -15,6 +15,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     error::Result,
+    interrupt,
     kernel::dhcp::boot_time,
     store::{Key, Store},
 };
@@ -39,8 +40,10 @@ trait Duty {
     fn is_idle(&self) -> bool;
 }
 
-/// Works until nothing is left to do; with `stays` until a signal. The process holds the post.
+/// Works until nothing is left to do; with `stays` until a signal, which may come at any moment: what
+/// matters is on record. The process holds the post.
 pub fn run(store: Arc<dyn Store>, mut post: Post, stays: bool) -> Result<()> {
+    interrupt::uninstall();
     let mut watch = Watch::new(stays)?;
     let mut duties: Vec<Box<dyn Duty>> = vec![Box::new(leases::Leases::new(store, &watch)?)];
     watch.hear(&post)?;
@@ -61,7 +64,6 @@ pub fn run(store: Arc<dyn Store>, mut post: Post, stays: bool) -> Result<()> {
         }
         for event in watch.wait(duties.iter().filter_map(|duty| duty.wake()).min())? {
             match event {
-                Event::Signal => return Ok(()),
                 Event::Word => {
                     for word in post.words() {
                         match word {

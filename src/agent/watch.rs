@@ -9,8 +9,6 @@ use std::{
 
 use nix::sys::{
     epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
-    signal::{SigSet, Signal},
-    signalfd::{SfdFlags, SignalFd},
     timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags},
 };
 
@@ -19,14 +17,10 @@ use crate::error::{Error, Result};
 
 /// Something has happened.
 pub enum Event {
-    Signal,
     /// Somebody has said something.
     Word,
     /// What a duty waits for, by its own number.
-    Of {
-        duty: usize,
-        number: u64,
-    },
+    Of { duty: usize, number: u64 },
 }
 
 /// A handle to what is waited for, for one duty.
@@ -39,14 +33,12 @@ pub struct Watch {
 struct All {
     epoll: Epoll,
     timer: TimerFd,
-    signals: SignalFd,
     /// Says what it does.
     speaks: bool,
 }
 
-const SIGNAL: u64 = u64::MAX;
-const WORD: u64 = u64::MAX - 1;
-const CLOCK: u64 = u64::MAX - 2;
+const WORD: u64 = u64::MAX;
+const CLOCK: u64 = u64::MAX - 1;
 /// A duty's own numbers are below.
 const NUMBERS: u64 = 1 << 48;
 const AT_ONCE: usize = 64;
@@ -54,18 +46,12 @@ const AT_ONCE: usize = 64;
 impl Watch {
     pub fn new(speaks: bool) -> Result<Watch> {
         let failed = |errno: nix::errno::Errno| Error::io("cannot begin to wait", &errno.into());
-        // In order they come here, instead of between any two instructions.
-        let mut mask = SigSet::empty();
-        [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().for_each(|signal| mask.add(signal));
-        mask.thread_block().map_err(failed)?;
-        let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(failed)?;
         // It goes on during suspend, as leases do.
         let timer = TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK);
         let timer = timer.map_err(failed)?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?;
-        epoll.add(&signals, EpollEvent::new(EpollFlags::EPOLLIN, SIGNAL)).map_err(failed)?;
         epoll.add(&timer, EpollEvent::new(EpollFlags::EPOLLIN, CLOCK)).map_err(failed)?;
-        Ok(Watch { all: Rc::new(All { epoll, timer, signals, speaks }), duty: 0 })
+        Ok(Watch { all: Rc::new(All { epoll, timer, speaks }), duty: 0 })
     }
 
     /// The same for another duty.
@@ -110,7 +96,6 @@ impl Watch {
             Err(errno) => return Err(failed(errno)),
         };
         let event = |event: &EpollEvent| match event.data() {
-            SIGNAL => self.all.signals.read_signal().ok().flatten().map(|_| Event::Signal),
             WORD => Some(Event::Word),
             // Setting it anew takes its ringing back.
             CLOCK => None,

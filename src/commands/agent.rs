@@ -2,7 +2,7 @@
 
 use std::{
     env,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -27,10 +27,10 @@ pub fn run(options: Agent, context: Context) -> Result<()> {
     if options.detached {
         return serve(&place, context);
     }
-    if place.holder().is_none() {
-        start(&context)?;
-    }
-    let pid = await_it(&place)?;
+    let pid = match place.holder() {
+        Some(pid) => Some(pid),
+        None => await_it(&place, start(&context)?)?,
+    };
     context.output.document(&serde_json::json!({ "pid": pid }));
     context.output.line(match pid {
         Some(pid) => format!("the agent runs, as process {pid}"),
@@ -62,7 +62,7 @@ fn serve(place: &Place, context: Context) -> Result<()> {
 /// Tells the agent what there is to do, and starts one if there is none.
 pub fn tell(key: Key, context: &Context) -> Result<()> {
     let place = Place::of(&*context.store);
-    if place.tell(&Word::Changed(Some(key))) { Ok(()) } else { start(context) }
+    if place.tell(&Word::Changed(Some(key))) { Ok(()) } else { start(context).map(drop) }
 }
 
 /// Tells the agent, if there is one, that there is something less to do. It would find out by itself.
@@ -71,25 +71,30 @@ pub fn mention(key: Key, context: &Context) {
 }
 
 /// Starts one in the background; it looks by itself for what there is to do.
-fn start(context: &Context) -> Result<()> {
+fn start(context: &Context) -> Result<Child> {
     let failed = |error: std::io::Error| Error::io("cannot start the agent", &error).hint("plumb agent starts it");
     let program = env::current_exe().map_err(failed)?;
     let mut command = Command::new(program);
     command.arg("agent").arg("--detached").args(&context.settings);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.spawn().map(drop).map_err(failed)
+    command.spawn().map_err(failed)
 }
 
-/// The agent's process once it is there; one that finds nothing to do is gone before.
-fn await_it(place: &Place) -> Result<Option<u32>> {
-    const PATIENCE: Duration = Duration::from_millis(500);
+/// The agent's process once it answers, which with thousands of leases it does not do at once. One that
+/// finds nothing to do ends.
+fn await_it(place: &Place, mut started: Child) -> Result<Option<u32>> {
+    const PATIENCE: Duration = Duration::from_secs(10);
     let end = Instant::now() + PATIENCE;
     loop {
+        let has_ended = started.try_wait().is_ok_and(|status| status.is_some());
         if let Some(pid) = place.holder() {
             return Ok(Some(pid));
         }
-        if Instant::now() > end {
+        if has_ended {
             return Ok(None);
+        }
+        if Instant::now() > end {
+            return Err(Error::timed_out(format!("the agent, process {}, does not answer", started.id())));
         }
         interrupt::sleep(Duration::from_millis(10))?;
     }

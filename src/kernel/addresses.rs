@@ -1,17 +1,19 @@
 //! Addresses inside: read, added, deleted, and IPv6's duplicate address detection awaited.
 
 use std::{
+    io,
     net::IpAddr,
     time::{Duration, Instant},
 };
 
 use nix::errno::Errno;
 use rtnetlink::{
-    packet_core::{NLM_F_CREATE, NLM_F_EXCL},
+    packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload},
     packet_route::{
         AddressFamily, RouteNetlinkMessage as Message,
-        address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage},
+        address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, CacheInfo},
     },
+    sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE},
 };
 
 use super::{Kernel, cannot_read, refused};
@@ -77,6 +79,44 @@ impl Kernel {
                 .hint("is the parent's carrier up? --probe 0 does without"));
             }
             interrupt::sleep(Duration::from_millis(20))?;
+        }
+    }
+}
+
+/// For how long addresses may be used. It stays in the namespace that it was opened in, and costs less
+/// than all of a `Kernel`: of a thousand leases it is told some thirty times a second.
+pub struct Lifetimes(Socket);
+
+impl Lifetimes {
+    /// Opens a socket in the calling thread's namespace.
+    pub fn open() -> io::Result<Lifetimes> {
+        let socket = Socket::new(NETLINK_ROUTE)?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        Ok(Lifetimes(socket))
+    }
+
+    /// Lets the kernel take the address away after that time, whatever becomes of us: from then on it may
+    /// be given to somebody else. Equivalent to `ip addr change ADDRESS dev NAME valid_lft S preferred_lft S`.
+    pub fn limit(&self, address: &LinkAddress, lifetime: Duration) -> io::Result<()> {
+        // Rounded up; all bits set would mean for ever.
+        let seconds = lifetime.as_millis().div_ceil(1000).clamp(1, u128::from(u32::MAX - 1)) as u32;
+        let mut limits = CacheInfo::default();
+        (limits.ifa_preferred, limits.ifa_valid) = (seconds, seconds);
+        let mut message = message(address);
+        message.attributes.push(AddressAttribute::CacheInfo(limits));
+        let mut request = NetlinkMessage::from(Message::NewAddress(message));
+        request.header.flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_REPLACE;
+        request.finalize();
+        let mut bytes = vec![0; request.buffer_len()];
+        request.serialize(&mut bytes);
+        self.0.send(&bytes, 0)?;
+        // The kernel has answered before it returns.
+        let (answer, _) = self.0.recv_from_full()?;
+        match NetlinkMessage::<Message>::deserialize(&answer).map(|answer| answer.payload) {
+            Ok(NetlinkPayload::Error(error)) if error.code.is_some() => {
+                Err(io::Error::from_raw_os_error(error.raw_code().abs()))
+            }
+            _ => Ok(()),
         }
     }
 }

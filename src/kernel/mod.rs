@@ -20,6 +20,7 @@ use std::{os::fd::RawFd, time::Instant};
 
 use tokio::runtime::Runtime;
 
+pub use addresses::Lifetimes;
 pub use arp::Answer;
 pub use icmp::Reach;
 pub use netns::{Netns, NetnsId, all as all_namespaces, cookie};

@@ -131,12 +131,16 @@ impl Netns {
         on_a_thread(body)
     }
 
-    /// Runs `work` on a thread inside, without any socket: for opening one that stays there.
-    pub fn visit<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
-        on_a_thread(|| {
-            setns(self.file.as_fd(), &self.path)?;
-            Ok(work())
-        })
+    /// Runs `work` inside on the calling thread, which is at `home` before and afterwards: for opening
+    /// sockets that stay, by who does it so often that a thread each time is too much. It must not fail
+    /// half-way: a process that could not go home would do all else in the wrong place, so it ends.
+    pub fn visit<T>(&self, home: &Netns, work: impl FnOnce() -> T) -> Result<T> {
+        setns(self.file.as_fd(), &self.path)?;
+        let result = work();
+        if setns(home.file.as_fd(), &home.path).is_err() {
+            std::process::abort();
+        }
+        Ok(result)
     }
 
     /// Like `enter`, but without a socket on the host: for looking.

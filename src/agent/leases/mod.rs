@@ -5,7 +5,7 @@ mod settle;
 mod tended;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     path::Path,
     sync::{
         Arc,
@@ -59,6 +59,8 @@ pub struct Leases {
     boot: String,
     tended: HashMap<u64, Tended>,
     by_key: HashMap<Key, u64>,
+    /// When each is due: with thousands of them nobody goes through all to find the next.
+    due: BTreeSet<(Duration, u64)>,
     next: u64,
     folders: Folders,
     done: Receiver<(u64, Outcome)>,
@@ -81,8 +83,8 @@ impl Leases {
         watch.add(&folders, FOLDERS)?;
         let (report, done) = channel();
         let (host, boot) = (Arc::new(Netns::of_this_thread()?), namespace::boot());
-        let (tended, by_key) = (HashMap::new(), HashMap::new());
-        Ok(Leases { store, host, boot, tended, by_key, next: FIRST, folders, done, report, rings })
+        let (tended, by_key, due) = (HashMap::new(), HashMap::new(), BTreeSet::new());
+        Ok(Leases { store, host, boot, tended, by_key, due, next: FIRST, folders, done, report, rings })
     }
 
     /// Takes a lease on that is not tended yet, or is another's by now.
@@ -107,7 +109,7 @@ impl Leases {
             return Ok(());
         }
         let seed = boot_time().as_nanos() as u64 ^ self.next << 48;
-        let Some(mut tended) = Tended::new(&attachment, record, seed) else { return Ok(()) };
+        let Some(mut tended) = Tended::new(&attachment, record, self.host.clone(), seed) else { return Ok(()) };
         let now = boot_time();
         let (age, lease) = (tended.record.asked.age(now, &self.boot), Arc::new(tended.record.lease.clone()));
         let is_due = tended.record.standing(now, &self.boot) != "bound";
@@ -122,7 +124,19 @@ impl Leases {
         self.tended.insert(id, tended);
         self.by_key.insert(key, id);
         self.look_out(id, watch);
+        self.schedule(id);
         Ok(())
+    }
+
+    /// Something may have changed about when it is due.
+    fn schedule(&mut self, id: u64) {
+        let Some(tended) = self.tended.get_mut(&id) else { return };
+        let wake = tended.wake();
+        if tended.scheduled != wake {
+            tended.scheduled.map(|before| self.due.remove(&(before, id)));
+            self.due.extend(wake.map(|wake| (wake, id)));
+            tended.scheduled = wake;
+        }
     }
 
     fn forget(&self, key: Key) -> Result<()> {
@@ -173,6 +187,7 @@ impl Leases {
 
     fn drop(&mut self, id: u64, watch: &Watch) {
         let Some(mut tended) = self.tended.remove(&id) else { return };
+        tended.scheduled.map(|before| self.due.remove(&(before, id)));
         tended.close(watch);
         if let Some(process) = &tended.process {
             watch.remove(process);
@@ -238,6 +253,7 @@ impl Leases {
         tended.shall = Some((lease, Moment::at(asked, now, self.boot.clone())));
         tended.retry = None;
         if tended.owed().is_none() && !tended.busy {
+            tended.prolong();
             self.remember(id, watch);
         }
     }
@@ -304,8 +320,9 @@ impl Leases {
         let Some(lease) = tended.owed() else { return };
         tended.busy = true;
         let (store, owner, tag) = (self.store.clone(), tended.owner.clone(), tended.record.attachment.clone());
+        let until = tended.machine.expires();
         self.work(id, move || {
-            let outcome = settle(&*store, &owner, &tag, lease.as_deref());
+            let outcome = settle(&*store, &owner, &tag, lease.as_deref().map(|lease| (lease, until)));
             Outcome::Settled { outcome, lease }
         });
     }
@@ -377,6 +394,7 @@ impl Duty for Leases {
                 let _ = self.rings.read();
                 while let Ok((id, outcome)) = self.done.try_recv() {
                     self.finished(id, outcome, watch);
+                    self.schedule(id);
                 }
             }
             FOLDERS => {
@@ -390,21 +408,22 @@ impl Duty for Leases {
                 let id = number / 2;
                 let actions = self.tended.get_mut(&id).map(Tended::receive).unwrap_or_default();
                 self.perform(id, actions, watch);
+                self.schedule(id);
             }
         }
     }
 
     fn tick(&mut self, now: Duration, watch: &Watch) {
-        let is_due = |(_, tended): &(&u64, &Tended)| tended.wake().is_some_and(|wake| wake <= now);
-        let due: Vec<u64> = self.tended.iter().filter(is_due).map(|(id, _)| *id).collect();
+        let due: Vec<u64> = self.due.range(..=(now, u64::MAX)).map(|(_, id)| *id).collect();
         for id in due {
             let actions = self.tended.get_mut(&id).map(|tended| tended.tick(now, watch)).unwrap_or_default();
             self.perform(id, actions, watch);
+            self.schedule(id);
         }
     }
 
     fn wake(&self) -> Option<Duration> {
-        self.tended.values().filter_map(Tended::wake).min()
+        self.due.first().map(|(wake, _)| *wake)
     }
 
     fn is_idle(&self) -> bool {

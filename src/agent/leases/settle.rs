@@ -1,16 +1,19 @@
 //! A container is given what its lease says now, where that is something else than it has.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use crate::{
     apply,
     dhcp::Lease,
     error::{Error, Result},
-    kernel::{Kernel, Netns, resolver},
+    kernel::{Kernel, Lifetimes, Netns, dhcp::boot_time, resolver},
     namespace,
-    plan::{Link, Step, leased, undo},
+    plan::{Link, LinkAddress, Step, leased, undo},
     store::{Attachment, Committed, Dhcp, Key, Store, attachment},
 };
+
+/// When a lease ends, by the clock that goes on during suspend; `None` for never.
+pub type Until = Option<Duration>;
 
 /// How it ended.
 pub enum Settled {
@@ -23,7 +26,7 @@ pub enum Settled {
 
 /// Makes the addresses and routes of the attachment at `key` those of `lease`; without one it keeps its
 /// link only, and has back what was there before.
-pub fn settle(store: &dyn Store, key: &Key, tag: &str, lease: Option<&Lease>) -> Result<Settled> {
+pub fn settle(store: &dyn Store, key: &Key, tag: &str, lease: Option<(&Lease, Until)>) -> Result<Settled> {
     let Some(attachment) = attachment::read(store, key)?.filter(|found| found.tag.attachment == tag) else {
         return Ok(Settled::Gone);
     };
@@ -39,7 +42,7 @@ pub fn settle(store: &dyn Store, key: &Key, tag: &str, lease: Option<&Lease>) ->
 fn here(
     store: &dyn Store,
     attachment: Attachment,
-    lease: Option<&Lease>,
+    lease: Option<(&Lease, Until)>,
     namespace: &Netns,
     kernel: &mut Kernel,
 ) -> Result<Settled> {
@@ -53,7 +56,7 @@ fn here(
     let (before, kept): (Vec<Step>, Vec<Step>) = attachment.steps.iter().cloned().partition(is_of_a_lease);
     let (wish, after) = match lease {
         None => (dhcp.bare(&attachment.wish), Vec::new()),
-        Some(lease) => {
+        Some((lease, _)) => {
             let wish = dhcp.wish(&attachment.wish, lease);
             // As if there had been no lease before: what this one replaces is what detach gives back.
             let without = undo::after(&leased::transition(&before, &[], &now), now.clone());
@@ -89,6 +92,12 @@ fn here(
         return Err(error);
     }
     attachment.yield_to(&heir, store)?;
+    if let Some((lease, Some(until))) = lease {
+        let (index, name) = (link.index, link.name.clone());
+        let address = LinkAddress { index, name, address: lease.address, skip_dad: false };
+        // Best effort: the next renewal says it again.
+        let _ = Lifetimes::open().and_then(|socket| socket.limit(&address, until.saturating_sub(boot_time())));
+    }
     announce(&heir, dhcp, link.index, kernel);
     Ok(Settled::Done)
 }

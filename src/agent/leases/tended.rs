@@ -9,11 +9,11 @@ use crate::{
     dhcp::{Action, Lease, Machine, Packet, Phase, Start},
     error::Result,
     kernel::{
-        cookie,
+        Lifetimes, Netns, cookie,
         dhcp::{BUFFER, LeasedSocket, RawSocket, boot_time},
     },
     namespace,
-    plan::Driver,
+    plan::{Driver, LinkAddress},
     store::{Attachment, Holding, Key, LeaseRecord, Moment, NamespaceMark},
     types::{IfName, Place},
 };
@@ -22,6 +22,7 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub struct Tended {
+    home: Arc<Netns>,
     /// Of the attachment.
     pub owner: Key,
     pub place: Place,
@@ -44,12 +45,15 @@ pub struct Tended {
     pub shall: Option<(Arc<Lease>, Moment)>,
     /// A thread is at work on the container.
     pub busy: bool,
+    /// When the duty looks at it next.
+    pub scheduled: Option<Duration>,
     /// When to try again what failed.
     pub retry: Option<Duration>,
 }
 
 struct Exchange {
     socket: Socket,
+    lifetimes: Lifetimes,
     until: Duration,
 }
 
@@ -67,7 +71,7 @@ pub enum Silence {
 
 impl Tended {
     /// `None` for one that nobody is to renew.
-    pub fn new(attachment: &Attachment, record: LeaseRecord, seed: u64) -> Option<Tended> {
+    pub fn new(attachment: &Attachment, record: LeaseRecord, home: Arc<Netns>, seed: u64) -> Option<Tended> {
         let (link, dhcp) = (attachment.link()?, attachment.dhcp.as_ref().filter(|dhcp| dhcp.renew)?);
         let lease = Arc::new(record.lease.clone());
         let held = record.state == Holding::Held;
@@ -76,6 +80,7 @@ impl Tended {
             false => attachment.wish.addresses.is_empty(),
         };
         Some(Tended {
+            home,
             owner: attachment.final_key(),
             place: attachment.place.clone(),
             mark: attachment.namespace.clone(),
@@ -90,6 +95,7 @@ impl Tended {
             has: is_whole.then(|| held.then(|| lease.clone())),
             shall: held.then(|| (lease, record.asked.clone())),
             busy: false,
+            scheduled: None,
             retry: None,
             record,
         })
@@ -164,9 +170,9 @@ impl Tended {
         );
         if !fits {
             self.close(watch);
-            let socket = self.open(by_address)?;
+            let (socket, lifetimes) = self.open(by_address)?;
             socket.watched(|descriptor| watch.add(descriptor, number)).map_err(|e| Silence::Failed(e.message))?;
-            self.exchange = Some(Exchange { socket, until: Duration::ZERO });
+            self.exchange = Some(Exchange { socket, lifetimes, until: Duration::ZERO });
         }
         let Some(exchange) = &mut self.exchange else { return Ok(()) };
         exchange.until = boot_time() + PATIENCE;
@@ -180,32 +186,26 @@ impl Tended {
         })
     }
 
-    /// Opens a socket inside, which stays there.
-    fn open(&self, by_address: bool) -> std::result::Result<Socket, Silence> {
+    /// Opens sockets inside, which stay there.
+    fn open(&self, by_address: bool) -> std::result::Result<(Socket, Lifetimes), Silence> {
         let there = namespace::find(&self.place, &self.mark).ok_or(Silence::ContainerGone)?;
         let (index, mark) = (self.index, self.mark.cookie);
-        let opened = there.visit(|| -> std::result::Result<io::Result<Socket>, ()> {
-            if cookie() != mark {
-                return Err(());
-            }
-            Ok(match by_address {
-                false => RawSocket::open(index).map(Socket::Raw),
-                true => if_indextoname(index)
-                    .map_err(|_| io::Error::from_raw_os_error(libc::ENODEV))
-                    .and_then(|name| {
-                        let name = name.to_string_lossy().parse();
-                        name.map_err(|_| io::Error::from_raw_os_error(libc::ENODEV))
-                    })
-                    .and_then(|name: IfName| LeasedSocket::open(&name))
-                    .map(Socket::Leased),
-            })
+        let opened = there.visit(&self.home, || match cookie() == mark {
+            true => Ok((open_socket(index, by_address), Lifetimes::open())),
+            false => Err(Silence::ContainerGone),
         });
-        match opened {
-            Ok(Ok(Ok(socket))) => Ok(socket),
-            Ok(Ok(Err(error))) => Err(silence(&self.record.interface, &error)),
-            Ok(Err(())) => Err(Silence::ContainerGone),
-            Err(error) => Err(Silence::Failed(error.message)),
-        }
+        let (socket, lifetimes) = opened.map_err(|error| Silence::Failed(error.message))??;
+        let failed = |error| silence(&self.record.interface, &error);
+        Ok((socket.map_err(failed)?, lifetimes.map_err(failed)?))
+    }
+
+    /// The address may be used for as long as the lease that was just renewed. Best effort: a renewal that
+    /// did not say so leaves it to the next one.
+    pub fn prolong(&self) {
+        let (Some(exchange), Some((lease, _))) = (&self.exchange, &self.shall) else { return };
+        let (Some(until), Ok(name)) = (self.machine.expires(), self.record.interface.parse()) else { return };
+        let address = LinkAddress { index: self.index, name, address: lease.address, skip_dad: false };
+        let _ = exchange.lifetimes.limit(&address, until.saturating_sub(boot_time()));
     }
 
     pub fn close(&mut self, watch: &Watch) {
@@ -234,6 +234,17 @@ impl Tended {
         };
         (!is_so && !self.busy && self.retry.is_none()).then_some(shall)
     }
+}
+
+/// A socket on the link with this index, whatever it is called by now.
+fn open_socket(index: u32, by_address: bool) -> io::Result<Socket> {
+    if !by_address {
+        return RawSocket::open(index).map(Socket::Raw);
+    }
+    let gone = || io::Error::from_raw_os_error(libc::ENODEV);
+    let name = if_indextoname(index).map_err(|_| gone())?;
+    let name: IfName = name.to_string_lossy().parse().map_err(|_| gone())?;
+    LeasedSocket::open(&name).map(Socket::Leased)
 }
 
 impl Socket {

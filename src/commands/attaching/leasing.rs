@@ -11,14 +11,14 @@ use crate::{
     dhcp::{Client, ClientId, Lease, Machine, OptionCode, OptionSpec, Start},
     error::{Error, Kind, Result},
     kernel::{
-        Kernel, Netns,
+        Kernel, Lifetimes, Netns,
         dhcp::{Quest, boot_time},
         resolver,
     },
     namespace,
-    plan::{Driver, Parent, Wiring, leased},
+    plan::{Driver, LinkAddress, Parent, Wiring, leased},
     store::{Attachment, Committed, Dhcp, LeaseRecord, Moment, attachment, lease},
-    types::{RouteSpec, Span},
+    types::{IfName, RouteSpec, Span},
 };
 
 /// What is asked of the LAN's server, and how.
@@ -74,10 +74,24 @@ impl Asking {
 pub struct Granted {
     lease: Arc<Lease>,
     client: Client,
+    /// When it was asked for.
+    asked: Duration,
     index: u32,
+    name: IfName,
 }
 
 impl Granted {
+    /// The address is there: nobody shall use it for longer than it is leased, whatever becomes of who
+    /// renews it.
+    pub fn limit(&self) -> Result<()> {
+        let Some(whole) = self.lease.term.expire() else { return Ok(()) };
+        let (index, name) = (self.index, self.name.clone());
+        let address = LinkAddress { index, name, address: self.lease.address, skip_dad: false };
+        let left = (self.asked + whole).saturating_sub(boot_time());
+        let limited = Lifetimes::open().and_then(|socket| socket.limit(&address, left));
+        limited.map_err(|error| Error::io(format!("cannot limit {} to its lease", address.address), &error))
+    }
+
     /// It is going to be used.
     pub fn keep(self) -> Lease {
         Arc::unwrap_or_clone(self.lease)
@@ -116,7 +130,8 @@ pub fn obtain(
         let _waiting = context.output.waiting(format!("waiting for a DHCP server on {on}"));
         seek(tx.executor, &dhcp, remembered, &quest).map_err(|error| explain(error, parent))?
     };
-    let granted = Granted { lease: lease.clone(), client: dhcp.client.clone(), index };
+    let name = wiring.link.name.clone();
+    let granted = Granted { lease: lease.clone(), client: dhcp.client.clone(), asked, index, name };
     let settled = (|| {
         let inside = tx.executor.look()?;
         let wish = dhcp.wish(&attachment.wish, &lease);

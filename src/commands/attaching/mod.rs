@@ -389,6 +389,7 @@ impl Work<'_> {
                     // A lease's address was asked for before it was taken.
                     let probe = if granted.is_some() { Duration::ZERO } else { probe };
                     address(tx, attachment, wiring, parent, host, probe, context)?;
+                    granted.as_ref().map_or(Ok(()), leasing::Granted::limit)?;
                     asked_again.map_or(Ok(()), joined)?;
                     joined(durable)?;
                     target.still_runs()?;
