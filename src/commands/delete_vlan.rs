@@ -5,6 +5,7 @@ use crate::{
     cli::DeleteVlan,
     error::{Error, Result},
     store::{Attachment, Change, Network, attachment},
+    types::TargetName,
 };
 
 pub fn run(options: DeleteVlan, context: &Context) -> Result<()> {
@@ -49,7 +50,7 @@ fn empty(network: &Network, options: &DeleteVlan, context: &Context) -> Result<V
 fn members_to_detach(network: &Network, options: &DeleteVlan, context: &Context) -> Result<Vec<Attachment>> {
     let Members { here, elsewhere } = members(network, context)?;
     refuse_elsewhere(network, &elsewhere)?;
-    let (gateway, containers): (Vec<_>, Vec<_>) = here.into_iter().partition(Attachment::is_of_the_host);
+    let (gateway, containers): (Vec<_>, Vec<_>) = here.into_iter().partition(Attachment::is_gateway);
     if !options.force {
         refuse_attached(network, &containers)?;
     }
@@ -111,9 +112,10 @@ fn refuse_attached(network: &Network, containers: &[Attachment]) -> Result<()> {
 }
 
 fn who(member: &Attachment) -> String {
-    match member.is_of_the_host() {
-        true => format!("its gateway ({})", member.interface()),
-        false => format!("{} ({})", member.target, member.interface()),
+    match &member.target {
+        TargetName::Host if member.is_gateway() => format!("its gateway ({})", member.interface()),
+        TargetName::Host => format!("this host's shim ({})", member.interface()),
+        target => format!("{target} ({})", member.interface()),
     }
 }
 

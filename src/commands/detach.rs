@@ -14,7 +14,7 @@ use crate::{
 
 pub fn run(options: Detach, context: &Context) -> Result<()> {
     let (chosen, damaged) = choose(&options, context)?;
-    for gateway in chosen.iter().filter(|attachment| attachment.is_of_the_host()) {
+    for gateway in chosen.iter().filter(|attachment| attachment.is_gateway()) {
         if let Some(name) = &gateway.network {
             return Err(Error::conflict(format!("{} is the gateway of {name}", gateway.interface()))
                 .hint(format!("plumb delete-vlan {name} takes it away")));
@@ -54,7 +54,7 @@ fn choose(options: &Detach, context: &Context) -> Result<(Vec<Attachment>, Vec<E
     for kept in kept {
         match kept {
             // A network's gateway goes with the network.
-            Ok(attachment) if attachment.is_of_the_host() && options.target.is_none() => {}
+            Ok(attachment) if attachment.is_gateway() && options.target.is_none() => {}
             Ok(attachment) if options.interface.as_ref().is_none_or(|name| name.as_str() == attachment.interface()) => {
                 chosen.push(attachment)
             }

@@ -150,9 +150,9 @@ impl Attachment {
         self.link().map_or("", |link| link.name.as_str())
     }
 
-    /// Whether it is this host's own, as the gateway of a network is.
-    pub fn is_of_the_host(&self) -> bool {
-        self.target == TargetName::Host
+    /// Whether it is a network's gateway, which this host is.
+    pub fn is_gateway(&self) -> bool {
+        self.target == TargetName::Host && self.wish.forwarding.is_some()
     }
 
     pub fn is_unfinished(&self) -> bool {

@@ -137,9 +137,12 @@ fn put_back(record: &Attachment, options: &Restore, context: &Context) -> Result
     let uplink = match &record.network {
         None => Uplink::Interface(link.parent.name.clone()),
         Some(name) => {
-            let (network, histories) = attach::find(name, context)?;
-            let (host_interface, as_gateway) = (network.parent.clone(), record.wish.forwarding.is_some());
-            Uplink::Network(Box::new(Joining { network, histories, host_interface, wanted: Vec::new(), as_gateway }))
+            let stored = attach::find(name, context)?;
+            let host_interface = stored.network.parent.clone();
+            Uplink::Network(Box::new(match record.is_gateway() {
+                true => Joining::as_gateway(stored),
+                false => Joining::new(stored, host_interface, Vec::new()),
+            }))
         }
     };
     // Nobody but this host had its addresses before, and the LAN may not be there yet.

@@ -100,16 +100,10 @@ fn make(options: &Shim, context: &Context) -> Result<()> {
 
 fn uplink(options: &Shim, context: &Context) -> Result<Uplink> {
     if let Some(name) = &options.network {
-        let (network, histories) = attach::find(name, context)?;
+        let stored = attach::find(name, context)?;
         let wanted = options.ip.iter().map(|address| address.ip()).collect();
-        let host_interface = options.host_interface.clone().unwrap_or_else(|| network.parent.clone());
-        return Ok(Uplink::Network(Box::new(Joining {
-            network,
-            histories,
-            host_interface,
-            wanted,
-            as_gateway: false,
-        })));
+        let host_interface = options.host_interface.clone().unwrap_or_else(|| stored.network.parent.clone());
+        return Ok(Uplink::Network(Box::new(Joining::new(stored, host_interface, wanted))));
     }
     if options.ip.is_empty() {
         return Err(Error::usage("which address shall the host have beside its containers? --ip is missing")
