@@ -328,7 +328,7 @@ fn who_waited_does_not_join_a_network_that_was_deleted_meanwhile() {
         sh(&format!("ip netns add {late}"));
         let ran = Ran::from(waiting.wait_with_output().unwrap());
         sh(&format!("ip netns del {late}"));
-        ran.refused(4, "blue was changed or deleted");
+        ran.refused(4, "blue was changed or deleted, or another plumb is at work on the target");
         lab.plumb("delete-vlan green").ok();
         lab.plumb("create-vlan blue --subnet 10.1.0.0/24 -i nic0 --id 10").ok();
         lab.state().is(&before);
@@ -362,7 +362,8 @@ fn a_lost_gateway_is_regained_and_not_detached_with_the_rest() {
 #[test]
 fn a_device_in_use_stays_and_a_vlan_is_one_networks() {
     in_guest(|| {
-        let (lab, _) = blue();
+        let (mut lab, _) = blue();
+        lab.target("peer");
         attach(&lab, "box", "blue").ok();
         lab.ip("host", "link add link nic0.10 name q type vlan id 5");
         lab.ip("host", &format!("link set q netns {}", lab.full("peer")));
