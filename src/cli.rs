@@ -9,8 +9,8 @@ use crate::{
     complete,
     dhcp::{ClientId, OptionCode, OptionSpec},
     types::{
-        Gateway, IfName, IpChoice, IpRange, Mac, MacChoice, Mtu, NetworkName, RouteSpec, Span, Subnet, TargetName,
-        VlanId, WantedIp,
+        Gateway, IfName, IpChoice, IpRange, Mac, MacChoice, Mtu, NetworkName, Percent, Rate, RouteSpec, Size, Span,
+        Subnet, TargetName, VlanId, WantedIp,
     },
 };
 
@@ -109,6 +109,7 @@ pub enum Verb {
     Leases(Leases),
     Agent(Agent),
     Detach(Detach),
+    Qos(Qos),
     Ls(Ls),
     Show(Show),
     Gc(Gc),
@@ -512,6 +513,134 @@ pub struct Detach {
     /// Everything that plumb attached on this host
     #[arg(long)]
     pub all: bool,
+    /// Print the commands that do the same, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Limit what a container sends or receives, or make its network a bad one
+///
+/// On the interfaces that plumb attached and on those of ordinary Docker networks. What is set
+/// replaces what was set in the same direction, without a gap, and is put back with the attachment. A
+/// root qdisc that plumb did not make is left alone.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(override_usage = "plumb qos TARGET [IFNAME] --rate RATE [OPTIONS]\n       \
+    plumb qos TARGET [IFNAME] --delay DURATION [OPTIONS]\n       \
+    plumb qos show [TARGET]\n       \
+    plumb qos clear TARGET [IFNAME]")]
+#[command(
+    after_help = "Units are those of tc: kbit, mbit and gbit are bits a second, kbps, mbps and gbps bytes; a size in\n\
+    b, kb or mb is bytes.\n\n\
+    Examples:\n  \
+    plumb qos web --rate 10mbit\n  \
+    plumb qos web eth1 --rate 500kbit --burst 32kb --latency 50ms --direction both\n  \
+    plumb qos web --delay 50ms --jitter 10ms --loss 1%\n  \
+    plumb qos show\n  \
+    plumb qos clear web"
+)]
+pub struct Qos {
+    #[command(subcommand)]
+    pub verb: Option<QosVerb>,
+    /// Container (name or id), podman:NAME, pid:N, netns:NAME or netns:/PATH
+    #[arg(required = true, add = ArgValueCandidates::new(complete::targets))]
+    pub target: Option<TargetName>,
+    /// One interface [default: all that are up]
+    #[arg(value_name = "IFNAME", add = ArgValueCandidates::new(complete::attached_interfaces))]
+    pub interface: Option<IfName>,
+    /// What the container sends, what it receives, or each of the two
+    #[arg(long, value_enum, default_value_t = DirectionName::Egress)]
+    pub direction: DirectionName,
+    /// Replace a root qdisc that plumb did not make; clear gives it back
+    #[arg(long)]
+    pub force: bool,
+    /// Wait so long for the container to run
+    #[arg(long, value_name = "DURATION")]
+    pub wait: Option<Span>,
+    /// Print the commands that do the same, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub limit: LimitOptions,
+    #[command(flatten)]
+    pub impairment: ImpairmentOptions,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Limit")]
+pub struct LimitOptions {
+    /// Let through at most so much, such as 500kbit, 10mbit or, in bytes, 64kbps
+    #[arg(long, value_name = "RATE")]
+    pub rate: Option<Rate>,
+    /// How much may leave at once after a pause [default: what fits the rate and the MTU; -v tells]
+    #[arg(long, value_name = "SIZE", requires = "rate")]
+    pub burst: Option<Size>,
+    /// The longest that a packet waits before packets are dropped [default: 50ms, more at slow rates; -v tells]
+    #[arg(long, value_name = "DURATION", requires = "rate")]
+    pub latency: Option<Span>,
+    /// How fast a burst may leave [default: as fast as the interface]
+    #[arg(long, value_name = "RATE", requires = "rate")]
+    pub peak_rate: Option<Rate>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Bad network (netem), alone or with a limit")]
+pub struct ImpairmentOptions {
+    /// Packets take so much longer
+    #[arg(long, value_name = "DURATION")]
+    pub delay: Option<Span>,
+    /// The delay varies by so much
+    #[arg(long, value_name = "DURATION")]
+    pub jitter: Option<Span>,
+    /// So many packets are lost
+    #[arg(long, value_name = "PERCENT")]
+    pub loss: Option<Percent>,
+    /// So many packets arrive twice
+    #[arg(long, value_name = "PERCENT")]
+    pub duplicate: Option<Percent>,
+    /// So many packets have a bit turned over
+    #[arg(long, value_name = "PERCENT")]
+    pub corrupt: Option<Percent>,
+    /// So many packets are not delayed, and overtake others
+    #[arg(long, value_name = "PERCENT")]
+    pub reorder: Option<Percent>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DirectionName {
+    /// What the container sends
+    Egress,
+    /// What the container receives
+    Ingress,
+    /// Each of the two by itself
+    Both,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum QosVerb {
+    Show(QosShow),
+    Clear(QosClear),
+}
+
+/// List limits, with what passed, was dropped and waits
+#[derive(Debug, Args)]
+pub struct QosShow {
+    /// Container (name or id), podman:NAME, pid:N, netns:NAME or netns:/PATH [default: all]
+    #[arg(add = ArgValueCandidates::new(complete::limited))]
+    pub target: Option<TargetName>,
+}
+
+/// Take limits away
+///
+/// A qdisc that --force replaced is given back. What is already gone is no error.
+#[derive(Debug, Args)]
+pub struct QosClear {
+    /// Container (name or id), podman:NAME, pid:N, netns:NAME or netns:/PATH
+    #[arg(add = ArgValueCandidates::new(complete::limited))]
+    pub target: TargetName,
+    /// One interface [default: all that have limits]
+    #[arg(value_name = "IFNAME", add = ArgValueCandidates::new(complete::attached_interfaces))]
+    pub interface: Option<IfName>,
     /// Print the commands that do the same, and change nothing
     #[arg(long)]
     pub dry_run: bool,

@@ -36,6 +36,14 @@ pub fn attached_interfaces() -> Vec<CompletionCandidate> {
     each_attachment(|attachment| attachment.interface().to_owned())
 }
 
+/// The targets that have limits.
+pub fn limited() -> Vec<CompletionCandidate> {
+    let Ok(store) = open_store() else { return Vec::new() };
+    let kept = store::shaped::all(&*store, None).unwrap_or_default();
+    let names: BTreeSet<String> = kept.into_iter().flatten().map(|shaped| shaped.target.to_string()).collect();
+    names.into_iter().map(CompletionCandidate::new).collect()
+}
+
 /// The networks that there are.
 pub fn networks() -> Vec<CompletionCandidate> {
     let Ok(store) = open_store() else { return Vec::new() };

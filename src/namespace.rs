@@ -6,7 +6,7 @@ use crate::{
     container::{self, Target},
     error::{Error, Kind, Result},
     kernel::{self, Kernel, Netns},
-    store::{Attachment, NamespaceMark},
+    store::{NamespaceMark, Placed},
     types::{Place, TargetName},
 };
 
@@ -36,10 +36,10 @@ pub fn mark(namespace: &Netns, kernel: &Kernel) -> NamespaceMark {
     NamespaceMark { inode: namespace.id().0, cookie: kernel.cookie(), boot: boot() }
 }
 
-/// The namespace that the attachment was made in, or `None` if it is gone. It may outlive its
+/// The namespace that the record is about, or `None` if it is gone. It may outlive its
 /// process: a sidecar that shares it (`--net=container:web`) keeps it when `web` is restarted.
-pub fn reopen(attachment: &Attachment) -> Option<Netns> {
-    if is_of_this_boot(attachment) { find(&attachment.place, &attachment.namespace) } else { None }
+pub fn reopen(record: &impl Placed) -> Option<Netns> {
+    if is_of_this_boot(record) { find(record.place(), record.namespace()) } else { None }
 }
 
 /// The namespace with this mark, which is of this boot: where it was, or wherever it is by now.
@@ -56,14 +56,14 @@ pub fn find(place: &Place, mark: &NamespaceMark) -> Option<Netns> {
     kernel::all_namespaces().into_iter().find(|namespace| has_inode(namespace) && is_it(namespace))
 }
 
-/// Whether the kernel works in the namespace that the attachment was made in: an inode's number may
+/// Whether the kernel works in the namespace that the record is about: an inode's number may
 /// be another's by now, the cookie never is.
-pub fn is_same(attachment: &Attachment, namespace: &Netns, kernel: &Kernel) -> bool {
-    attachment.namespace == mark(namespace, kernel)
+pub fn is_same(record: &impl Placed, namespace: &Netns, kernel: &Kernel) -> bool {
+    *record.namespace() == mark(namespace, kernel)
 }
 
-pub fn is_of_this_boot(attachment: &Attachment) -> bool {
-    attachment.namespace.boot == boot()
+pub fn is_of_this_boot(record: &impl Placed) -> bool {
+    record.namespace().boot == boot()
 }
 
 /// The kernel's id of this boot, or nothing where `/proc` does not tell.

@@ -61,6 +61,13 @@ impl Output {
         }
     }
 
+    /// How something was found that nobody gave, with `-v`.
+    pub fn explain(self, text: &str) {
+        if self.verbose {
+            print(&mut std::io::stderr(), &format!("{}\n", text.dimmed()));
+        }
+    }
+
     pub fn error(self, error: &Error) {
         if error.said {
             return;

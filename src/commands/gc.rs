@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde::Serialize;
 
-use super::{Context, namespace, require_capabilities, take_back};
+use super::{Context, namespace, qos, require_capabilities, take_back};
 use crate::{
     cli::Gc,
     container,
@@ -12,7 +12,7 @@ use crate::{
     error::{Error, Kind, Result},
     kernel::{Netns, survey},
     plan::facts::InsideLink,
-    store::{Attachment, Change, Key, attachment, lease},
+    store::{Attachment, Change, Key, Placed, attachment, lease, shaped},
     types::{Tag, TargetName},
 };
 
@@ -20,6 +20,7 @@ pub fn run(options: Gc, context: &Context) -> Result<()> {
     require_capabilities()?;
     let mut sweep = Sweep { context, dry_run: options.dry_run, done: Vec::new(), failures: Vec::new() };
     sweep.records()?;
+    sweep.limits()?;
     sweep.links()?;
     sweep.claims()?;
     sweep.leases()?;
@@ -98,6 +99,43 @@ impl Sweep<'_> {
         }
         let context = self.context;
         self.note("record", text, || there.look_inside(|kernel| take_back::here(context, attachment, &there, kernel)));
+        Ok(())
+    }
+
+    /// Limits that a killed run left half-set, and those of targets that exist no more.
+    fn limits(&mut self) -> Result<()> {
+        let context = self.context;
+        for kept in shaped::unfinished(&*context.store)? {
+            match kept {
+                Err(error) => self.failures.push(error),
+                Ok(shaped) => {
+                    // Whoever holds the lock is at work and needs no help.
+                    let there = namespace::reopen(&shaped);
+                    if there.as_ref().map_or(Ok(true), Netns::try_lock)?
+                        && shaped.is_still_unfinished(&*context.store)?
+                    {
+                        let text = format!(
+                            "{}: limits of {} as before, their run was killed",
+                            shaped.target, shaped.interface
+                        );
+                        self.note("record", text, || qos::as_before(context, &shaped, there.as_ref()));
+                    }
+                }
+            }
+        }
+        for kept in shaped::all(&*context.store, None)? {
+            match kept {
+                Err(error) => self.failures.push(error),
+                Ok(shaped) if is_gone_for_good(&shaped, context) => {
+                    let text = format!(
+                        "{}: limits of {} forgotten, the target exists no more",
+                        shaped.target, shaped.interface
+                    );
+                    self.note("record", text, || shaped.forget(&*context.store));
+                }
+                Ok(_) => {}
+            }
+        }
         Ok(())
     }
 
@@ -187,24 +225,24 @@ fn known_tags(context: &Context) -> Result<Option<HashSet<Tag>>> {
 
 /// Whether the target can never run again under its record. A stopped container can; that an engine
 /// does not answer says nothing.
-fn is_gone_for_good(attachment: &Attachment, context: &Context) -> bool {
-    if namespace::is_of_this_boot(attachment) && container::is_there(&attachment.place) {
+fn is_gone_for_good(record: &impl Placed, context: &Context) -> bool {
+    if namespace::is_of_this_boot(record) && container::is_there(record.place()) {
         return false;
     }
-    let engine = match &attachment.target {
+    let engine = match record.target() {
         TargetName::Docker(_) => Engine::connect(EngineKind::Docker, &context.engines.docker),
         TargetName::Podman(_) => Engine::connect(EngineKind::Podman, &context.engines.podman),
         TargetName::Pid(_) => return true,
         // A file of that name may be there again after a reboot, for the same purpose.
         TargetName::NetnsName(_) | TargetName::NetnsPath(_) | TargetName::Host => {
-            return !container::is_there(&attachment.place);
+            return !container::is_there(record.place());
         }
     };
-    let id = attachment.container.as_deref().unwrap_or_default();
+    let id = record.container().unwrap_or_default();
     let gone = |name: &str| {
         engine.as_ref().is_ok_and(|engine| engine.inspect(name).is_err_and(|error| error.kind == Kind::NotFound))
     };
     // Neither the container nor one that was made anew under its name, which is to get the same again.
-    let (TargetName::Docker(name) | TargetName::Podman(name)) = &attachment.target else { return false };
+    let (TargetName::Docker(name) | TargetName::Podman(name)) = record.target() else { return false };
     gone(id) && gone(name)
 }

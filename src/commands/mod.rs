@@ -13,6 +13,7 @@ mod gc;
 mod leases;
 mod ls;
 mod networks;
+mod qos;
 mod records;
 mod show;
 mod siblings;
@@ -82,6 +83,7 @@ pub fn run(typed: Cli, output: Output) -> Result<()> {
         Verb::Agent(options) => agent::run(options, context(typed.global)?),
         Verb::Leases(_) => leases::run(&context(typed.global)?),
         Verb::Detach(options) => detach::run(options, &context(typed.global)?),
+        Verb::Qos(options) => qos::run(options, &context(typed.global)?),
         Verb::Ls(_) => ls::run(&context(typed.global)?),
         Verb::Show(options) => show::run(options, &context(typed.global)?),
         Verb::Gc(options) => gc::run(options, &context(typed.global)?),

@@ -14,7 +14,7 @@ use crate::{
     store::{
         Change, Committed, Key, Store, attachment,
         kinds::{self, Holds},
-        network,
+        network, shaped,
     },
 };
 
@@ -70,7 +70,7 @@ fn contents(store: &dyn Store) -> Result<Vec<(Key, Thing)>> {
 
 /// A run that is at work confirms its record where it began it, and nowhere else.
 fn refuse_unfinished(from: &dyn Store, place: &str) -> Result<()> {
-    let unfinished = from.records(&[Key::new([attachment::UNFINISHED])])?;
+    let unfinished = from.records(&[Key::new([attachment::UNFINISHED]), Key::new([shaped::UNFINISHED])])?;
     let Some((key, _)) = unfinished.first() else { return Ok(()) };
     let (target, interface) = attachment::owner_of(key).unwrap_or(("a target", "an interface"));
     Err(Error::conflict(format!("{target}: {interface} in {place} is being made, or its run was killed"))

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr, path::Path};
 
-use super::{Context, agent, attaching::HostLock, namespace};
+use super::{Context, agent, attaching::HostLock, namespace, qos};
 use crate::{
     apply,
     error::Result,
@@ -16,7 +16,7 @@ use crate::{
         facts::{InsideAddress, InsideLink},
         undo,
     },
-    store::{Attachment, Kept, attachment, lease},
+    store::{Attachment, Kept, attachment, lease, shaped},
     types::{IfName, Place},
 };
 
@@ -25,6 +25,14 @@ use crate::{
 pub fn here(context: &Context, attachment: &Attachment, namespace: &Netns, kernel: &mut Kernel) -> Result<()> {
     let Some(attachment) = &attachment::again(&*context.store, attachment)? else { return Ok(()) };
     undo_here(context, attachment, namespace, kernel)?;
+    forget(context, attachment)
+}
+
+/// With the attachment its limits are forgotten; of one that was never finished the earlier one's stay.
+fn forget(context: &Context, attachment: &Attachment) -> Result<()> {
+    if !attachment.is_unfinished() {
+        shaped::forget_of(&*context.store, &attachment.target, attachment.interface())?;
+    }
     attachment.forget(&*context.store)?;
     tell_the_agent(context, attachment);
     Ok(())
@@ -47,6 +55,7 @@ fn undo_here(context: &Context, attachment: &Attachment, namespace: &Netns, kern
     index.iter().for_each(|index| give_lease_back(context, attachment, *index));
     let steps = undo::undo(&attachment.steps, &attachment.tag, &now);
     let path = namespace.path().display().to_string();
+    let steps: Vec<Step> = steps.into_iter().chain(qos::what_a_link_leaves(attachment.link(), &now)).collect();
     apply::undo(kernel, &steps, &mut |step, took| context.output.step(&step.command(&path), took), &path)?;
     hand_down(context, attachment, &now)
 }
@@ -68,7 +77,7 @@ pub fn anywhere(context: &Context, attachment: &Attachment) -> Result<()> {
         let parent = attachment.link().and_then(|link| nix::net::if_::if_nametoindex(link.parent.name.as_str()).ok());
         parent.iter().for_each(|index| give_lease_back(context, attachment, *index));
         let now = attachment::again(&*context.store, attachment)?;
-        now.map_or(Ok(()), |now| now.forget(&*context.store))?;
+        now.map_or(Ok(()), |now| forget(context, &now))?;
         tell_the_agent(context, attachment);
         return Ok(());
     };

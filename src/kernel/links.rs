@@ -148,7 +148,7 @@ impl Kernel {
         }
     }
 
-    fn delete_index(&mut self, index: u32, name: &str) -> std::result::Result<(), StepError> {
+    pub(super) fn delete_index(&mut self, index: u32, name: &str) -> std::result::Result<(), StepError> {
         let message = LinkUnspec::new_with_index(index).build();
         let outcome = self
             .inside(async |inside| inside.change(Message::DelLink(message), 0).await)

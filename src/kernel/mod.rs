@@ -9,6 +9,7 @@ mod netlink;
 mod netns;
 mod nftables;
 mod packet;
+mod qdiscs;
 pub mod resolver;
 mod routes;
 pub mod survey;
@@ -23,6 +24,7 @@ pub use addresses::Lifetimes;
 pub use arp::Answer;
 pub use icmp::Reach;
 pub use netns::{Netns, NetnsId, all as all_namespaces, cookie};
+pub use qdiscs::Counters;
 
 use crate::{
     apply::{Execute, StepError},
@@ -135,6 +137,13 @@ impl Execute for Kernel {
             Step::SetResolver { root, from, to } => resolver::write(root, from, to),
             Step::AddMasquerade(masquerade) => nftables::add(masquerade),
             Step::DeleteMasquerade(masquerade) => nftables::delete(masquerade),
+            Step::AddIfb(ifb) => self.add_ifb(ifb),
+            Step::DeleteIfb(ifb) => self.delete_ifb(ifb),
+            Step::AddQdisc(qdisc) => self.add_qdisc(qdisc),
+            Step::DeleteQdisc(qdisc) => self.delete_qdisc(qdisc),
+            Step::ReplaceQdisc { old, new } => self.replace_qdisc(old, new),
+            Step::AddRedirect(redirect) => self.add_redirect(redirect),
+            Step::DeleteRedirect(redirect) => self.delete_redirect(redirect),
         }
     }
 }

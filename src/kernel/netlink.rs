@@ -4,7 +4,8 @@ use futures_util::StreamExt;
 use nix::errno::Errno;
 use rtnetlink::Handle;
 use rtnetlink::packet_core::{
-    ErrorMessage, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload, NlasIterator, parse_string,
+    ErrorMessage, NLM_F_ACK, NLM_F_DUMP, NLM_F_ECHO, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload, NlasIterator,
+    parse_string,
 };
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use tokio::runtime::Runtime;
@@ -59,6 +60,15 @@ impl Netlink {
         message: RouteNetlinkMessage,
     ) -> std::result::Result<Option<RouteNetlinkMessage>, Refusal> {
         Ok(self.exchange(message, NLM_F_REQUEST | NLM_F_ACK).await?.pop())
+    }
+
+    /// Asks for one object of the kinds that the kernel tells its listeners of, and whoever asked only if
+    /// they want an echo: qdiscs and filters (`qdisc_notify` in `net/sched/sch_api.c`).
+    pub async fn get_by_echo(
+        &mut self,
+        message: RouteNetlinkMessage,
+    ) -> std::result::Result<Option<RouteNetlinkMessage>, Refusal> {
+        Ok(self.exchange(message, NLM_F_REQUEST | NLM_F_ACK | NLM_F_ECHO).await?.pop())
     }
 
     /// Asks for all objects of a kind.

@@ -10,6 +10,10 @@ use crate::types::{IfName, Mac, Mtu};
 /// delete all of a namespace, and a link is recognised even if its tag is not set yet.
 pub const GROUP: u32 = 0x706c_756d;
 
+/// Indexes above this are chosen by plumb. Hosts count up from 1 and reuse nothing, so a busy one comes
+/// to some hundred thousand.
+pub const ABOVE_THE_HOSTS: u32 = 1_000_000;
+
 /// A link as it is created, in one request, directly in the target's namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {

@@ -8,8 +8,10 @@ pub mod facts;
 pub mod forwarding;
 pub mod leased;
 pub mod link;
+pub mod qdisc;
 pub mod render;
 pub mod route;
+pub mod shaping;
 pub mod undo;
 pub mod vlan;
 pub mod wiring;
@@ -22,6 +24,7 @@ pub use facts::{Facts, Inside, Parent, Sibling};
 pub use forwarding::Masquerade;
 pub use leased::Leased;
 pub use link::{Driver, IpvlanMode, Link, MacvlanMode};
+pub use qdisc::{Ifb, Qdisc, Redirect};
 pub use route::Route;
 pub use wiring::{Wiring, Wish};
 
@@ -29,7 +32,8 @@ use crate::types::{HostAddress, IfName, Mtu, Tag};
 
 /// One change to the kernel, and what it replaces.
 ///
-/// Every change is in the target's namespace. Matches over steps name each of them: a new step
+/// Every change is in the target's namespace, but for those of a qdisc at the host's end of a veth.
+/// Matches over steps name each of them: a new step
 /// does not compile without its inverse, its text and its execution.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -66,6 +70,17 @@ pub enum Step {
     },
     AddMasquerade(Masquerade),
     DeleteMasquerade(Masquerade),
+    AddIfb(Ifb),
+    DeleteIfb(Ifb),
+    AddQdisc(Qdisc),
+    DeleteQdisc(Qdisc),
+    /// Puts `new` where `old` is: of the same kind in place, with its queue and its tokens.
+    ReplaceQdisc {
+        old: Qdisc,
+        new: Qdisc,
+    },
+    AddRedirect(Redirect),
+    DeleteRedirect(Redirect),
 }
 
 /// A link and the alternative name by which plumb knows it again.
@@ -104,6 +119,13 @@ impl Step {
             Step::SetResolver { root, from, to } => Step::SetResolver { root, from: to, to: from },
             Step::AddMasquerade(masquerade) => Step::DeleteMasquerade(masquerade),
             Step::DeleteMasquerade(masquerade) => Step::AddMasquerade(masquerade),
+            Step::AddIfb(ifb) => Step::DeleteIfb(ifb),
+            Step::DeleteIfb(ifb) => Step::AddIfb(ifb),
+            Step::AddQdisc(qdisc) => Step::DeleteQdisc(qdisc),
+            Step::DeleteQdisc(qdisc) => Step::AddQdisc(qdisc),
+            Step::ReplaceQdisc { old, new } => Step::ReplaceQdisc { old: new, new: old },
+            Step::AddRedirect(redirect) => Step::DeleteRedirect(redirect),
+            Step::DeleteRedirect(redirect) => Step::AddRedirect(redirect),
         }
     }
 }
@@ -112,6 +134,7 @@ impl Step {
 pub(crate) mod samples {
     //! One of each step, for the tests of everything that matches over them.
 
+    use super::qdisc::{Device, Discipline, Side, Slot, Tbf};
     use super::*;
     use crate::types::StoreMark;
 
@@ -139,7 +162,23 @@ pub(crate) mod samples {
         Masquerade { interface: "gw-blue".parse().unwrap(), subnet: subnet.parse().unwrap() }
     }
 
+    fn device(side: Side, index: u32, name: &str) -> Device {
+        Device { side, index, name: name.parse().unwrap() }
+    }
+
+    pub fn bucket(side: Side, index: u32, name: &str, rate: &str, burst: u32) -> Qdisc {
+        let tbf = Tbf { rate: rate.parse().unwrap(), burst, limit: 75_000, peak: None };
+        let discipline = Discipline::Tbf(tbf);
+        Qdisc { on: device(side, index, name), slot: Slot::Root, handle: qdisc::TBF, discipline }
+    }
+
+    pub fn ingress(index: u32, name: &str) -> Qdisc {
+        let on = device(Side::Inside, index, name);
+        Qdisc { on, slot: Slot::Ingress, handle: qdisc::INGRESS, discipline: Discipline::Ingress }
+    }
+
     pub fn steps() -> Vec<Step> {
+        let ifb = Ifb { index: 8, name: "qos7".parse().unwrap() };
         let (index, name) = (7, IfName::eth(1));
         vec![
             Step::AddLink(link()),
@@ -165,6 +204,14 @@ pub(crate) mod samples {
             },
             Step::AddMasquerade(masquerade("10.1.0.0/24")),
             Step::AddMasquerade(masquerade("fd10::/64")),
+            Step::AddQdisc(bucket(Side::Host, 9, "veth9", "10mbit", 12_500)),
+            Step::ReplaceQdisc {
+                old: bucket(Side::Inside, 7, "eth1", "10mbit", 12_500),
+                new: bucket(Side::Inside, 7, "eth1", "20mbit", 25_000),
+            },
+            Step::AddIfb(ifb.clone()),
+            Step::AddQdisc(ingress(7, "eth1")),
+            Step::AddRedirect(Redirect { from: device(Side::Inside, 7, "eth1"), to: ifb }),
         ]
     }
 }

@@ -2,7 +2,11 @@
 
 use std::borrow::Cow;
 
-use super::{Driver, Link, MacvlanMode, Masquerade, Route, Step, link::GROUP};
+use super::{
+    Driver, Ifb, Link, MacvlanMode, Masquerade, Route, Step,
+    link::GROUP,
+    qdisc::{Device, Side},
+};
 use crate::types::Place;
 
 impl Step {
@@ -12,6 +16,10 @@ impl Step {
         let inside = |command: String| match namespace {
             Place::HOST => command,
             _ => format!("nsenter --net={} {command}", quote(namespace)),
+        };
+        let at = |device: &Device, command| match device.side {
+            Side::Inside => inside(command),
+            Side::Host => command,
         };
         match self {
             // Created from the host, as the parent is there; everything else happens inside.
@@ -42,6 +50,17 @@ impl Step {
                 format!("printf %s {} > {}", quote(to), quote(&file.to_string_lossy()))
             }
             Step::AddMasquerade(masquerade) => inside(add_masquerade(masquerade)),
+            Step::AddIfb(ifb) => inside(add_ifb(ifb)),
+            Step::DeleteIfb(ifb) => inside(format!("ip link del dev {}", quote(ifb.name.as_str()))),
+            Step::AddQdisc(qdisc) => at(&qdisc.on, qdisc.command("add")),
+            Step::DeleteQdisc(qdisc) => at(&qdisc.on, qdisc.deletion()),
+            Step::ReplaceQdisc { old, new } => {
+                let passing = new.passing_from(old);
+                let commands = passing.iter().chain([new]).map(|qdisc| at(&qdisc.on, qdisc.command("replace")));
+                commands.collect::<Vec<_>>().join(" && ")
+            }
+            Step::AddRedirect(redirect) => inside(redirect.command()),
+            Step::DeleteRedirect(redirect) => inside(redirect.deletion()),
             Step::DeleteMasquerade(m) => inside(format!("nft delete table {} {}", m.family(), quote(&m.table()))),
         }
     }
@@ -76,6 +95,12 @@ fn add_link(link: &Link, namespace: &str) -> String {
         link.mtu,
         driver(&link.driver)
     )
+}
+
+fn add_ifb(ifb: &Ifb) -> String {
+    let mac = ifb.mac().map(|byte| format!("{byte:02x}")).join(":");
+    let name = quote(ifb.name.as_str());
+    format!("ip link add name {name} index {} address {mac} group {GROUP} up type ifb", ifb.index)
 }
 
 fn driver(driver: &Driver) -> String {
@@ -145,6 +170,23 @@ mod tests {
                     "{inside} nft 'create table ip6 plumb-gw-blue; add chain ip6 plumb-gw-blue postrouting {{ type nat hook postrouting priority srcnat; }}; add rule ip6 plumb-gw-blue postrouting ip6 saddr fd10::/64 oifname != \"gw-blue\" masquerade'"
                 ),
                 format!("{inside} nft delete table ip6 plumb-gw-blue"),
+                "tc qdisc add dev veth9 root handle 706c: tbf rate 10mbit burst 12500b limit 75000b".into(),
+                "tc qdisc del dev veth9 root".into(),
+                format!(
+                    "{inside} tc qdisc replace dev eth1 root handle 706c: tbf rate 20mbit burst 25000b limit 75000b"
+                ),
+                format!(
+                    "{inside} tc qdisc replace dev eth1 root handle 706f: tbf rate 10mbit burst 12500b limit 75000b && \
+                     {inside} tc qdisc replace dev eth1 root handle 706c: tbf rate 10mbit burst 12500b limit 75000b"
+                ),
+                format!("{inside} ip link add name qos7 index 8 address 02:70:6c:00:00:08 group {group} up type ifb"),
+                format!("{inside} ip link del dev qos7"),
+                format!("{inside} tc qdisc add dev eth1 ingress"),
+                format!("{inside} tc qdisc del dev eth1 ingress"),
+                format!(
+                    "{inside} tc filter add dev eth1 ingress pref 28780 protocol all u32 match u32 0 0 action mirred egress redirect dev qos7"
+                ),
+                format!("{inside} tc filter del dev eth1 ingress pref 28780 protocol all u32"),
             ]
         );
     }

@@ -39,6 +39,9 @@ fn undo_one(step: &Step, ours: Option<&Link>, of_parent: Option<&str>, now: &Ins
         // These live on the link and go with it, but for the forwarding of IPv4. That stays on: others
         // may rely on it by now. Docker turns it on only where it is off, and cannot tell that it was us.
         Step::AddTag(_) | Step::SetSysctl { .. } | Step::SetMtu { .. } | Step::AddAddress(_) => None,
+        // A limit has a record of its own, and goes by that.
+        Step::AddIfb(_) | Step::DeleteIfb(_) | Step::AddRedirect(_) | Step::DeleteRedirect(_) => None,
+        Step::AddQdisc(_) | Step::DeleteQdisc(_) | Step::ReplaceQdisc { .. } => None,
         Step::AddRoute(route) => (!leaves_by(route, ours)).then(|| Step::DeleteRoute(route.clone())),
         Step::ReplaceRoute { old, new } => give_back(old, Some(new), now),
         Step::DeleteRoute(route) => give_back(route, None, now),
@@ -96,6 +99,8 @@ pub fn after(steps: &[Step], mut now: Inside) -> Inside {
             Step::AddLink(_) | Step::AddTag(_) | Step::DeleteTag(_) | Step::SetSysctl { .. } => {}
             Step::AddAddress(_) | Step::SetMtu { .. } => {}
             Step::AddMasquerade(_) | Step::DeleteMasquerade(_) | Step::SetResolver { .. } => {}
+            Step::AddIfb(_) | Step::DeleteIfb(_) | Step::AddRedirect(_) | Step::DeleteRedirect(_) => {}
+            Step::AddQdisc(_) | Step::DeleteQdisc(_) | Step::ReplaceQdisc { .. } => {}
         }
     }
     now
@@ -132,6 +137,8 @@ fn remembered(step: &Step) -> Option<&Route> {
         Step::AddLink(_) | Step::DeleteLink(_) | Step::AddTag(_) | Step::DeleteTag(_) | Step::SetSysctl { .. } => None,
         Step::AddAddress(_) | Step::DeleteAddress(_) | Step::AddRoute(_) | Step::SetMtu { .. } => None,
         Step::AddMasquerade(_) | Step::DeleteMasquerade(_) | Step::SetResolver { .. } => None,
+        Step::AddIfb(_) | Step::DeleteIfb(_) | Step::AddRedirect(_) | Step::DeleteRedirect(_) => None,
+        Step::AddQdisc(_) | Step::DeleteQdisc(_) | Step::ReplaceQdisc { .. } => None,
     }
 }
 

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Driver, Facts, Inside, Leased, Link, LinkAddress, MacvlanMode, Parent, Route, Sibling, Step, TaggedLink,
-    forwarding, link::ParentLink,
+    forwarding,
+    link::{ABOVE_THE_HOSTS, ParentLink},
 };
 use crate::{
     error::{Error, Result},
@@ -362,13 +363,11 @@ fn free_name(wish: &Wish, facts: &Facts) -> Result<IfName> {
 }
 
 /// An index that is free inside, and that no interface of the host has: kernels before 6.15 look it
-/// up on the host as well, and refuse one that exists there. Hosts count up from 1 and reuse nothing,
-/// so a busy one comes to some hundred thousand.
+/// up on the host as well, and refuse one that exists there.
 ///
 /// It is not the parent's either: where the two are equal the kernel leaves out `IFLA_LINK`, and
 /// tools then take the link for a physical one (openshift/origin#22784).
 fn free_index(facts: &Facts) -> u32 {
-    const ABOVE_THE_HOSTS: u32 = 1_000_000;
     let least = if facts.is_host { 0 } else { ABOVE_THE_HOSTS };
     let highest = facts.inside.links.iter().map(|link| link.index).max().unwrap_or(0).max(least);
     let next = highest + 1;

@@ -70,6 +70,33 @@ pub struct NamespaceMark {
     pub boot: String,
 }
 
+/// A record of something in a target's namespace.
+pub trait Placed {
+    fn target(&self) -> &TargetName;
+    /// The container's id.
+    fn container(&self) -> Option<&str>;
+    fn place(&self) -> &Place;
+    fn namespace(&self) -> &NamespaceMark;
+}
+
+impl Placed for Attachment {
+    fn target(&self) -> &TargetName {
+        &self.target
+    }
+
+    fn container(&self) -> Option<&str> {
+        self.container.as_deref()
+    }
+
+    fn place(&self) -> &Place {
+        &self.place
+    }
+
+    fn namespace(&self) -> &NamespaceMark {
+        &self.namespace
+    }
+}
+
 /// A record as it was found: a damaged one is never taken for none.
 pub type Kept = Result<Attachment>;
 

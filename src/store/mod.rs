@@ -1,4 +1,4 @@
-//! What plumb remembers: attachments, and who has which address.
+//! What plumb remembers: attachments, limits, and who has which address.
 
 pub mod attachment;
 mod directory;
@@ -6,14 +6,16 @@ mod etcd;
 pub mod kinds;
 pub mod lease;
 pub mod network;
+pub mod shaped;
 
 use std::fmt;
 
-pub use attachment::{Attachment, Kept, NamespaceMark, Progress};
+pub use attachment::{Attachment, Kept, NamespaceMark, Placed, Progress};
 pub use directory::Directory;
 pub use etcd::{Access, Etcd};
 pub use lease::{Dhcp, Holding, LeaseRecord, Moment};
 pub use network::Network;
+pub use shaped::Shaped;
 
 /// Where records are kept unless somebody says otherwise.
 pub const DEFAULT: &str = "/var/lib/plumb";

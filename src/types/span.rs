@@ -33,7 +33,7 @@ impl FromStr for Span {
         let unit_at = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
         let (number, unit) = text.split_at(unit_at);
         let seconds_each = match unit {
-            "us" => 1e-6,
+            "us" | "µs" => 1e-6,
             "ms" => 1e-3,
             "s" => 1.0,
             "m" | "min" => 60.0,
@@ -77,8 +77,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn prints_what_it_parsed(millis in 1u64..10_000_000) {
-            let span = Span::millis(millis);
+        fn prints_what_it_parsed(micros in 1u64..10_000_000_000) {
+            let span = Span(Duration::from_micros(micros));
             prop_assert_eq!(span.to_string().parse::<Span>().unwrap(), span);
         }
 

@@ -22,6 +22,7 @@ mod kernel;
 #[path = "../system/lab.rs"]
 #[allow(dead_code, reason = "the tests that need no guest use the rest")]
 mod lab;
+mod netem;
 mod old_kernel;
 mod soak;
 mod vlan;

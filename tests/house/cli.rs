@@ -73,7 +73,7 @@ fn plumb_tells_its_version() {
 // Mistakes.
 
 /// What cannot be, whatever the machine looks like.
-const IMPOSSIBLE: [(&str, &str); 35] = [
+const IMPOSSIBLE: [(&str, &str); 42] = [
     ("flta", "unrecognized subcommand 'flta'"),
     ("ls --jsno", "unexpected argument '--jsno' found"),
     ("ls web", "unexpected argument 'web' found"),
@@ -121,7 +121,23 @@ const IMPOSSIBLE: [(&str, &str); 35] = [
         "flat web -i eth0 --ip none --route 10.0.0.1/8",
         "invalid value '10.0.0.1/8' for '--route <ROUTE>': route 10.0.0.1/8 has host bits set; maybe 10.0.0.0/8?",
     ),
+    (
+        "qos web --rate 500",
+        "invalid value '500' for '--rate <RATE>': \"500\" has no unit; write 500kbit for kilobits, 500kbps for kilobytes a second, 500mbit for megabits",
+    ),
+    (
+        "qos web --rate 0kbit",
+        "invalid value '0kbit' for '--rate <RATE>': rate 0kbit would let nothing through; to cut a container off, detach it",
+    ),
+    (
+        "qos web --rate 1mbit --burst 32",
+        "invalid value '32' for '--burst <SIZE>': \"32\" has no unit; write 32b for bytes, 32kb for 1024 of them",
+    ),
+    ("qos web --loss 1", "invalid value '1' for '--loss <PERCENT>': \"1\" has no unit; write 1%"),
+    ("qos web --rate -1mbit", "unexpected argument '-1' found"),
     // From here on each value is good, but not beside the others.
+    ("qos web", "which limit? neither a rate nor a bad network is given"),
+    ("qos show web --rate 1mbit", "unexpected argument '--rate' found"),
     (
         "flat web -i eth0 --ip 192.168.0.100/24 --gateway 192.168.1.1",
         "gateway 192.168.1.1 is outside of 192.168.0.0/24",

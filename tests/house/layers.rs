@@ -54,13 +54,14 @@ const TABLE: [(&str, &[&str]); 20] = [
 ];
 
 /// Who speaks to the world, by the beginning of what they speak with; the first row that fits counts.
-const SPEAKERS: [(&str, &[&str]); 8] = [
+const SPEAKERS: [(&str, &[&str]); 9] = [
     // The kernel's messages are data as well: a plan keeps a route as the kernel described it.
     ("rtnetlink::packet_", &["kernel", "plan"]),
     ("rtnetlink", &["kernel"]),
     ("netlink_packet_netfilter", &["kernel"]),
     ("bollard", &["docker"]),
     ("hyper", &["store"]),
+    ("prost", &["store"]),
     ("tokio_rustls", &["store"]),
     ("dhcproto", &["dhcp"]),
     ("caps", &["commands"]),

@@ -15,7 +15,11 @@ use std::{
 
 use serde_json::Value;
 
-use crate::lab::{FREE, Lab, ROUTER, Ran, sh, wait_for};
+use crate::{
+    flow::Flow,
+    lab::{FREE, Lab, PLUMB, ROUTER, Ran, sh, wait_for},
+    speed::{holds, within_tries},
+};
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
@@ -372,6 +376,72 @@ fn containers_at_once_are_all_attached() {
     assert_eq!(listed["attachments"].as_array().unwrap().len(), 8);
     plumb(&lab, "detach --all").ok();
     assert!(containers.iter().all(|container| !container.ip("link").contains("eth1")));
+}
+
+/// `plumb ARGUMENTS` where the engine is: only there are the other ends of its containers' veths.
+fn beside_the_engine(lab: &Lab, arguments: &str) -> Ran {
+    let mut plumb = Command::new(PLUMB);
+    plumb.args(arguments.split_whitespace()).args(["--docker", &engine()]).stdin(Stdio::null());
+    Ran::of(plumb.env("PLUMB_STORE", lab.store()).env("PLUMB_CONFIG", "/dev/null"))
+}
+
+#[test]
+fn on_an_ordinary_bridge_network_limits_hold_in_both_directions() {
+    let (lab, web, peer) = (Lab::new(), Container::sleeping(""), Container::sleeping(""));
+    let said = beside_the_engine(&lab, &format!("qos {} --rate 10mbit --direction both", web.0)).ok().out;
+    assert_eq!(said, format!("{0}: eth0 sends at most 10mbit\n{0}: eth0 receives at most 10mbit\n", web.0));
+    assert!(!web.ip("link").contains("ifb"), "the host's end of the veth needs none");
+    let place = |container: &Container| format!("/proc/{}/ns/net", container.inspect(".State.Pid")).into();
+    let address =
+        |container: &Container| container.inspect(".NetworkSettings.Networks.bridge.IPAddress").parse().unwrap();
+    for (direction, from, to) in [("egress", &web, &peer), ("ingress", &peer, &web)] {
+        let flow = Flow { from: place(from), to: place(to), address: address(to), interface: "eth0" };
+        within_tries(&format!("10mbit {direction} on Docker's bridge"), || {
+            holds(&flow.run(Duration::from_secs(3)), 10e6, 12_500.0)
+        });
+    }
+    let shown = beside_the_engine(&lab, "qos show --json").ok().json();
+    for limit in shown["limits"].as_array().unwrap() {
+        assert!(limit["counters"]["overlimits"].as_u64().unwrap() > 0, "{limit:#}");
+    }
+    // By the beginning of its id it is the same container.
+    let id = web.inspect(".Id");
+    let cleared = beside_the_engine(&lab, &format!("qos clear {}", &id[..12])).ok().out;
+    assert_eq!(cleared, format!("{}: eth0 is not limited any more\n", web.0));
+    beside_the_engine(&lab, "qos clear no-such-container").ok();
+}
+
+#[test]
+fn a_restarted_containers_limits_are_put_back_with_its_attachment() {
+    let (lab, web) = (Lab::new(), Container::sleeping(""));
+    attach(&lab, &web.0).ok();
+    plumb(&lab, &format!("qos {} eth1 --rate 10mbit --direction both", web.0)).ok();
+    let states = || {
+        let shown = plumb(&lab, "qos show --json").ok().json();
+        shown["limits"].as_array().unwrap().iter().map(|limit| limit["state"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(states(), ["holds", "holds"]);
+    docker(&format!("restart -t 0 {}", web.0));
+    assert_eq!(states(), ["stopped", "stopped"]);
+    attach(&lab, &web.0).ok();
+    assert_eq!(states(), ["holds", "holds"]);
+    assert!(lab.pings("lan", "192.168.9.100"));
+    plumb(&lab, &format!("detach {}", web.0)).ok();
+    assert_eq!(states(), [""; 0]);
+    assert!(!web.ip("link").contains("qos"));
+}
+
+#[test]
+fn a_container_that_exists_no_more_has_its_limits_forgotten() {
+    let (lab, web) = (Lab::new(), Container::sleeping(""));
+    plumb(&lab, &format!("qos {} --rate 10mbit", web.0)).ok();
+    docker(&format!("stop -t 0 {}", web.0));
+    assert_eq!(plumb(&lab, "gc").ok().out, "nothing was left behind\n");
+    let name = web.0.clone();
+    drop(web);
+    let said = plumb(&lab, "gc").ok().out;
+    assert_eq!(said, format!("{name}: limits of eth0 forgotten, the target exists no more\n"));
+    assert_eq!(plumb(&lab, "qos show").ok().out, "no limits are set\n");
 }
 
 #[test]

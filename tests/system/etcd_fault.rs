@@ -2,7 +2,7 @@
 
 use std::{
     io::{ErrorKind, Read, Write},
-    net::{TcpListener, TcpStream},
+    net::{Shutdown, TcpListener, TcpStream},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -107,67 +107,113 @@ impl Drop for Proxy {
     }
 }
 
-/// Passes requests and answers on until the line is cut. After that etcd is gone: who comes anew is
-/// sent away at once.
-fn serve(mut client: TcpStream, plan: &Mutex<Plan>) -> std::io::Result<()> {
+/// Passes calls and answers on until the line is cut. After that etcd is gone: who comes anew is sent
+/// away at once.
+fn serve(client: TcpStream, plan: &Mutex<Plan>) -> std::io::Result<()> {
     if plan.lock().unwrap().cut {
         return Ok(());
     }
-    let mut etcd = TcpStream::connect("127.0.0.1:2379")?;
-    while let Some(request) = message(&mut client)? {
-        let fault = {
-            let mut plan = plan.lock().unwrap();
-            match plan.fault {
-                Some(_) if plan.cut => return Ok(()),
-                Some(fault) if plan.left == 0 => {
-                    plan.cut = true;
-                    Some(fault)
-                }
-                Some(_) => {
-                    plan.left -= 1;
-                    None
-                }
-                None => None,
-            }
-        };
-        if fault == Some(Fault::Unheard) {
-            return Ok(());
-        }
-        etcd.write_all(&request)?;
-        let Some(answer) = message(&mut etcd)? else { return Ok(()) };
-        match fault {
-            None => client.write_all(&answer)?,
-            Some(Fault::Hung) => {
-                // Until plumb gives up.
-                let _ = client.read(&mut [0]);
-                return Ok(());
-            }
-            Some(_) => return Ok(()),
-        }
-    }
-    Ok(())
+    let etcd = TcpStream::connect("127.0.0.1:2379")?;
+    let line = Line { client, etcd, fault: Mutex::new(None) };
+    std::thread::scope(|threads| {
+        threads.spawn(|| line.pass_answers());
+        let passed = line.pass_calls(plan);
+        line.end();
+        passed
+    })
 }
 
-/// One message of HTTP, with a length or in chunks; none where the connection has ended.
-fn message(stream: &mut TcpStream) -> std::io::Result<Option<Vec<u8>>> {
-    let (mut text, mut part) = (Vec::new(), [0; 65536]);
-    loop {
-        if let Some(head) = text.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4) {
-            let fields = String::from_utf8_lossy(&text[..head]).to_lowercase();
-            let length: Option<usize> =
-                fields.lines().find_map(|line| line.strip_prefix("content-length: ")?.trim().parse().ok());
-            let is_whole = match length {
-                Some(length) => text.len() >= head + length,
-                None => text.ends_with(b"0\r\n\r\n"),
-            };
-            if is_whole {
-                return Ok(Some(text));
+/// A connection of plumb's and the one to etcd that stands for it.
+struct Line {
+    client: TcpStream,
+    etcd: TcpStream,
+    /// The call that is on its way goes wrong.
+    fault: Mutex<Option<Fault>>,
+}
+
+impl Line {
+    fn end(&self) {
+        [&self.client, &self.etcd].into_iter().for_each(|stream| drop(stream.shutdown(Shutdown::Both)));
+    }
+
+    fn pass_calls(&self, plan: &Mutex<Plan>) -> std::io::Result<()> {
+        // What every client of HTTP/2 begins with.
+        let mut preface = [0; 24];
+        (&self.client).read_exact(&mut preface)?;
+        (&self.etcd).write_all(&preface)?;
+        while let Some(frame) = Frame::read(&self.client)? {
+            if frame.kind() == Frame::HEADERS {
+                let fault = plan.lock().unwrap().next();
+                if fault == Some(Fault::Unheard) {
+                    return Ok(());
+                }
+                *self.fault.lock().unwrap() = fault;
+            }
+            (&self.etcd).write_all(&frame.0)?;
+        }
+        Ok(())
+    }
+
+    fn pass_answers(&self) -> std::io::Result<()> {
+        while let Some(frame) = Frame::read(&self.etcd)? {
+            match *self.fault.lock().unwrap() {
+                None => (&self.client).write_all(&frame.0)?,
+                Some(Fault::Unanswered) if frame.ends_a_stream() => self.end(),
+                // Until plumb gives up.
+                Some(_) => {}
             }
         }
-        match stream.read(&mut part)? {
-            0 => return Ok(None),
-            more => text.extend(&part[..more]),
+        self.end();
+        Ok(())
+    }
+}
+
+impl Plan {
+    /// What goes wrong with the call that comes now.
+    fn next(&mut self) -> Option<Fault> {
+        match self.fault {
+            Some(_) if self.cut => Some(Fault::Unheard),
+            Some(fault) if self.left == 0 => {
+                self.cut = true;
+                Some(fault)
+            }
+            Some(_) => {
+                self.left -= 1;
+                None
+            }
+            None => None,
         }
+    }
+}
+
+/// A frame of HTTP/2 (RFC 9113, 4.1): its length in three bytes, its kind, flags, its stream, itself.
+struct Frame(Vec<u8>);
+
+impl Frame {
+    const DATA: u8 = 0;
+    /// With which each call begins, and each answer begins and ends.
+    const HEADERS: u8 = 1;
+
+    /// None where the connection has ended.
+    fn read(mut stream: &TcpStream) -> std::io::Result<Option<Frame>> {
+        let mut head = [0; 9];
+        match stream.read_exact(&mut head) {
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(None),
+            outcome => outcome?,
+        }
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        let mut frame = head.to_vec();
+        frame.resize(9 + length, 0);
+        stream.read_exact(&mut frame[9..])?;
+        Ok(Some(Frame(frame)))
+    }
+
+    fn kind(&self) -> u8 {
+        self.0[3]
+    }
+
+    fn ends_a_stream(&self) -> bool {
+        [Frame::DATA, Frame::HEADERS].contains(&self.kind()) && self.0[4] & 1 != 0
     }
 }
 

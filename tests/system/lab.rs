@@ -249,6 +249,7 @@ END"
     fn state_now(&self) -> String {
         // With few processes: it is asked for again and again, and in a guest each takes its time.
         let look = r#"printf "addr\nroute show table all\nrule\n" | ip -d -batch -
+            tc qdisc show
             grep -s . /proc/sys/net/ipv6/conf/*/accept_ra /proc/sys/net/ipv6/conf/*/disable_ipv6; true"#;
         let state = output(&format!(
             "for name in {}; do echo $name; nsenter --net=/run/netns/$name sh -c '{look}'; done",

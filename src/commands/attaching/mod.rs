@@ -14,7 +14,7 @@ pub use leasing::Asking;
 pub use options::{checks, checks_gateway, derived_mac, driver, host_interface, mac_rule};
 pub use report::Report;
 
-use super::{Context, namespace, require_capabilities, siblings, take_back};
+use super::{Context, namespace, qos, require_capabilities, siblings, take_back};
 use crate::{
     apply::{Transaction, all_or_nothing},
     config,
@@ -422,6 +422,7 @@ fn address(
         tx.executor.await_ipv6(wiring.link.index, DAD_LIMIT)?;
     }
     tx.run_all(&wiring.routes)?;
+    qos::put_back(tx, context, attachment, host)?;
     if speaks {
         lan::announce(tx, attachment, wiring, parent);
     }

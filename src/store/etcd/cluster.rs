@@ -6,15 +6,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
 use hyper::{
-    Request, StatusCode,
-    client::conn::http1::{SendRequest, handshake},
-    header::{AUTHORIZATION, HOST},
+    HeaderMap, Request,
+    client::conn::http2::{Builder, SendRequest},
+    header::{AUTHORIZATION, CONTENT_TYPE, TE},
 };
-use hyper_util::rt::TokioIo;
-use serde::{Serialize, de::DeserializeOwned};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use prost::Message;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -22,9 +22,10 @@ use tokio::{
     time::timeout_at,
 };
 
+use super::super::unescape;
 use super::{
     address::{Address, Endpoint},
-    gateway::{Authenticate, Authenticated, Failure},
+    messages::{Authenticate, Authenticated},
     tls::Tls,
 };
 use crate::error::{Error, Kind, Result, plain};
@@ -69,23 +70,39 @@ impl Cluster {
         Ok(Cluster { calls })
     }
 
-    /// `POST path`.
-    pub fn call<A: DeserializeOwned>(&self, path: &'static str, message: &impl Serialize, repeat: Repeat) -> Result<A> {
-        let body = json(message)?;
+    /// Calls a method of etcd's, `/SERVICE/METHOD`.
+    pub fn call<A: Message + Default>(&self, path: &'static str, message: &impl Message, repeat: Repeat) -> Result<A> {
         let (answer, answered) = mpsc::channel();
-        let call = Call { path, body, repeat, deadline: Instant::now() + PATIENCE, answer };
+        let call = Call { path, body: framed(message), repeat, deadline: Instant::now() + PATIENCE, answer };
         let ended = || Error::failed("the thread that speaks to etcd has ended: this is a bug");
         self.calls.send(call).map_err(|_| ended())?;
         let answer = answered.recv().map_err(|_| ended())??;
-        serde_json::from_slice(&answer)
-            .map_err(|error| Error::failed(format!("etcd's answer is not understood: {error}")))
+        unframed(&answer)
     }
 }
 
-fn json(message: &impl Serialize) -> Result<Bytes> {
-    let body = serde_json::to_vec(message).map_err(|error| Error::failed(format!("cannot ask etcd: {error}")))?;
-    Ok(Bytes::from(body))
+/// A message as gRPC sends it: whether it is compressed, its length in four bytes, and itself (gRPC's
+/// doc/PROTOCOL-HTTP2.md).
+fn framed(message: &impl Message) -> Bytes {
+    let mut frame = BytesMut::with_capacity(FRAME + message.encoded_len());
+    frame.put_bytes(0, FRAME);
+    // A buffer that grows has room for everything.
+    let _ = message.encode(&mut frame);
+    let length = u32::try_from(frame.len() - FRAME).unwrap_or(u32::MAX);
+    frame[1..FRAME].copy_from_slice(&length.to_be_bytes());
+    frame.freeze()
 }
+
+fn unframed<A: Message + Default>(frame: &[u8]) -> Result<A> {
+    let message = frame.get(FRAME..).filter(|_| frame[0] == 0).ok_or("it is cut off".to_owned());
+    message
+        .and_then(|message| A::decode(message).map_err(|error| error.to_string()))
+        .map_err(|reason| Error::failed(format!("etcd's answer is not understood: {reason}")))
+}
+
+const FRAME: usize = 5;
+
+type Connection = SendRequest<Full<Bytes>>;
 
 /// What stands on the thread.
 struct Line {
@@ -96,7 +113,7 @@ struct Line {
     token: Option<String>,
     /// The member that answered last.
     current: usize,
-    connection: Option<SendRequest<Full<Bytes>>>,
+    connection: Option<Connection>,
     /// Why there is no cluster any more: a command shall not wait for each of its calls anew.
     gone: Option<Error>,
 }
@@ -206,10 +223,9 @@ impl Line {
 
     async fn authenticate(&mut self, at: usize, until: Instant) -> std::result::Result<(), Trouble> {
         let (Some(name), Some(password)) = (&self.address.user, &self.password) else { return Ok(()) };
-        let body = json(&Authenticate { name, password }).map_err(Trouble::Refused)?;
-        let answer = self.send(at, "/v3/auth/authenticate", body, until).await?;
-        let given: Authenticated = serde_json::from_slice(&answer)
-            .map_err(|error| Trouble::Refused(Error::failed(format!("etcd's answer is not understood: {error}"))))?;
+        let body = framed(&Authenticate { name: name.clone(), password: password.clone() });
+        let answer = self.send(at, "/etcdserverpb.Auth/Authenticate", body, until).await?;
+        let given: Authenticated = unframed(&answer).map_err(Trouble::Refused)?;
         self.token = Some(given.token);
         Ok(())
     }
@@ -223,7 +239,8 @@ impl Line {
     ) -> std::result::Result<Bytes, Trouble> {
         let endpoint = &self.address.endpoints[at];
         let Some(mut connection) = self.connection.take() else { return Err(Trouble::NotNow("no connection".into())) };
-        let mut request = Request::post(path).header(HOST, endpoint.to_string());
+        let uri = format!("http://{endpoint}{path}");
+        let mut request = Request::post(uri).header(CONTENT_TYPE, "application/grpc").header(TE, "trailers");
         if let Some(token) = &self.token {
             request = request.header(AUTHORIZATION, token);
         }
@@ -231,22 +248,44 @@ impl Line {
             .body(Full::new(body))
             .map_err(|error| Trouble::Refused(Error::failed(format!("cannot ask etcd: {error}"))))?;
         let exchange = async {
-            let answer = connection.send_request(request).await?;
-            let status = answer.status();
-            Ok::<_, hyper::Error>((status, answer.into_body().collect().await?.to_bytes()))
+            connection.ready().await?;
+            let (head, body) = connection.send_request(request).await?.into_parts();
+            let body = body.collect().await?;
+            // Where there is nothing but a status it is in the head.
+            let status = Status::of(&head.headers).or_else(|| Status::of(body.trailers()?));
+            Ok::<_, hyper::Error>((head.status, status, body.to_bytes()))
         };
-        let (status, body) = match timeout_at(until.into(), exchange).await {
+        let (http, status, body) = match timeout_at(until.into(), exchange).await {
             Err(_) => return Err(Trouble::Silent),
             Ok(Err(error)) => return Err(broken(endpoint, &error)),
             Ok(Ok(answer)) => answer,
         };
         self.connection = Some(connection);
-        if status == StatusCode::OK { Ok(body) } else { Err(trouble(&self.address, endpoint, status, &body)) }
+        match status {
+            None => Err(no_etcd(endpoint, &http.to_string())),
+            Some(Status { code: 0, .. }) => Ok(body),
+            Some(status) => Err(trouble(&self.address, endpoint, &status)),
+        }
+    }
+}
+
+/// How gRPC says that a call ended.
+struct Status {
+    /// Its number for it (google.rpc.Code); 0: well.
+    code: u32,
+    message: String,
+}
+
+impl Status {
+    fn of(fields: &HeaderMap) -> Option<Status> {
+        let field = |name| fields.get(name).and_then(|value| value.to_str().ok());
+        let message = unescape(field("grpc-message").unwrap_or_default());
+        Some(Status { code: field("grpc-status")?.parse().ok()?, message })
     }
 }
 
 /// A connection that is ready for requests.
-async fn dial(endpoint: &Endpoint, tls: Option<&Tls>) -> std::result::Result<SendRequest<Full<Bytes>>, String> {
+async fn dial(endpoint: &Endpoint, tls: Option<&Tls>) -> std::result::Result<Connection, String> {
     let stream = TcpStream::connect(endpoint.resolve()?).await.map_err(|error| plain(&error))?;
     // Each request is a whole one: nothing is to be waited for that could go along.
     stream.set_nodelay(true).map_err(|error| plain(&error))?;
@@ -256,15 +295,22 @@ async fn dial(endpoint: &Endpoint, tls: Option<&Tls>) -> std::result::Result<Sen
     }
 }
 
-async fn speak<S>(stream: S) -> std::result::Result<SendRequest<Full<Bytes>>, String>
+async fn speak<S>(stream: S) -> std::result::Result<Connection, String>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    let dialled = Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .handshake(TokioIo::new(stream));
+    let (sender, connection) = dialled.await.map_err(|error| error.to_string())?;
     // Its outcome is that of the requests that it carries.
     tokio::spawn(async { drop(connection.await) });
     Ok(sender)
 }
+
+/// So much of an answer may be on its way, in bytes: a page of claims is about a megabyte.
+const WINDOW: u32 = 1 << 21;
 
 /// The connection ended before the answer did.
 fn broken(endpoint: &Endpoint, error: &hyper::Error) -> Trouble {
@@ -280,24 +326,28 @@ fn broken(endpoint: &Endpoint, error: &hyper::Error) -> Trouble {
                 .hint("it wants a client's certificate that its authority has signed: --store-cert and --store-key"),
         );
     }
+    // What is not understood as HTTP/2.
+    if text.contains("frame with invalid size") || text.contains("protocol error") {
+        return no_etcd(endpoint, "it does not speak HTTP/2");
+    }
     Trouble::NotNow(text)
 }
 
-/// What an answer other than OK means, by gRPC's numbers for it (google.rpc.Code).
-fn trouble(address: &Address, endpoint: &Endpoint, status: StatusCode, body: &[u8]) -> Trouble {
+fn no_etcd(endpoint: &Endpoint, reason: &str) -> Trouble {
+    let error = Error::failed(format!("what answers at {endpoint} is no etcd: {reason}"));
+    Trouble::Refused(error.hint("etcd 3.4 or later is needed; one that wants TLS is written etcds://"))
+}
+
+/// What an answer other than OK means, by gRPC's numbers for it.
+fn trouble(address: &Address, endpoint: &Endpoint, status: &Status) -> Trouble {
     const INVALID: u32 = 3;
     const PERMISSION_DENIED: u32 = 7;
     const UNAVAILABLE: u32 = 14;
     const UNAUTHENTICATED: u32 = 16;
     let user = address.user.as_deref();
-    let Ok(failure) = serde_json::from_slice::<Failure>(body) else {
-        let text = String::from_utf8_lossy(body).lines().next().unwrap_or_default().to_owned();
-        let error = Error::failed(format!("what answers at {endpoint} is no etcd: {status} {text}"));
-        return Trouble::Refused(error.hint("etcd 3.4 or later is needed; one that wants TLS is written etcds://"));
-    };
-    let message = failure.message.trim_start_matches("etcdserver: ");
+    let message = status.message.trim_start_matches("etcdserver: ");
     let denied = |hint: String| Error::not_permitted(format!("etcd at {endpoint}: {message}")).hint(hint);
-    match failure.code {
+    match status.code {
         UNAVAILABLE => Trouble::NotNow(message.to_owned()),
         UNAUTHENTICATED => Trouble::Unknown(denied("the user's token did not hold; run the command again".into())),
         INVALID if message.contains("revision of auth store is old") => {

@@ -1,12 +1,12 @@
 //! A store in an etcd cluster, which many hosts share: a key for each record and each claim.
 //!
-//! etcd is spoken to by its JSON gateway, which every etcd since 3.4 has on its client port. The crate
+//! etcd is spoken to by gRPC, with the few messages that are needed written down here: the crate
 //! `etcd-client` compiles protocol buffers at each build and needs `protoc` for that, which those who
-//! have nothing but a Rust toolchain lack.
+//! have nothing but a Rust toolchain lack; and etcd's JSON gateway takes twice as long for each call.
 
 mod address;
 mod cluster;
-mod gateway;
+mod messages;
 mod tls;
 
 use std::{
@@ -19,7 +19,7 @@ use std::{
 use self::{
     address::Address,
     cluster::{Cluster, Repeat},
-    gateway::{Compare, Found, Op, Pair, Range, Txn, TxnAnswer},
+    messages::{Compare, Found, Op, Pair, Range, Txn, TxnAnswer},
     tls::Tls,
 };
 use super::{Change, Committed, Key, Store, escape, unescape};
@@ -65,10 +65,13 @@ const FORMAT: u32 = 1;
 /// The format, the id, and one level below leave so many.
 const MOST: usize = 120;
 /// Of claims there may be as many as a network has addresses: about a megabyte at a time.
-const PAGE: usize = 5_000;
+const PAGE: i64 = 5_000;
 /// How often a commit looks again whose claims are. They change hands between two looks only where
 /// somebody else is at work on the same ones at the same moment.
 const LOOKS: usize = 20;
+
+/// The one call by which keys are read and written.
+const TXN: &str = "/etcdserverpb.KV/Txn";
 
 /// What a claim has been seen to be.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -103,8 +106,8 @@ impl Etcd {
     }
 
     /// The key that a path of etcd's names.
-    fn key(&self, path: &gateway::Bytes) -> Key {
-        let path = path.text();
+    fn key(&self, path: &[u8]) -> Key {
+        let path = String::from_utf8_lossy(path);
         let rest = path.strip_prefix(&self.prefix).and_then(|rest| rest.strip_prefix('/')).unwrap_or(&path);
         Key(rest.split('/').map(unescape).collect())
     }
@@ -123,7 +126,7 @@ impl Etcd {
 
     /// Learns from the answers to the ranges of format and id. A store of a later format is refused.
     fn learn(&self, format: &Found, id: &Found) -> Result<()> {
-        let text = |found: &Found| found.kvs.first().map(|pair| pair.value.text());
+        let text = |found: &Found| found.kvs.first().map(|pair| String::from_utf8_lossy(&pair.value).into_owned());
         let known = match text(format) {
             None => {
                 // The standard library's hasher is seeded with random numbers of the system's.
@@ -166,10 +169,10 @@ impl Etcd {
             let is_known = self.known().is_some();
             let first =
                 if is_known { Vec::new() } else { vec![Range::one(self.format_path()), Range::one(self.id_path())] };
-            let success = first.into_iter().chain(part.iter().cloned()).map(Op::Range).collect();
+            let success = first.into_iter().chain(part.iter().cloned()).map(Op::from).collect();
             let txn = Txn { success, ..Txn::default() };
-            let answer: TxnAnswer = self.cluster.call("/v3/kv/txn", &txn, Repeat::Harmless)?;
-            let mut found = answer.responses.into_iter().map(|response| response.response_range);
+            let answer: TxnAnswer = self.cluster.call(TXN, &txn, Repeat::Harmless)?;
+            let mut found = answer.found();
             if !is_known {
                 self.learn(&found.next().unwrap_or_default(), &found.next().unwrap_or_default())?;
             }
@@ -185,7 +188,7 @@ impl Etcd {
         for _ in 0..LOOKS {
             let begun = self.begun()?;
             let txn = self.transaction(changes, &claims, &seen, begun.as_ref());
-            let answer: TxnAnswer = self.cluster.call("/v3/kv/txn", &txn, Repeat::OnlyIfItEnded)?;
+            let answer: TxnAnswer = self.cluster.call(TXN, &txn, Repeat::OnlyIfItEnded)?;
             if answer.succeeded {
                 if let Some(known) = &mut *self.known() {
                     known.begun = true;
@@ -199,7 +202,7 @@ impl Etcd {
                     .filter(|change| change.claimed().is_none_or(|(claim, _)| won.contains(claim)));
                 return Ok(Outcome::Done(done.collect()));
             }
-            let mut found = answer.responses.into_iter().map(|response| response.response_range);
+            let mut found = answer.found();
             self.learn(&found.next().unwrap_or_default(), &found.next().unwrap_or_default())?;
             for ((found, (claim, owner)), seen) in found.zip(&claims).zip(&mut seen) {
                 *seen = match found.kvs.first().map(|pair| self.key(&pair.value)) {
@@ -230,22 +233,22 @@ impl Etcd {
         let (format, id) = (self.format_path(), self.id_path());
         let mut txn = Txn::default();
         match begin {
-            None => txn.compare.push(Compare::Value { key: format.clone().into(), value: FORMAT.to_string().into() }),
+            None => txn.compare.push(Compare::is(format.as_str(), FORMAT.to_string())),
             Some(new) => {
-                txn.compare.push(Compare::is_absent(format.clone().into()));
-                txn.success.push(Op::Put { key: format.clone().into(), value: FORMAT.to_string().into() });
-                txn.success.push(Op::Put { key: id.clone().into(), value: new.clone().into() });
+                txn.compare.push(Compare::is_absent(format.as_str()));
+                txn.success.push(Op::put(format.as_str(), FORMAT.to_string()));
+                txn.success.push(Op::put(id.as_str(), new.as_str()));
             }
         }
-        txn.failure.extend([Range::one(format), Range::one(id)].map(Op::Range));
+        txn.failure.extend([Range::one(format), Range::one(id)].map(Op::from));
         for ((claim, owner), seen) in claims.iter().zip(seen) {
-            let (key, value) = (self.path(claim).into(), self.path(owner).into());
-            txn.failure.push(Op::Range(Range::one(self.path(claim))));
+            let (key, value) = (self.path(claim), self.path(owner));
+            txn.failure.push(Range::one(key.as_str()).into());
             match seen {
-                Seen::Own => txn.compare.push(Compare::Value { key, value }),
+                Seen::Own => txn.compare.push(Compare::is(key, value)),
                 Seen::Free => {
-                    txn.compare.push(Compare::is_absent(self.path(claim).into()));
-                    txn.success.push(Op::Put { key, value });
+                    txn.compare.push(Compare::is_absent(key.as_str()));
+                    txn.success.push(Op::put(key, value));
                 }
             }
         }
@@ -254,17 +257,16 @@ impl Etcd {
     }
 
     fn operations(&self, change: &Change) -> Vec<Op> {
-        let put =
-            |key: &Key, value: &[u8]| Op::Put { key: self.path(key).into(), value: gateway::Bytes(value.to_vec()) };
-        let delete = |key: &Key| Op::Delete { key: self.path(key).into() };
+        let put = |key: &Key, value: &[u8]| Op::put(self.path(key), value);
+        let delete = |key: &Key| Op::delete(self.path(key));
         match change {
             Change::Put(key, value) => vec![put(key, value)],
             Change::Move { from, to, value } => vec![put(to, value), delete(from)],
             Change::Remove(key) => vec![delete(key)],
             Change::Claim { .. } => Vec::new(),
             Change::Release { claim, owner } => {
-                let compare = vec![Compare::Value { key: self.path(claim).into(), value: self.path(owner).into() }];
-                vec![Op::Txn(Txn { compare, success: vec![delete(claim)], failure: Vec::new() })]
+                let compare = vec![Compare::is(self.path(claim), self.path(owner))];
+                vec![Txn { compare, success: vec![delete(claim)], failure: Vec::new() }.into()]
             }
         }
     }
@@ -336,13 +338,13 @@ impl Store for Etcd {
     fn values(&self, keys: &[Key]) -> Result<Vec<Option<Vec<u8>>>> {
         let ranges: Vec<Range> = keys.iter().map(|key| Range::one(self.path(key))).collect();
         let found = self.read(&ranges)?.into_iter();
-        Ok(found.map(|pairs| pairs.into_iter().next().map(|pair| pair.value.0)).collect())
+        Ok(found.map(|pairs| pairs.into_iter().next().map(|pair| pair.value)).collect())
     }
 
     fn records(&self, prefixes: &[Key]) -> Result<Vec<(Key, Result<Vec<u8>>)>> {
         let ranges: Vec<Range> = prefixes.iter().map(|prefix| Range::below(&self.path(prefix))).collect();
         let found = self.read(&ranges)?.into_iter().flatten();
-        Ok(found.map(|pair| (self.key(&pair.key), Ok(pair.value.0))).collect())
+        Ok(found.map(|pair| (self.key(&pair.key), Ok(pair.value))).collect())
     }
 
     /// One transaction; of more changes than one may have, several, in order.
@@ -373,12 +375,12 @@ impl Store for Etcd {
 
     fn claims(&self, prefix: &Key) -> Result<Vec<(Key, Key)>> {
         let mut claims = Vec::new();
-        let mut range = Range { limit: Some(PAGE.to_string()), ..Range::below(&self.path(prefix)) };
+        let mut range = Range { limit: PAGE, ..Range::below(&self.path(prefix)) };
         loop {
             let Some(found) = self.find(std::slice::from_ref(&range))?.pop() else { return Ok(claims) };
             // The next page begins with the first key there can be behind the last of this one.
             if let Some(last) = found.kvs.last() {
-                range.key = gateway::Bytes([last.key.0.as_slice(), b"\0"].concat());
+                range.key = [last.key.as_slice(), b"\0"].concat();
             }
             claims.extend(found.kvs.iter().map(|pair| (self.key(&pair.key), self.key(&pair.value))));
             if !found.more {
@@ -439,7 +441,7 @@ mod tests {
         #[test]
         fn any_part_can_be_part_of_a_key(part in "\\PC{1,30}|[./%@a]{1,8}", other in "[./%@\\x00a]{1,8}") {
             let (store, whole) = (store(), Key::new(["flat", &part, &other]));
-            prop_assert_eq!(store.key(&store.path(&whole).into()), whole);
+            prop_assert_eq!(store.key(store.path(&whole).as_bytes()), whole);
         }
     }
 }

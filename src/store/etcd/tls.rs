@@ -34,7 +34,7 @@ impl Tls {
             .with_safe_default_protocol_versions()
             .map_err(cannot)?
             .with_root_certificates(roots);
-        let config = match (&access.cert, &access.key) {
+        let mut config = match (&access.cert, &access.key) {
             (None, None) => config.with_no_client_auth(),
             (Some(cert), Some(key)) => {
                 let private = PrivateKeyDer::from_pem_file(key).map_err(|error| unreadable(key, &error))?;
@@ -42,6 +42,8 @@ impl Tls {
             }
             _ => return Err(Error::usage("--store-cert and --store-key belong together: one of them is missing")),
         };
+        // gRPC is spoken over HTTP/2 only.
+        config.alpn_protocols = vec![b"h2".to_vec()];
         Ok(Tls(TlsConnector::from(Arc::new(config))))
     }
 
