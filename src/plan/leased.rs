@@ -71,6 +71,18 @@ pub fn transition(before: &[Step], after: &[Step], now: &Inside) -> Vec<Step> {
     steps
 }
 
+/// Whether a step is a lease's, and not the link's own or a limit's: all that [`transition`] has to do with.
+pub fn is_a_leases(step: &Step) -> bool {
+    match step {
+        Step::AddAddress(_) | Step::AddRoute(_) | Step::ReplaceRoute { .. } => true,
+        Step::DeleteAddress(_) | Step::DeleteRoute(_) | Step::SetMtu { .. } | Step::SetResolver { .. } => true,
+        Step::AddLink(_) | Step::DeleteLink(_) | Step::AddTag(_) | Step::DeleteTag(_) => false,
+        Step::SetSysctl { .. } | Step::AddMasquerade(_) | Step::DeleteMasquerade(_) => false,
+        Step::AddIfb(_) | Step::DeleteIfb(_) | Step::AddRedirect(_) | Step::DeleteRedirect(_) => false,
+        Step::AddQdisc(_) | Step::DeleteQdisc(_) | Step::ReplaceQdisc { .. } => false,
+    }
+}
+
 /// What there is to do for a new step, given what is there.
 fn bring(step: &Step, before: &[Step], now: &Inside) -> Option<Step> {
     match step {

@@ -53,7 +53,7 @@ fn here(
         return Ok(Settled::Gone);
     };
     let link = Link { index: found.index, name: found.name.parse().unwrap_or(link.name.clone()), ..link.clone() };
-    let (before, kept): (Vec<Step>, Vec<Step>) = attachment.steps.iter().cloned().partition(is_of_a_lease);
+    let (before, kept): (Vec<Step>, Vec<Step>) = attachment.steps.iter().cloned().partition(leased::is_a_leases);
     let (wish, after) = match lease {
         None => (dhcp.bare(&attachment.wish), Vec::new()),
         Some((lease, _)) => {
@@ -104,18 +104,6 @@ fn here(
 
 fn no_files() -> Error {
     Error::failed("the target has no files of its own")
-}
-
-/// Those that are not the link's own.
-fn is_of_a_lease(step: &Step) -> bool {
-    match step {
-        Step::AddAddress(_) | Step::AddRoute(_) | Step::ReplaceRoute { .. } => true,
-        Step::DeleteAddress(_) | Step::DeleteRoute(_) | Step::SetMtu { .. } | Step::SetResolver { .. } => true,
-        Step::AddLink(_) | Step::DeleteLink(_) | Step::AddTag(_) | Step::DeleteTag(_) => false,
-        Step::SetSysctl { .. } | Step::AddMasquerade(_) | Step::DeleteMasquerade(_) => false,
-        Step::AddIfb(_) | Step::DeleteIfb(_) | Step::AddRedirect(_) | Step::DeleteRedirect(_) => false,
-        Step::AddQdisc(_) | Step::DeleteQdisc(_) | Step::ReplaceQdisc { .. } => false,
-    }
 }
 
 /// Best effort: who is not told now learns it by asking.
