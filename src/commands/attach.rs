@@ -41,7 +41,7 @@ fn meaning(options: &Attach, stored: Stored, context: &Context) -> Result<(Wish,
         if wanted.prefix.is_some_and(|prefix| prefix != address.prefix()) {
             let (name, right) = (&network.name, address.prefix());
             return Err(
-                Error::usage(format!("{} is in {name} with /{right}", wanted.ip)).hint(format!("--ip {}", wanted.ip))
+                Error::usage(format!("the prefix length of {name} is {right}")).hint(format!("--ip {}", wanted.ip))
             );
         }
     }

@@ -137,11 +137,11 @@ fn pools(options: &CreateVlan) -> Result<Vec<Pool>> {
     let home = |ip: IpAddr| subnets.iter().any(|subnet| subnet.contains(ip));
     let strays = options.router.gateway.iter().map(|gateway| ("gateway", gateway.ip()));
     let strays = strays.chain(options.pool.reserve.iter().map(|ip| ("reserved address", *ip)));
-    let ends =
-        options.pool.range.iter().flat_map(|range| [range.first(), range.last()]).map(|ip| ("end of a range", ip));
-    if let Some((what, ip)) = strays.chain(ends).find(|(_, ip)| !home(*ip)) {
+    let strays = strays.filter(|(_, ip)| !home(*ip)).map(|(what, ip)| format!("{what} {ip}"));
+    let ranges = options.pool.range.iter().filter(|range| !home(range.first()) || !home(range.last()));
+    if let Some(stray) = strays.chain(ranges.map(|range| format!("range {range}"))).next() {
         let all: Vec<String> = subnets.iter().map(Subnet::to_string).collect();
-        return Err(Error::usage(format!("{what} {ip} is outside of {}", all.join(" and "))));
+        return Err(Error::usage(format!("{stray} is outside of {}", all.join(" and "))));
     }
     subnets.iter().map(|subnet| pool(*subnet, options)).collect()
 }

@@ -27,6 +27,9 @@ pub fn run(verb: StoreVerb, access: AccessOptions, config: &Config, output: Outp
 fn copy(options: &StoreCopy, access: AccessOptions, config: &Config, output: Output) -> Result<()> {
     let from = open_store(&options.from, access.clone(), config)?;
     let to = open_store(&options.to, access, config)?;
+    if from.mark() == to.mark() && from.host() == to.host() {
+        return Err(Error::usage(format!("{} and {} are one store", options.from, options.to)));
+    }
     refuse_unfinished(&*from, &options.from)?;
     let (translated, left_out) = translate(contents(&*from)?, &*from, &*to)?;
     let Comparison { missing, already_there, conflicts } = compare(translated, contents(&*to)?);

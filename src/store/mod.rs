@@ -220,6 +220,9 @@ pub fn open(address: &str, access: impl FnOnce() -> Result<Access>) -> Result<Bo
         Some(("etcd" | "etcds", _)) => Ok(Box::new(Etcd::new(address, access()?)?)),
         Some((scheme, _)) => Err(Error::new(Kind::Usage, format!("{address}: plumb knows no {scheme} store"))
             .hint("give a directory, such as /var/lib/plumb, or etcd://HOST")),
+        None if address.starts_with("etcd:") || address.starts_with("etcds:") => {
+            Err(Error::usage(format!("{address} names no etcd cluster")).hint("write etcd://HOST or etcds://HOST"))
+        }
         None => Ok(Box::new(Directory::new(address)?)),
     }
 }

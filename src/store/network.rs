@@ -122,7 +122,9 @@ impl Network {
         };
         pool.choose(history, taken)?.ok_or_else(|| {
             let (name, capacity) = (&self.name, pool.capacity());
-            Error::conflict(format!("{name} is exhausted: all {capacity} addresses of {} are given", pool.subnet))
+            let all = if capacity == 1 { "the only address".to_owned() } else { format!("all {capacity} addresses") };
+            let are = if capacity == 1 { "is" } else { "are" };
+            Error::conflict(format!("{name} is exhausted: {all} of {} {are} given", pool.subnet))
                 .hint("plumb ls shows by whom; detach what is no longer needed, then plumb gc")
         })
     }

@@ -69,7 +69,7 @@ fn what_cannot_be_a_network_is_refused() {
         ),
         (
             "red --subnet 10.2.0.0/24 -i nic0 --range 10.2.0.9-10.2.1.9",
-            "end of a range 10.2.1.9 is outside of 10.2.0.0/24",
+            "range 10.2.0.9-10.2.1.9 is outside of 10.2.0.0/24",
         ),
         ("red --subnet 10.2.0.0/30 -i nic0 --reserve 10.2.0.2", "no address of 10.2.0.0/30 is left for containers"),
     ];
@@ -93,7 +93,7 @@ fn an_address_that_the_network_cannot_give_is_refused() {
     let state = lab.state();
     let attach = |rest: &str| lab.plumb(&format!("attach {} {rest} --probe 0 --no-check", lab.netns("box")));
     attach("blue --ip 10.2.0.5").refused(2, "10.2.0.5 is outside of blue, which has 10.1.0.0/24");
-    attach("blue --ip 10.1.0.5/16").refused(2, "10.1.0.5 is in blue with /24").hints("--ip 10.1.0.5");
+    attach("blue --ip 10.1.0.5/16").refused(2, "the prefix length of blue is 24").hints("--ip 10.1.0.5");
     attach("blue --ip 10.1.0.1").refused(4, "10.1.0.1 is the gateway of blue");
     attach("blue --ip 10.1.0.9").refused(4, "10.1.0.9 is reserved in blue");
     attach("blue --ip 10.1.0.255").refused(2, "10.1.0.255 is the broadcast address of 10.1.0.0/24");

@@ -202,6 +202,14 @@ impl Report {
                 self.warnings.push(format!("{host} does not answer within {} s. Look at: whether {router} forwards there; a route back; a firewall", PING_LIMIT.as_secs()));
                 (false, None)
             }
+            Reach::Silent if self.network.is_some() => {
+                self.warnings.push(format!(
+                    "{what}{host} does not answer within {} s. Look at: whether the router is there (--gateway-here of create-vlan makes a \
+                     host the router); whether the switch port is a tagged member of the VLAN; the cable of {parent}",
+                    PING_LIMIT.as_secs()
+                ));
+                (false, None)
+            }
             Reach::Silent => {
                 self.warnings.push(format!(
                     "{what}{host} does not answer within {} s. Look at: the cable and switch port of {parent}; the VLAN that the port is in; \
