@@ -255,6 +255,9 @@ END"
             "for name in {}; do echo $name; nsenter --net=/run/netns/$name sh -c '{look}'; done",
             self.namespaces.join(" ")
         ));
+        // The time that an address has left is less each time.
+        let runs_down = |line: &&str| line.trim_start().starts_with("valid_lft") && !line.contains("forever");
+        let state: String = state.lines().filter(|line| !runs_down(line)).map(|line| line.to_owned() + "\n").collect();
         let mut files = files(&self.store());
         files.sort();
         state + &files.join("\n")
