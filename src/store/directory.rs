@@ -311,12 +311,18 @@ fn remove_file(path: &Path) -> Result<()> {
 }
 
 fn failed<'a>(doing: &'a str, path: &'a Path) -> impl Fn(io::Error) -> Error + 'a {
-    move |error| match error.kind() {
-        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
-            Error::not_permitted(format!("{doing} {}: {}", path.display(), plain(&error)))
-                .hint("run plumb as root, or choose another store with --store DIR")
+    move |error| {
+        let message = format!("{doing} {}", path.display());
+        match error.kind() {
+            ErrorKind::PermissionDenied => Error::not_permitted(format!("{message}: {}", plain(&error)))
+                .hint("run plumb as root, or choose another store with --store DIR"),
+            ErrorKind::ReadOnlyFilesystem => Error::not_permitted(format!("{message}: {}", plain(&error)))
+                .hint("its file system is read-only: choose another store with --store DIR"),
+            ErrorKind::NotADirectory => {
+                Error::io(message, &error).hint("a store is a directory, and this is a file: --store DIR")
+            }
+            _ => Error::io(message, &error),
         }
-        _ => Error::io(format!("{doing} {}", path.display()), &error),
     }
 }
 

@@ -4,7 +4,7 @@ use std::{fs, time::Instant};
 
 use crate::{
     dhcp::{DHCPD, DNSMASQ, KEA, Lan, Server, UDHCPD},
-    lab::{Ran, State, sh},
+    lab::{Ran, State, sh, wait_for},
 };
 
 /// `plumb dhcp box -i nic0 ARGUMENTS` with nobody to renew the lease.
@@ -94,6 +94,7 @@ fn without_a_server_nothing_is_changed() {
         .hints("does nic0 lead to the network with the server? --timeout waits longer");
     state(&lan).is(&before);
     sh(&format!("ip -n {} link set nic0 down", lan.lab.full("host")));
+    wait_for("the LAN's end to notice", || lan.lab.ip("lan", "route").contains("linkdown"));
     let before = state(&lan);
     dhcp(&lan, "").refused(1, "nic0 is down, so no DHCP server can be asked").hints("ip link set nic0 up");
     state(&lan).is(&before);
@@ -185,7 +186,7 @@ fn the_resolver_is_the_containers_own_and_is_given_back() {
     std::os::unix::fs::symlink("/run/resolv.conf", root.join("etc/resolv.conf")).unwrap();
     sh(&format!("cp $(command -v busybox) {}/busybox", root.display()));
     let pid = lan.lab.server("box", &format!("chroot {} /busybox sleep 600", root.display()));
-    crate::lab::wait_for("the process", || fs::read_link(format!("/proc/{pid}/root")).is_ok_and(|there| there == root));
+    wait_for("the process", || fs::read_link(format!("/proc/{pid}/root")).is_ok_and(|there| there == root));
     let ask = |lan: &Lan| lan.lab.plumb(&format!("dhcp pid:{pid} -i nic0 --probe 0 --no-check --no-renew --dns"));
     ask(&lan).ok();
     let text = fs::read_to_string(&file).unwrap();

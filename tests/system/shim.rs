@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::lab::{ALSO_FREE, FREE, Lab, ROUTER, Ran, State, sh};
+use crate::lab::{ALSO_FREE, FREE, Lab, ROUTER, Ran, State, sh, wait_for};
 
 const OWN: &str = "192.168.9.2";
 const SHIM: &str = "192.168.9.254/32";
@@ -41,7 +41,8 @@ fn host_and_container_reach_one_another_with_a_shim_only() {
     let said = shim(&lab, &format!("--ip {SHIM}")).ok().out;
     assert_eq!(said, format!("nic0: shim-nic0 {SHIM} (macvlan bridge)\n  this host reaches 192.168.9.100/32\n"));
     for (from, to) in ways.into_iter().chain([("box", "192.168.9.254"), ("host", ROUTER), ("lan", OWN)]) {
-        assert!(lab.pings(from, to), "{from} to {to}");
+        // What was asked for in vain before may be forgotten first.
+        wait_for(&format!("{from} to reach {to}"), || lab.pings(from, to));
     }
     // All that the host had it still has, and the LAN still finds it by its own MAC address.
     let is_new = |line: &&str| line.contains("shim-nic0") || line.contains("192.168.9.254");
