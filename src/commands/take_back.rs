@@ -100,7 +100,9 @@ pub fn vlan_device(context: &Context, name: &IfName) -> Result<()> {
 /// it has no address and is no port, and no attachment is being made on it. The caller has locked the
 /// host.
 pub fn unused_vlan(context: &Context, name: &IfName) -> Result<Option<InsideLink>> {
-    let begun = attachment::unfinished(&*context.store, None)?;
+    // Who joins a network keeps the host locked until its link is there; only `flat` on such a device
+    // does not. A store that has gone must not keep the host from being as it was.
+    let begun = attachment::unfinished(&*context.store, None).unwrap_or_default();
     let wants_it = |kept: Kept| kept.is_ok_and(|a| a.link().is_some_and(|link| link.parent.name == *name));
     if begun.into_iter().any(wants_it) {
         return Ok(None);
