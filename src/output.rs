@@ -53,6 +53,29 @@ impl Output {
         }
     }
 
+    /// What a listing verb says: a table of the rows, or what there is where there are none; and apart from
+    /// them the records that could not be read. A document has the rows under `name`.
+    pub fn list<R: Serialize>(self, name: &str, kept: Vec<Result<R>>, nothing: &str, table: impl Fn(&[R]) -> String) {
+        let (mut rows, mut damaged) = (Vec::new(), Vec::new());
+        for row in kept {
+            match row {
+                Ok(row) => rows.push(row),
+                Err(error) => damaged.push(error),
+            }
+        }
+        self.document(&serde_json::json!({ name: rows, "damaged": damaged }));
+        if rows.is_empty() && damaged.is_empty() {
+            self.line(nothing);
+        }
+        if !rows.is_empty() {
+            self.line(table(&rows));
+        }
+        for error in &damaged {
+            let hint = error.hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();
+            self.warn(&format!("{}{hint}", error.message));
+        }
+    }
+
     /// A step that was carried out, with `-v`.
     pub fn step(self, text: &str, took: Duration) {
         if self.verbose {

@@ -16,21 +16,8 @@ use crate::{
 };
 
 pub fn run(context: &Context) -> Result<()> {
-    let (mut rows, mut damaged) = (Vec::new(), Vec::new());
-    for kept in lease::all(&*context.store)? {
-        match kept {
-            Ok(record) => rows.push(Row::new(record)),
-            Err(error) => damaged.push(error),
-        }
-    }
-    context.output.document(&serde_json::json!({ "leases": rows, "damaged": damaged }));
-    if rows.is_empty() && damaged.is_empty() {
-        context.output.line("nothing is leased");
-    }
-    if !rows.is_empty() {
-        context.output.line(table(&rows));
-    }
-    damaged.iter().for_each(|error| context.output.warn(&error.message));
+    let rows = lease::all(&*context.store)?.into_iter().map(|kept| kept.map(Row::new)).collect();
+    context.output.list("leases", rows, "nothing is leased", table);
     Ok(())
 }
 

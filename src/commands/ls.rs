@@ -12,22 +12,9 @@ use crate::{
 };
 
 pub fn run(context: &Context) -> Result<()> {
-    let mut rows = Vec::new();
-    let mut damaged = Vec::new();
-    for kept in attachment::all(&*context.store, None)? {
-        match kept {
-            Ok(attachment) => rows.push(Row::new(&attachment, context)),
-            Err(error) => damaged.push(error),
-        }
-    }
-    context.output.document(&serde_json::json!({ "attachments": rows, "damaged": damaged }));
-    if rows.is_empty() && damaged.is_empty() {
-        context.output.line("nothing is attached");
-    }
-    if !rows.is_empty() {
-        context.output.line(table(&rows));
-    }
-    damaged.iter().for_each(|error| context.output.warn(&error.message));
+    let kept = attachment::all(&*context.store, None)?;
+    let rows = kept.into_iter().map(|kept| kept.map(|attachment| Row::new(&attachment, context))).collect();
+    context.output.list("attachments", rows, "nothing is attached", table);
     Ok(())
 }
 

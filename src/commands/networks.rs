@@ -12,21 +12,11 @@ use crate::{
 };
 
 pub fn run(context: &Context) -> Result<()> {
-    let (mut rows, mut damaged) = (Vec::new(), Vec::new());
-    for network in network::all(&*context.store)? {
-        match network {
-            Ok(network) => rows.push(Row::new(network, context)?),
-            Err(error) => damaged.push(error),
-        }
-    }
-    context.output.document(&serde_json::json!({ "networks": rows, "damaged": damaged }));
-    if rows.is_empty() && damaged.is_empty() {
-        context.output.line("there are no networks");
-    }
-    if !rows.is_empty() {
-        context.output.line(table(&rows));
-    }
-    damaged.iter().for_each(|error| context.output.warn(&error.message));
+    let all = network::all(&*context.store)?;
+    // That the store does not tell who has the addresses is no damaged record.
+    let row = |kept: Result<Network>| kept.map_or_else(|damaged| Ok(Err(damaged)), |n| Row::new(n, context).map(Ok));
+    let rows = all.into_iter().map(row).collect::<Result<_>>()?;
+    context.output.list("networks", rows, "there are no networks", table);
     Ok(())
 }
 
