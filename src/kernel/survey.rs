@@ -18,12 +18,14 @@ pub fn links(wanted: impl Fn(&InsideLink) -> bool + Sync) -> Vec<Found> {
 /// only looks no further than to that.
 pub fn children(host: &Netns, parent_index: u32) -> impl Iterator<Item = Found> {
     survey(move |kernel| {
-        // Each namespace has its own numbers for the others, and none for itself.
+        // Each namespace has its own numbers for the others, and none for itself. One that has no number
+        // yet gets it when the links are asked for.
+        let links = kernel.links()?;
         let (number, is_host) = (kernel.number_of(host)?, kernel.is_inside(host));
         let hangs_on = |link: &InsideLink| {
             link.parent_index == Some(parent_index) && link.parent_namespace == number && number.is_some() != is_host
         };
-        Ok(kernel.links()?.into_iter().filter(hangs_on).collect())
+        Ok(links.into_iter().filter(hangs_on).collect())
     })
 }
 
