@@ -320,18 +320,21 @@ pub fn again(store: &dyn Store, before: &Attachment) -> Result<Option<Attachment
     Ok(None)
 }
 
+/// Where the record of the attachment whose final key is `key` may lie: while it is made, and then.
+fn records_of(key: &Key) -> [Key; 2] {
+    let parts: Vec<&str> = key.parts().iter().skip(1).map(String::as_str).collect();
+    [Key::of_host(UNFINISHED, None, &parts), key.clone()]
+}
+
 /// Whether there is a record, finished or not, of the attachment whose final key is `key`.
 pub fn is_on_record(store: &dyn Store, key: &Key) -> Result<bool> {
-    let parts: Vec<&str> = key.parts().iter().skip(1).map(String::as_str).collect();
-    let found = store.values(&[Key::of_host(UNFINISHED, None, &parts), key.clone()])?;
-    Ok(found.iter().any(Option::is_some))
+    Ok(store.values(&records_of(key))?.iter().any(Option::is_some))
 }
 
 /// The conditions under which `claim` is lost: that its owner's records, finished and not, stay as they
 /// are, of which none speaks of it. `None` if one does, or cannot be read.
 pub fn lost_claim(store: &dyn Store, claim: &Key, owner: &Key) -> Result<Option<Vec<Condition>>> {
-    let parts: Vec<&str> = owner.parts().iter().skip(1).map(String::as_str).collect();
-    let keys = [Key::of_host(UNFINISHED, None, &parts), owner.clone()];
+    let keys = records_of(owner);
     let found = store.values(&keys)?;
     let speaks_of_it = |(key, text): (&Key, &Option<Vec<u8>>)| {
         text.as_ref().is_some_and(|text| parse(store, key, text).map_or(true, |owner| owner.claims().contains(claim)))
@@ -344,9 +347,9 @@ pub fn lost_claim(store: &dyn Store, claim: &Key, owner: &Key) -> Result<Option<
 
 /// The attachment, finished or not, whose final key is `key`; of this host or of another.
 pub fn owner(store: &dyn Store, key: &Key) -> Result<Option<Attachment>> {
-    let parts: Vec<&str> = key.parts().iter().skip(1).map(String::as_str).collect();
+    let [unfinished, _] = records_of(key);
     match read(store, key)? {
-        None => read(store, &Key::of_host(UNFINISHED, None, &parts)),
+        None => read(store, &unfinished),
         found => Ok(found),
     }
 }
