@@ -85,7 +85,7 @@ impl Sweep<'_> {
                 attachment.target,
                 attachment.interface()
             );
-            self.note("record", text, || attachment.clone().confirm(None, &*self.context.store));
+            self.note("record", text, || attachment.clone().keep(&*self.context.store));
             return Ok(());
         }
         let Some(there) = namespace::reopen(attachment) else {

@@ -192,10 +192,18 @@ impl Attachment {
     /// The attachment is made; `beside` is remembered with it, and first: what confirms comes last.
     /// The earlier record of its name, if there is one, is replaced.
     pub fn confirm(&mut self, beside: Option<Change>, store: &dyn Store) -> Result<()> {
-        let text = super::text(self)?;
-        let ours = Condition::Says(self.key(), text.clone());
-        let made = Change::Move { from: self.key(), to: self.final_key(), value: text };
-        done(store.commit_if(&[ours], &beside.into_iter().chain([made]).collect::<Vec<_>>())?)?;
+        let ours = Condition::Says(self.key(), super::text(self)?);
+        self.finish(ours, beside, store)
+    }
+
+    /// Confirms what another run began, in whatever layout that, or a hand since, has written it.
+    pub fn keep(&mut self, store: &dyn Store) -> Result<()> {
+        self.finish(Condition::Present(self.key()), None, store)
+    }
+
+    fn finish(&mut self, condition: Condition, beside: Option<Change>, store: &dyn Store) -> Result<()> {
+        let made = Change::Move { from: self.key(), to: self.final_key(), value: super::text(self)? };
+        done(store.commit_if(&[condition], &beside.into_iter().chain([made]).collect::<Vec<_>>())?)?;
         self.progress = Progress::Done;
         Ok(())
     }
