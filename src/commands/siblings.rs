@@ -14,8 +14,8 @@ pub fn that_matters(driver: &Driver, parent: &Parent, host: &Netns, context: &Co
     match driver {
         // The kernel itself refuses a macvlan that does not agree.
         Driver::Macvlan(_) => Ok(None),
-        Driver::Ipvlan(_) => Ok(survey::children(host, parent.index).find_map(|found| {
-            let link = found.links.into_iter().find(InsideLink::shares_a_parent)?;
+        Driver::Ipvlan(_) => Ok(survey::sharers(host, parent.index).find_map(|found| {
+            let link = found.links.into_iter().next()?;
             let owner = owner(&link, &found.namespace, context);
             Some(Sibling { link, owner })
         })),

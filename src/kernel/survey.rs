@@ -29,6 +29,15 @@ pub fn children(host: &Netns, parent_index: u32) -> impl Iterator<Item = Found> 
     })
 }
 
+/// Of those, the ones that share the parent's address on the wire and so have to agree: no VLAN devices,
+/// and no veth, which names its other end as macvlan names its parent.
+pub fn sharers(host: &Netns, parent_index: u32) -> impl Iterator<Item = Found> {
+    children(host, parent_index).filter_map(|mut found| {
+        found.links.retain(InsideLink::shares_a_parent);
+        (!found.links.is_empty()).then_some(found)
+    })
+}
+
 /// Namespaces that end while they are looked at are left out.
 fn survey(look: impl Fn(&mut Kernel) -> Result<Vec<InsideLink>> + Sync) -> impl Iterator<Item = Found> {
     let found = move |namespace: Netns| {

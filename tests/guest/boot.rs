@@ -10,34 +10,55 @@ use std::{
 /// In a guest: a folder that it shares with the machine. A test that has passed leaves a file of
 /// its name there, so that one which never ran is not taken for one that passed.
 const FOLDER: &str = "PLUMB_GUEST_FOLDER";
+/// A guest has one processor, and all but waiting is slow there: two share the tests out.
+const GUESTS: usize = 2;
 
 /// The folder that guest and machine share, or `None` on the machine.
 pub fn folder() -> Option<PathBuf> {
     env::var_os(FOLDER).map(PathBuf::from)
 }
 
-/// Runs a test in the guest. On the machine one boot serves all tests.
+/// Runs a test in a guest. On the machine one boot of each guest serves all tests.
 #[track_caller]
 pub fn in_guest<T: FnOnce()>(test: T) {
     let name = name_of(&test);
     if let Some(folder) = folder() {
-        test();
-        return fs::write(folder.join(name), "").unwrap();
+        if is_mine(&folder, &name) {
+            test();
+            fs::write(folder.join(name), "").unwrap();
+        }
+        return;
     }
-    static GUEST: OnceLock<(tempfile::TempDir, Said)> = OnceLock::new();
-    let (folder, said) = GUEST.get_or_init(|| {
+    static RAN: OnceLock<(tempfile::TempDir, Vec<Said>)> = OnceLock::new();
+    let (folder, said) = RAN.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
-        // The same tests are asked for there, by the same arguments.
-        let mut guest = guest(folder.path(), &[]);
-        // On one processor, but much of what they do is waiting.
-        guest.env("RUST_TEST_THREADS", "2").args(env::args().skip(1));
-        let said = Said::from(one_at_a_time(|| guest.output().unwrap()));
+        let said = one_at_a_time(|| all_tests(folder.path()));
         if env::args().any(|argument| argument == "--nocapture") {
-            println!("{}", said.0);
+            said.iter().for_each(|Said(text)| println!("{text}"));
         }
         (folder, said)
     });
-    assert!(folder.path().join(&name).exists(), "in the guest:\n{}", said.of(&name));
+    let heard = || said.iter().find_map(|said| said.of(&name)).map_or_else(|| everything(said), str::to_owned);
+    assert!(folder.path().join(&name).exists(), "in the guest:\n{}", heard());
+}
+
+/// Whoever comes to a test first does it: so all guests are done at about the same time.
+fn is_mine(folder: &Path, name: &str) -> bool {
+    fs::File::create_new(folder.join(format!("{name} is taken"))).is_ok()
+}
+
+fn all_tests(folder: &Path) -> Vec<Said> {
+    let start = || {
+        // The same tests are asked for there, by the same arguments.
+        let mut guest = guest(folder, &[]);
+        // On one processor, but much of what they do is waiting.
+        guest.env("RUST_TEST_THREADS", "2").args(env::args().skip(1));
+        Said::from(guest.output().unwrap())
+    };
+    std::thread::scope(|scope| {
+        let guests = [(); GUESTS].map(|()| scope.spawn(start));
+        guests.into_iter().map(|guest| guest.join().unwrap()).collect()
+    })
 }
 
 /// This program in a guest that is not yet started. Arguments that are added are the program's.
@@ -78,10 +99,14 @@ impl From<Output> for Said {
 }
 
 impl Said {
-    /// What it says of one test, or everything if it did not get as far.
-    fn of(&self, name: &str) -> &str {
-        let Some((_, after)) = self.0.split_once(&format!("\n---- {name} stdout ----\n")) else { return &self.0 };
+    /// What it says of one test that failed there.
+    fn of(&self, name: &str) -> Option<&str> {
+        let (_, after) = self.0.split_once(&format!("\n---- {name} stdout ----\n"))?;
         let end = ["\n---- ", "\n\nfailures:\n"].iter().filter_map(|mark| after.find(mark)).min();
-        &after[..end.unwrap_or(after.len())]
+        Some(&after[..end.unwrap_or(after.len())])
     }
+}
+
+fn everything(said: &[Said]) -> String {
+    said.iter().map(|Said(text)| text.as_str()).collect::<Vec<_>>().join("\n")
 }

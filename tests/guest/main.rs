@@ -2,7 +2,8 @@
 //! two guests on one wire. Needs root, and what `scripts/vm` needs.
 //!
 //! `cargo test` runs this target on the machine, whose kernel may have none of that. There it boots
-//! the guest once with the same arguments, and each test passes if it has passed in the guest.
+//! two guests once with the same arguments, which share the tests out between them, and each test passes if
+//! it has passed in one of them.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

@@ -395,7 +395,7 @@ fn on_an_ordinary_bridge_network_limits_hold_in_both_directions() {
     let address =
         |container: &Container| container.inspect(".NetworkSettings.Networks.bridge.IPAddress").parse().unwrap();
     for (direction, from, to) in [("egress", &web, &peer), ("ingress", &peer, &web)] {
-        let flow = Flow { from: place(from), to: place(to), address: address(to), interface: "eth0" };
+        let flow = Flow { from: place(from), to: place(to), address: address(to), interface: Some("eth0") };
         within_tries(&format!("10mbit {direction} on Docker's bridge"), || {
             holds(&flow.run(Duration::from_secs(3)), 10e6, 12_500.0)
         });

@@ -24,9 +24,9 @@ pub fn with_etcd() -> (Lab, Cluster) {
 }
 
 /// What a command may take when the cluster is gone, and it has to notice. In a guest, whose processor is
-/// emulated, all but the waiting takes ten times as long.
+/// emulated and shared, all but the waiting takes ten times as long or more.
 fn limit() -> Duration {
-    Duration::from_secs(if std::env::var_os("PLUMB_GUEST_FOLDER").is_some() { 6 } else { 3 })
+    Duration::from_secs(if std::env::var_os("PLUMB_GUEST_FOLDER").is_some() { 15 } else { 3 })
 }
 
 /// Runs plumb and sees to it that it does not wait for longer than that.

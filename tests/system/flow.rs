@@ -15,20 +15,22 @@ pub struct Flow {
     pub from: PathBuf,
     pub to: PathBuf,
     pub address: IpAddr,
-    /// The receiver's interface that the limit has been passed at.
-    pub interface: &'static str,
+    /// The receiver's interface that the limit has been passed at. Counting there takes some of the
+    /// processor's time, so where nothing is asked of the counts there is none.
+    pub interface: Option<&'static str>,
 }
 
 pub struct Arrived {
-    /// When how many bytes of TCP's payload had been read. What is lost once is read late, and all that
-    /// came behind it at once with it.
-    read: Vec<(Duration, u64)>,
-    /// When how many bytes had come in on the interface.
-    counted: Vec<(Duration, u64)>,
+    /// When how many bytes of this flow had been read. Behind a segment that was lost nothing is read for a
+    /// while, and then all at once.
+    read: Vec<(Duration, f64)>,
+    /// When how many bytes had come in on the interface since it was made, of this flow and others, headers
+    /// included.
+    counted: Vec<(Duration, f64)>,
 }
 
-/// A full segment on Ethernet with its headers (14 + 20 + 32 with timestamps), and its payload.
-const FRAME: u64 = 1514;
+/// A full segment on Ethernet: its headers (14 + 20 + 32 with timestamps), and its payload.
+const HEADERS: u64 = 66;
 const PAYLOAD: u64 = 1448;
 
 impl Flow {
@@ -46,7 +48,7 @@ impl Flow {
             let to = told.recv().unwrap();
             let counter = threads.spawn(move || {
                 enter(&self.to);
-                count(self.interface, duration)
+                self.interface.map_or(Vec::new(), |interface| count(interface, duration))
             });
             threads.spawn(move || {
                 enter(&self.from);
@@ -63,59 +65,63 @@ fn enter(namespace: &Path) {
     setns(File::open(namespace).unwrap(), CloneFlags::CLONE_NEWNET).unwrap();
 }
 
-fn receive(mut stream: TcpStream, duration: Duration) -> Vec<(Duration, u64)> {
+fn receive(mut stream: TcpStream, duration: Duration) -> Vec<(Duration, f64)> {
     // A connection that stands still is a failure, not a test that never ends.
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let mut buffer = vec![0; 256 * 1024];
     let (mut total, start, mut samples) = (0, Instant::now(), Vec::new());
     while start.elapsed() < duration {
-        total += stream.read(&mut buffer).unwrap() as u64;
-        samples.push((start.elapsed(), total));
+        total += stream.read(&mut buffer).unwrap();
+        samples.push((start.elapsed(), total as f64));
     }
     samples
 }
 
 /// What `/proc/net/dev` counts, of the thread's own namespace.
-fn count(interface: &str, duration: Duration) -> Vec<(Duration, u64)> {
-    let bytes = || -> u64 {
+fn count(interface: &str, duration: Duration) -> Vec<(Duration, f64)> {
+    let arrived = || {
         let text = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
         let line = text.lines().find_map(|line| line.trim().strip_prefix(&format!("{interface}:"))).unwrap();
-        line.split_whitespace().next().unwrap().parse().unwrap()
+        let mut numbers = line.split_whitespace().map(|number| number.parse::<u64>().unwrap());
+        on_the_wire(numbers.next().unwrap(), numbers.next().unwrap())
     };
     let (start, mut samples) = (Instant::now(), Vec::new());
     while start.elapsed() < duration {
-        samples.push((start.elapsed(), bytes()));
+        samples.push((start.elapsed(), arrived()));
         std::thread::sleep(Duration::from_millis(2));
     }
     samples
 }
 
+/// Several segments at once are counted as one packet with one's headers; a qdisc counts them as they
+/// will be on the wire.
+fn on_the_wire(bytes: u64, packets: u64) -> f64 {
+    bytes.saturating_sub(packets * HEADERS) as f64 * (PAYLOAD + HEADERS) as f64 / PAYLOAD as f64
+}
+
 impl Arrived {
-    /// Bits a second on the wire, headers included, once the first bucket is empty.
+    /// Bits a second on the wire, once the first bucket is empty.
     pub fn bits_per_second(&self) -> f64 {
-        let settled = self.read.iter().position(|(at, _)| *at > Duration::from_secs(1)).unwrap_or(0);
-        let ((from, before), (to, after)) = (self.read[settled], self.read[self.read.len() - 1]);
-        wire(after - before) * 8.0 / (to - from).as_secs_f64()
+        let settled = self.counted.iter().position(|(at, _)| *at > Duration::from_secs(1)).unwrap_or(0);
+        let ((from, before), (to, after)) = (self.counted[settled], self.counted[self.counted.len() - 1]);
+        (after - before) * 8.0 / (to - from).as_secs_f64()
     }
 
-    /// The bytes of payload that were read between two moments.
+    /// The bytes of this flow that were read between two moments.
     pub fn between(&self, from: Duration, to: Duration) -> f64 {
-        let until = |moment| self.read.iter().take_while(|(at, _)| *at <= moment).last().map_or(0, |(_, total)| *total);
-        (until(to) - until(from)) as f64
+        let until =
+            |moment| self.read.iter().take_while(|(at, _)| *at <= moment).last().map_or(0.0, |(_, total)| *total);
+        until(to) - until(from)
     }
 
     /// The most bytes by which what had come in at some moment, since any earlier one, was above the rate.
     pub fn most_above(&self, bits_per_second: f64) -> f64 {
         let (mut lowest, mut most) = (f64::MAX, f64::MIN);
         for (at, total) in &self.counted {
-            let above = *total as f64 - at.as_secs_f64() * bits_per_second / 8.0;
+            let above = total - at.as_secs_f64() * bits_per_second / 8.0;
             lowest = lowest.min(above);
             most = most.max(above - lowest);
         }
         most
     }
-}
-
-fn wire(payload: u64) -> f64 {
-    (payload * FRAME) as f64 / PAYLOAD as f64
 }

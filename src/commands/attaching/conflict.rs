@@ -20,8 +20,8 @@ pub fn name_it(error: Error, host: &Netns, wiring: &Wiring, context: &Context) -
             || link.mode.as_deref() == Some("passthru")
             || (ours.is_some() && link.mac == ours)
     };
-    for found in survey::children(host, wiring.link.parent.index) {
-        let Some(link) = found.links.iter().filter(|link| link.shares_a_parent()).find(is_in_the_way) else { continue };
+    for found in survey::sharers(host, wiring.link.parent.index) {
+        let Some(link) = found.links.iter().find(is_in_the_way) else { continue };
         let owner = siblings::owner(link, &found.namespace, context);
         if link.mode.as_deref() == Some("passthru") && !wants_all {
             let parent = &wiring.link.parent.name;

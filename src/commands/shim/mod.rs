@@ -148,7 +148,7 @@ fn wish(options: &Shim, parent: &IfName, driver: Driver) -> Wish {
 /// The driver and mode of what hangs on the parent already: there can be no other, and only so they
 /// reach one another.
 fn matching(parent: &Parent, host: &Netns) -> Result<Driver> {
-    let Some(link) = survey::children(host, parent.index).find_map(|found| found.links.into_iter().next()) else {
+    let Some(link) = survey::sharers(host, parent.index).find_map(|found| found.links.into_iter().next()) else {
         return Ok(Driver::Macvlan(MacvlanMode::Bridge));
     };
     let (kind, mode) = (link.kind.as_deref().unwrap_or_default(), link.mode.as_deref().unwrap_or_default());
