@@ -51,7 +51,7 @@ pub enum Term {
 impl Term {
     /// From what options 51, 58 and 59 say. T1 and T2 in an order that makes no sense are as good as
     /// absent: they are then 1/2 and 7/8 of the lease (RFC 2131 section 4.4.5). A lease of no time is none.
-    fn new(lease_s: u32, t1_s: Option<u32>, t2_s: Option<u32>) -> Option<Term> {
+    pub(super) fn new(lease_s: u32, t1_s: Option<u32>, t2_s: Option<u32>) -> Option<Term> {
         let seconds = |count: u32| Duration::from_secs(count.into());
         let expire = match lease_s {
             0 => return None,

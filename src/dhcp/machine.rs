@@ -614,9 +614,13 @@ fn seconds(time: Duration) -> u16 {
 /// Numbers that look like chance and are the same for the same seed: SplitMix64 (Steele, Lea and
 /// Flood, 2014). They keep exchanges and clients apart; no secret hangs on them.
 #[derive(Debug, Clone)]
-struct Chance(u64);
+pub(super) struct Chance(u64);
 
 impl Chance {
+    pub fn new(seed: u64) -> Chance {
+        Chance(seed)
+    }
+
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
@@ -629,8 +633,14 @@ impl Chance {
         (self.next() >> 32) as u32
     }
 
+    /// A number of an exchange of DHCPv6: three bytes.
+    pub fn xid(&mut self) -> [u8; 3] {
+        let [_, xid @ ..] = self.number().to_be_bytes();
+        xid
+    }
+
     /// At least 0 and less than 1.
-    fn fraction(&mut self) -> f64 {
+    pub fn fraction(&mut self) -> f64 {
         f64::from(self.number()) / (f64::from(u32::MAX) + 1.0)
     }
 

@@ -5,8 +5,8 @@
 //! - [`lease`]: an address and what came with it.
 //! - [`machine`]: the RFC's states; it is told what happens and when, and answers with what to do.
 //!
-//! `kernel/dhcp.rs` has the sockets and the clock. DHCPv6 (RFC 8415) shares none of this but the
-//! way it is cut: it will stand beside as `dhcp6`.
+//! `kernel/dhcp.rs` has the sockets and the clock. DHCPv6 shares little of this but the way it is cut, and
+//! lies beside: [`v6`].
 
 pub mod lease;
 pub mod machine;
@@ -14,6 +14,7 @@ pub mod options;
 pub mod packet;
 #[cfg(test)]
 mod server;
+pub mod v6;
 
 pub use lease::{Lease, Term};
 pub use machine::{Action, Loss, Machine, Packet, Phase, Start};
