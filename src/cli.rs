@@ -379,9 +379,20 @@ pub struct ClientOptions {
     /// Write the server's resolvers and search domains into the container's /etc/resolv.conf, until it is detached
     #[arg(long)]
     pub dns: bool,
+    /// Where an IPv6 address comes from besides: a router's advertisements (slaac), a DHCPv6 server, or nowhere
+    #[arg(long, value_enum, value_name = "FROM", default_value_t = Ipv6From::None)]
+    pub ipv6: Ipv6From,
     /// Leave the lease to run out
     #[arg(long)]
     pub no_renew: bool,
+}
+
+/// Where an IPv6 address comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Ipv6From {
+    None,
+    Slaac,
+    Dhcp,
 }
 
 /// What to make of the routes that a server tells.

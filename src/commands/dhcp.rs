@@ -5,10 +5,10 @@ use super::{
     attaching::{self, Asking, Intent, Joining, Uplink},
 };
 use crate::{
-    cli::Dhcp,
+    cli::{Dhcp, Ipv6From},
     dhcp::OptionSpec,
     error::{Error, Result},
-    plan::Wish,
+    plan::{Advertised, Wish},
     types::Span,
 };
 
@@ -48,6 +48,11 @@ fn meaning(options: &Dhcp, context: &Context) -> Result<(Wish, Intent)> {
         off_link_gateway: true,
         allow_wifi: options.link.allow_wifi,
         skip_dad: probe.is_zero(),
+        advertised: match options.client.ipv6 {
+            Ipv6From::None => Advertised::Nothing,
+            Ipv6From::Slaac => Advertised::Addresses,
+            Ipv6From::Dhcp => Advertised::Routes,
+        },
         forwarding: None,
     };
     let lease = Some(asking(options, context)?);

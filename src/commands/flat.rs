@@ -8,7 +8,7 @@ use crate::{
     cli::Flat,
     error::{Error, Result},
     kernel,
-    plan::Wish,
+    plan::{Advertised, Wish},
     types::IpChoice,
 };
 
@@ -49,6 +49,7 @@ fn meaning(options: &Flat, context: &Context) -> Result<(Wish, Intent)> {
         off_link_gateway: options.routing.off_link_gateway,
         allow_wifi: options.link.allow_wifi,
         skip_dad: probe.is_zero(),
+        advertised: Advertised::Nothing,
         forwarding: None,
     };
     Ok((wish, intent))

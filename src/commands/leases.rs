@@ -1,6 +1,6 @@
 //! `plumb leases`: what servers have granted, and how it stands.
 
-use std::{fmt, net::Ipv4Addr};
+use std::{fmt, net::IpAddr};
 
 use comfy_table::{Table, presets};
 use serde::Serialize;
@@ -11,12 +11,18 @@ use crate::{
     kernel::dhcp::boot_time,
     namespace,
     output::{flush_left, length},
-    store::{Attachment, Holding, LeaseRecord, Store, lease},
+    store::{Attachment, Ipv6Lease, LeaseRecord, Standing, Store, lease},
     types::{HostAddress, TargetName},
 };
 
 pub fn run(context: &Context) -> Result<()> {
-    let rows = lease::all(&*context.store)?.into_iter().map(|kept| kept.map(Row::new)).collect();
+    let mut rows = Vec::new();
+    for kept in lease::all(&*context.store)? {
+        match kept {
+            Ok(record) => rows.extend(Row::of(&record).into_iter().map(Ok)),
+            Err(error) => rows.push(Err(error)),
+        }
+    }
     context.output.list("leases", rows, "nothing is leased", table);
     Ok(())
 }
@@ -30,9 +36,9 @@ struct Row {
 }
 
 impl Row {
-    fn new(record: LeaseRecord) -> Row {
-        let lease = Leased::new(&record);
-        Row { target: record.target, interface: record.interface, lease }
+    fn of(record: &LeaseRecord) -> Vec<Row> {
+        let row = |lease| Row { target: record.target.clone(), interface: record.interface.clone(), lease };
+        [Leased::new(record)].into_iter().chain(record.ipv6.as_ref().map(Leased::ipv6)).map(row).collect()
     }
 }
 
@@ -41,7 +47,7 @@ impl Row {
 pub struct Leased {
     /// The address that is leased, or that was.
     address: HostAddress,
-    server: Ipv4Addr,
+    server: IpAddr,
     /// None: for ever, or over.
     seconds_left: Option<u64>,
     pub state: &'static str,
@@ -56,15 +62,21 @@ impl Leased {
     }
 
     fn new(record: &LeaseRecord) -> Leased {
+        let lease = &record.lease;
+        Leased::standing(lease.address, lease.server.into(), &record.problem, record.standing())
+    }
+
+    pub fn ipv6(record: &Ipv6Lease) -> Leased {
+        let lease = &record.lease;
+        Leased::standing(lease.address, lease.from.into(), &record.problem, record.standing())
+    }
+
+    fn standing(address: HostAddress, server: IpAddr, problem: &Option<String>, standing: Standing<'_>) -> Leased {
         let (now, boot) = (boot_time(), namespace::boot());
-        let left = record.left(now, &boot).filter(|_| record.state == Holding::Held);
-        Leased {
-            address: record.lease.address,
-            server: record.lease.server,
-            seconds_left: left.map(|left| left.as_secs()),
-            state: record.standing(now, &boot),
-            problem: record.problem.clone(),
-        }
+        let (left, state) = (standing.left(now, &boot), standing.word(now, &boot));
+        let is_over = ["lost", "released"].contains(&state);
+        let seconds_left = left.filter(|_| !is_over).map(|left| left.as_secs());
+        Leased { address, server, seconds_left, state, problem: problem.clone() }
     }
 
     fn left(&self) -> String {

@@ -3,7 +3,7 @@
 use comfy_table::{Table, presets};
 use serde::Serialize;
 
-use super::{Context, leases::Leased, namespace};
+use super::{Context, leases::Leased, namespace, records};
 use crate::{
     error::{Kind, Result},
     output::flush_left,
@@ -97,7 +97,12 @@ impl Row {
             container: attachment.container.clone(),
             interface: attachment.interface().to_owned(),
             network: attachment.network.clone(),
-            addresses: wish.addresses.iter().map(|address| address.to_string()).collect(),
+            addresses: wish
+                .addresses
+                .iter()
+                .chain(&records::leased_addresses(attachment, context))
+                .map(|a| a.to_string())
+                .collect(),
             gateways: wish.gateways.iter().filter(|_| !wish.keep_default).map(|gateway| gateway.to_string()).collect(),
             parent: link.map_or_else(String::new, |link| link.parent.name.to_string()),
             driver: wish.driver.kind(),

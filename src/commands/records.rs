@@ -4,9 +4,10 @@ use super::{Context, namespace};
 use crate::{
     container,
     error::Result,
-    kernel::Netns,
-    store::{Attachment, Kept, attachment},
-    types::{TargetName, nearest},
+    kernel::{Netns, dhcp::boot_time},
+    plan::Advertised,
+    store::{Attachment, Kept, attachment, lease},
+    types::{HostAddress, TargetName, nearest},
 };
 
 /// What was attached to the target under this name, or to its namespace under another: who
@@ -35,4 +36,15 @@ pub fn nothing_attached(target: &TargetName, context: &Context) -> String {
         Some(near) => format!("{target}: nothing is attached; did you mean {near}?"),
         None => format!("{target}: nothing is attached"),
     }
+}
+
+/// The addresses that an attachment has beside those of its wish: a leased IPv6 one.
+pub fn leased_addresses(attachment: &Attachment, context: &Context) -> Vec<HostAddress> {
+    if attachment.wish.advertised != Advertised::Routes {
+        return Vec::new();
+    }
+    let record = lease::read(&*context.store, attachment).ok().flatten();
+    let ipv6 = record.filter(|record| record.is_of(attachment)).and_then(|record| record.ipv6);
+    let good = ipv6.filter(|ipv6| ipv6.standing().is_good(boot_time(), &namespace::boot()));
+    good.map(|ipv6| ipv6.lease.address).into_iter().collect()
 }

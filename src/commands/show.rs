@@ -10,8 +10,9 @@ use crate::{
     container,
     error::{Error, Result},
     output::flush_left,
-    plan::{Inside, Step, facts::InsideLink},
+    plan::{Advertised, Inside, Step, facts::InsideLink},
     store::Attachment,
+    types::HostAddress,
 };
 
 pub fn run(options: Show, context: &Context) -> Result<()> {
@@ -66,9 +67,10 @@ impl Property {
 impl Shown {
     fn new(attachment: &Attachment, context: &Context) -> Result<Shown> {
         let state = State::of(attachment);
+        let leased = records::leased_addresses(attachment, context);
         let properties = match (state, namespace::reopen(attachment)) {
-            (State::Stopped, _) | (_, None) => properties(attachment, None),
-            (_, Some(there)) => properties(attachment, Some(&there.look_inside(|kernel| kernel.look())?)),
+            (State::Stopped, _) | (_, None) => properties(attachment, &leased, None),
+            (_, Some(there)) => properties(attachment, &leased, Some(&there.look_inside(|kernel| kernel.look())?)),
         };
         let link = attachment
             .link()
@@ -88,7 +90,7 @@ impl Shown {
     }
 }
 
-fn properties(attachment: &Attachment, now: Option<&Inside>) -> Vec<Property> {
+fn properties(attachment: &Attachment, leased: &[HostAddress], now: Option<&Inside>) -> Vec<Property> {
     let Some(recorded) = attachment.link() else { return Vec::new() };
     let found: Option<&InsideLink> = now.and_then(|inside| inside.link_tagged(&attachment.tag));
     let index = found.map_or(0, |link| link.index);
@@ -118,7 +120,13 @@ fn properties(attachment: &Attachment, now: Option<&Inside>) -> Vec<Property> {
         ours.map(|a| format!("{}/{}", a.ip, a.prefix)).collect()
     };
     let addresses = now.filter(|_| found.is_some()).map(there).unwrap_or_default();
-    properties.extend(compare("address", attachment.wish.addresses.iter().map(|a| a.to_string()).collect(), addresses));
+    let mut expected: Vec<String> =
+        attachment.wish.addresses.iter().chain(leased).map(|address| address.to_string()).collect();
+    if attachment.wish.advertised == Advertised::Addresses {
+        // Whatever the routers advertise is as it should be.
+        expected.extend(addresses.iter().filter(|address| address.contains(':')).cloned());
+    }
+    properties.extend(compare("address", expected, addresses));
     properties.extend(routes(attachment, now));
     properties
 }

@@ -5,11 +5,12 @@ use std::{collections::BTreeSet, net::IpAddr, path::Path};
 use super::{Context, agent, attaching::HostLock, namespace, qos};
 use crate::{
     apply,
+    dhcp::v6,
     error::Result,
     kernel::{
         Kernel, Netns,
-        dhcp::{boot_time, release},
-        survey,
+        dhcp::{self, boot_time},
+        dhcp6, survey,
     },
     plan::{
         Inside, Step,
@@ -63,10 +64,17 @@ fn undo_here(context: &Context, attachment: &Attachment, namespace: &Netns, kern
 /// Tells the server that the lease is no longer needed, before what has it goes. It ends by itself if
 /// that gets lost, so nothing waits for it and nothing fails.
 fn give_lease_back(context: &Context, attachment: &Attachment, index: u32) {
-    let Some(dhcp) = &attachment.dhcp else { return };
+    let Some(asked) = &attachment.dhcp else { return };
     let Ok(Some(record)) = lease::read(&*context.store, attachment) else { return };
-    if record.is_of(attachment) && record.is_good(boot_time(), &namespace::boot()) {
-        let _ = release(index, &dhcp.client, &record.lease);
+    if !record.is_of(attachment) {
+        return;
+    }
+    let (now, boot) = (boot_time(), namespace::boot());
+    if record.standing().is_good(now, &boot) {
+        let _ = dhcp::release(index, &asked.client, &record.lease);
+    }
+    if let Some(ipv6) = record.ipv6.filter(|ipv6| ipv6.standing().is_good(now, &boot)) {
+        let _ = dhcp6::release(index, v6::Client::beside(&asked.client), &ipv6.lease);
     }
 }
 

@@ -3,6 +3,7 @@
 mod addresses;
 mod arp;
 pub mod dhcp;
+pub mod dhcp6;
 mod icmp;
 mod links;
 mod netlink;

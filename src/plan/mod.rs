@@ -26,7 +26,7 @@ pub use leased::Leased;
 pub use link::{Driver, IpvlanMode, Link, MacvlanMode};
 pub use qdisc::{Ifb, Qdisc, Redirect};
 pub use route::Route;
-pub use wiring::{Wiring, Wish};
+pub use wiring::{Advertised, Wiring, Wish};
 
 use crate::types::{HostAddress, IfName, Mtu, Tag};
 

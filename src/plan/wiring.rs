@@ -41,9 +41,31 @@ pub struct Wish {
     pub allow_wifi: bool,
     /// IPv6 addresses are used without the kernel's duplicate address detection.
     pub skip_dad: bool,
+    /// What the interface takes from IPv6 routers.
+    #[serde(default, skip_serializing_if = "Advertised::is_nothing")]
+    pub advertised: Advertised,
     /// The target is to forward for a network: it is its gateway.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forwarding: Option<Forwarding>,
+}
+
+/// What an interface takes from the advertisements of IPv6 routers (RFC 4861). The kernel does that, for as
+/// long as the interface lives.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Advertised {
+    #[default]
+    Nothing,
+    /// Default routes and prefixes on the link: addresses come from a server.
+    Routes,
+    /// Addresses too, made of a prefix and the MAC address (RFC 4862).
+    Addresses,
+}
+
+impl Advertised {
+    pub fn is_nothing(&self) -> bool {
+        *self == Advertised::Nothing
+    }
 }
 
 /// What makes a gateway of a host.
@@ -402,30 +424,64 @@ fn connect(wish: &Wish, link: &Link, inside: &Inside, tag: &Tag) -> Result<Vec<S
         Step::AddLink(link.clone()),
         Step::AddTag(TaggedLink { index: link.index, name: link.name.clone(), tag: tag.clone() }),
     ];
-    let wants_ipv6 = wish.addresses.iter().any(|address| address.is_ipv6());
+    let wants_ipv6 = wish.addresses.iter().any(|address| address.is_ipv6()) || !wish.advertised.is_nothing();
     let setting = |key: &str, from: &str, to: &str| Step::SetSysctl {
         key: format!("net/ipv6/conf/{}/{key}", link.name),
         from: from.to_owned(),
         to: to.to_owned(),
     };
-    match &inside.ipv6 {
-        None if wants_ipv6 => {
+    let Some(defaults) = &inside.ipv6 else {
+        if wants_ipv6 {
             return Err(Error::failed(format!("{} has no IPv6: its kernel was started without it", wish.target))
                 .hint("leave the IPv6 addresses out"));
         }
-        None => {}
-        Some(defaults) => {
-            // A router's advertisement must not add addresses and default routes that nobody asked for.
-            if defaults.accept_ra != "0" && (wants_ipv6 || !defaults.disabled) {
-                steps.push(setting("accept_ra", &defaults.accept_ra, "0"));
-            }
-            // Docker turns IPv6 off inside; here it is wanted, so on this interface it is on.
-            if wants_ipv6 && defaults.disabled {
-                steps.push(setting("disable_ipv6", "1", "0"));
-            }
+        return Ok(steps);
+    };
+    match wish.advertised {
+        // A router's advertisement must not add addresses and default routes that nobody asked for.
+        Advertised::Nothing if defaults.accept_ra != "0" && (wants_ipv6 || !defaults.disabled) => {
+            steps.push(setting("accept_ra", &defaults.accept_ra, "0"));
+        }
+        Advertised::Nothing => {}
+        Advertised::Routes | Advertised::Addresses => {
+            steps.extend(heed_routers(wish, inside, &setting, &defaults.accept_ra));
         }
     }
+    // Docker turns IPv6 off inside; here it is wanted, so on this interface it is on.
+    if wants_ipv6 && defaults.disabled {
+        steps.push(setting("disable_ipv6", "1", "0"));
+    }
     Ok(steps)
+}
+
+/// That of default routes by advertisements (`IP6_RT_PRIO_USER`).
+const ROUTERS_METRIC: &str = "1024";
+
+/// The metric with which a router that advertises wins over the default routes that are there. These stay:
+/// nobody knows when, or whether, a router will speak.
+fn better_than_the_others(wish: &Wish, inside: &Inside) -> Option<u32> {
+    let others = inside.routes.iter().filter(|route| route.is_default() && route.is_ipv6());
+    let best = others.map(Route::metric).min().filter(|_| !wish.keep_default)?;
+    Some(best.saturating_sub(1).max(1))
+}
+
+/// The settings by which the kernel takes what routers advertise, as the wish has it.
+fn heed_routers(wish: &Wish, inside: &Inside, setting: &dyn Fn(&str, &str, &str) -> Step, accepts: &str) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let autoconf = if wish.advertised == Advertised::Addresses { "1" } else { "0" };
+    steps.push(setting("autoconf", "1", autoconf));
+    if wish.keep_default {
+        steps.push(setting("accept_ra_defrtr", "1", "0"));
+    }
+    if let Some(metric) = wish.metric.or_else(|| better_than_the_others(wish, inside)) {
+        steps.push(setting("ra_defrtr_metric", ROUTERS_METRIC, &metric.to_string()));
+    }
+    if wish.skip_dad {
+        steps.push(setting("accept_dad", "1", "0"));
+    }
+    // 1 would not do for a container that forwards (the kernel's Documentation/networking/ip-sysctl.rst).
+    steps.push(setting("accept_ra", accepts, "2"));
+    steps
 }
 
 pub(super) fn addresses(wish: &Wish, link: &Link, inside: &Inside, warnings: &mut Vec<String>) -> Result<Vec<Step>> {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Attachment, Change, Key, Store};
 use crate::{
-    dhcp::{Client, Lease, Term},
+    dhcp::{Client, Lease, Term, v6},
     error::Result,
     plan::Wish,
     types::{RouteSpec, Span, TargetName},
@@ -91,6 +91,20 @@ pub struct LeaseRecord {
     /// What went wrong last, since there was a lease.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+    /// The same of an IPv6 address, where one was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<Ipv6Lease>,
+}
+
+/// What is known of an attachment's leased IPv6 address. It is on the interface beside those of the
+/// attachment's wish, and in none of its steps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ipv6Lease {
+    pub state: Holding,
+    pub lease: v6::Lease,
+    pub asked: Moment,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -147,6 +161,7 @@ impl LeaseRecord {
             lease,
             asked,
             problem: None,
+            ipv6: None,
         }
     }
 
@@ -166,9 +181,34 @@ impl LeaseRecord {
         super::attachment::done(store.commit(&[self.put()?])?)
     }
 
+    /// How the lease stands, and for how long yet.
+    pub fn standing(&self) -> Standing<'_> {
+        Standing { state: self.state, term: &self.lease.term, asked: &self.asked }
+    }
+}
+
+impl Ipv6Lease {
+    pub fn new(lease: v6::Lease, asked: Moment) -> Ipv6Lease {
+        Ipv6Lease { state: Holding::Held, lease, asked, problem: None }
+    }
+
+    pub fn standing(&self) -> Standing<'_> {
+        Standing { state: self.state, term: &self.lease.term, asked: &self.asked }
+    }
+}
+
+/// What time makes of a lease.
+#[derive(Debug, Clone, Copy)]
+pub struct Standing<'a> {
+    state: Holding,
+    term: &'a Term,
+    asked: &'a Moment,
+}
+
+impl Standing<'_> {
     /// How long the lease is still good; `None` for ever.
     pub fn left(&self, now: Duration, boot: &str) -> Option<Duration> {
-        self.lease.term.expire().map(|whole| whole.saturating_sub(self.asked.age(now, boot)))
+        self.term.expire().map(|whole| whole.saturating_sub(self.asked.age(now, boot)))
     }
 
     /// Whether the address may be used at this moment.
@@ -176,16 +216,16 @@ impl LeaseRecord {
         self.state == Holding::Held && self.left(now, boot).is_none_or(|left| !left.is_zero())
     }
 
-    /// One word for how the lease stands: of one that is held, what the client's state must be by now.
-    pub fn standing(&self, now: Duration, boot: &str) -> &'static str {
+    /// One word: of a lease that is held, what the client's state must be by now.
+    pub fn word(&self, now: Duration, boot: &str) -> &'static str {
         let age = self.asked.age(now, boot);
-        match (self.state, self.lease.term) {
+        match (self.state, self.term) {
             (Holding::Lost, _) => "lost",
             (Holding::Released, _) => "released",
             (Holding::Held, Term::Infinite) => "bound",
-            (Holding::Held, Term::Finite { renew, .. }) if age < renew => "bound",
-            (Holding::Held, Term::Finite { rebind, .. }) if age < rebind => "renewing",
-            (Holding::Held, Term::Finite { expire, .. }) if age < expire => "rebinding",
+            (Holding::Held, Term::Finite { renew, .. }) if age < *renew => "bound",
+            (Holding::Held, Term::Finite { rebind, .. }) if age < *rebind => "renewing",
+            (Holding::Held, Term::Finite { expire, .. }) if age < *expire => "rebinding",
             (Holding::Held, Term::Finite { .. }) => "expired",
         }
     }

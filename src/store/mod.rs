@@ -13,7 +13,7 @@ use std::fmt;
 pub use attachment::{Attachment, Kept, NamespaceMark, Placed, Progress};
 pub use directory::Directory;
 pub use etcd::{Access, Etcd};
-pub use lease::{Dhcp, Holding, LeaseRecord, Moment};
+pub use lease::{Dhcp, Holding, Ipv6Lease, LeaseRecord, Moment, Standing};
 pub use network::Network;
 pub use shaped::Shaped;
 

@@ -256,7 +256,10 @@ impl Lan {
 
     /// Without a client.
     pub fn bare(server: Server) -> Lan {
-        let lab = Lab::new();
+        Lan::of(Lab::new(), server)
+    }
+
+    pub fn of(lab: Lab, server: Server) -> Lan {
         let folder = lab.folder().join("dhcp");
         fs::create_dir(&folder).unwrap();
         let command = (server.prepare)(&folder);

@@ -12,7 +12,7 @@ use netplumb::{
     error::{Error, Kind, Result},
     kernel::{Kernel, Netns},
     plan::{
-        Driver, Facts, MacvlanMode, Masquerade, Step, Wiring, Wish, undo, wiring,
+        Advertised, Driver, Facts, MacvlanMode, Masquerade, Step, Wiring, Wish, undo, wiring,
         wiring::{Forwarding, MacRule},
     },
     types::{StoreMark, Tag},
@@ -68,6 +68,7 @@ fn wish(masquerade: &[&str]) -> Wish {
         off_link_gateway: false,
         allow_wifi: false,
         skip_dad: true,
+        advertised: Advertised::Nothing,
         forwarding: Some(Forwarding { masquerade: masquerade.iter().map(|text| text.parse().unwrap()).collect() }),
     }
 }

@@ -7,6 +7,7 @@ mod attach;
 mod concurrency;
 mod detach;
 mod dhcp;
+mod dhcp6;
 mod dhcp_verb;
 mod docker;
 mod dry_run;

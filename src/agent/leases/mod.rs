@@ -1,6 +1,7 @@
 //! The first duty: each lease is renewed for as long as its container lives, and given back when that
 //! ends. No thread and no open socket for one that needs nothing at the moment.
 
+mod ipv6;
 mod settle;
 mod tended;
 
@@ -21,16 +22,18 @@ use super::{
     watch::{Folders, Process, Watch},
 };
 use crate::{
-    dhcp::{Action, Lease, Loss, Start},
+    dhcp::{Action, Lease, Loss, Start, v6},
     error::{Error, Result},
     kernel::{
         Netns,
         dhcp::{boot_time, release},
+        dhcp6,
     },
     namespace,
     store::{Change, Holding, Key, LeaseRecord, Moment, Store, attachment, lease},
     types::Place,
 };
+use ipv6::{Exchanged, Ipv6};
 use settle::{Settled, settle};
 use tended::{Silence, Tended};
 
@@ -72,6 +75,7 @@ pub struct Leases {
 enum Outcome {
     Checked { in_use: bool },
     Settled { outcome: Result<Settled>, lease: Option<Arc<Lease>> },
+    ExchangedIpv6(Box<Exchanged>),
 }
 
 impl Leases {
@@ -110,9 +114,13 @@ impl Leases {
         }
         let seed = boot_time().as_nanos() as u64 ^ self.next << 48;
         let Some(mut tended) = Tended::new(&attachment, record, self.host.clone(), seed) else { return Ok(()) };
+        tended.ipv6 = attachment.dhcp.as_ref().zip(tended.record.ipv6.as_ref()).and_then(|(dhcp, record)| {
+            // Another number than that of its neighbour.
+            Ipv6::new(&attachment, dhcp, record, &self.boot, seed.rotate_left(17))
+        });
         let now = boot_time();
         let (age, lease) = (tended.record.asked.age(now, &self.boot), Arc::new(tended.record.lease.clone()));
-        let is_due = tended.record.standing(now, &self.boot) != "bound";
+        let is_due = tended.record.standing().word(now, &self.boot) != "bound";
         let start = match tended.record.state {
             Holding::Held => Start::Resume { lease, age },
             Holding::Lost | Holding::Released => Start::Init { prefer: Some(lease.ip()) },
@@ -181,6 +189,14 @@ impl Leases {
         }
         tended.record.state = Holding::Released;
         tended.record.problem = Some(why.to_owned());
+        if let Some(record) = &mut tended.record.ipv6 {
+            if let Ok(parent) = if_nametoindex(tended.parent.as_str())
+                && record.standing().is_good(boot_time(), &self.boot)
+            {
+                let _ = dhcp6::release(parent, v6::Client::beside(tended.machine.client()), &record.lease);
+            }
+            (record.state, record.problem) = (Holding::Released, Some(why.to_owned()));
+        }
         self.save(id, watch);
         self.drop(id, watch);
     }
@@ -297,6 +313,22 @@ impl Leases {
         }
     }
 
+    fn remember_ipv6(&mut self, id: u64, exchanged: Exchanged, watch: &Watch) {
+        let Some(tended) = self.tended.get_mut(&id) else { return };
+        let (name, boot) = (tended.name(), &self.boot);
+        let (Some(ipv6), Some(before)) = (&mut tended.ipv6, &tended.record.ipv6) else { return };
+        let Some(after) = ipv6.finished(exchanged, before, boot) else { return };
+        match (&after.problem, after.state) {
+            (Some(problem), _) => watch.say(format_args!("{name}: {problem}")),
+            (None, Holding::Held) => {
+                watch.say(format_args!("{name}: {} from {}", after.lease.address, after.lease.from))
+            }
+            (None, _) => watch.say(format_args!("{name}: {} is no longer leased", after.lease.address)),
+        }
+        tended.record.ipv6 = Some(after);
+        self.save(id, watch);
+    }
+
     fn check(&self, id: u64, ip: std::net::Ipv4Addr) {
         let Some(tended) = self.tended.get(&id) else { return };
         let (mac, probe, index) = (tended.machine.client().mac.bytes(), tended.probe, tended.index);
@@ -331,6 +363,7 @@ impl Leases {
         let Some(tended) = self.tended.get_mut(&id) else { return };
         let now = boot_time();
         match outcome {
+            Outcome::ExchangedIpv6(exchanged) => self.remember_ipv6(id, *exchanged, watch),
             Outcome::Checked { in_use } => {
                 let actions = if in_use { tended.machine.in_use(now) } else { tended.machine.free(now) };
                 self.perform(id, actions, watch);
@@ -418,6 +451,10 @@ impl Duty for Leases {
         for id in due {
             let actions = self.tended.get_mut(&id).map(|tended| tended.tick(now, watch)).unwrap_or_default();
             self.perform(id, actions, watch);
+            let ipv6 = self.tended.get_mut(&id).and_then(|tended| tended.ipv6.as_mut()?.tick(now));
+            if let Some(exchange) = ipv6 {
+                self.work(id, move || Outcome::ExchangedIpv6(exchange().into()));
+            }
             self.schedule(id);
         }
     }

@@ -4,6 +4,8 @@ use std::{io, os::fd::AsFd, sync::Arc, time::Duration};
 
 use nix::{libc, net::if_::if_indextoname};
 
+use super::ipv6::Ipv6;
+
 use crate::{
     agent::watch::{Process, Watch},
     dhcp::{Action, Lease, Machine, Packet, Phase, Start},
@@ -43,6 +45,8 @@ pub struct Tended {
     pub has: Option<Option<Arc<Lease>>>,
     /// What it shall have, and since when that is so.
     pub shall: Option<(Arc<Lease>, Moment)>,
+    /// The IPv6 address that is leased besides.
+    pub ipv6: Option<Ipv6>,
     /// A thread is at work on the container.
     pub busy: bool,
     /// When the duty looks at it next.
@@ -94,6 +98,7 @@ impl Tended {
             process: None,
             has: is_whole.then(|| held.then(|| lease.clone())),
             shall: held.then(|| (lease, record.asked.clone())),
+            ipv6: None,
             busy: false,
             scheduled: None,
             retry: None,
@@ -108,7 +113,8 @@ impl Tended {
     pub fn wake(&self) -> Option<Duration> {
         let begins = self.begin.as_ref().map(|(at, _)| *at);
         let next = begins.or_else(|| self.machine.wake());
-        [next, self.exchange.as_ref().map(|exchange| exchange.until), self.retry].into_iter().flatten().min()
+        let ipv6 = self.ipv6.as_ref().and_then(Ipv6::wake);
+        [next, self.exchange.as_ref().map(|exchange| exchange.until), self.retry, ipv6].into_iter().flatten().min()
     }
 
     /// What is due.

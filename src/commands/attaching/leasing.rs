@@ -8,17 +8,17 @@ use crate::{
     commands::Context,
     config,
     container::{self, Target},
-    dhcp::{Client, ClientId, Lease, Machine, OptionCode, OptionSpec, Start},
+    dhcp::{Client, ClientId, Lease, Machine, OptionCode, OptionSpec, Start, v6},
     error::{Error, Kind, Result},
     kernel::{
         Kernel, Lifetimes, Netns,
         dhcp::{Quest, boot_time},
-        resolver,
+        dhcp6, resolver,
     },
     namespace,
-    plan::{Driver, LinkAddress, Parent, Wiring, leased},
-    store::{Attachment, Committed, Dhcp, LeaseRecord, Moment, attachment, lease},
-    types::{IfName, RouteSpec, Span},
+    plan::{Advertised, Driver, LinkAddress, Parent, Wiring, leased},
+    store::{Attachment, Committed, Dhcp, Ipv6Lease, LeaseRecord, Moment, attachment, lease},
+    types::{HostAddress, IfName, RouteSpec, Span},
 };
 
 /// What is asked of the LAN's server, and how.
@@ -78,6 +78,19 @@ pub struct Granted {
     asked: Duration,
     index: u32,
     name: IfName,
+    ipv6: Option<(v6::Client, v6::Lease)>,
+}
+
+/// What the LAN has given to an attachment that is made.
+pub struct Kept {
+    pub lease: Lease,
+    pub ipv6: Option<Ipv6>,
+}
+
+/// Where IPv6 addresses came from.
+pub enum Ipv6 {
+    Leased(v6::Lease),
+    Advertised(Vec<HostAddress>),
 }
 
 impl Granted {
@@ -93,13 +106,56 @@ impl Granted {
     }
 
     /// It is going to be used.
-    pub fn keep(self) -> Lease {
-        Arc::unwrap_or_clone(self.lease)
+    pub fn keep(self, ipv6: Option<Ipv6>) -> Kept {
+        Kept { lease: Arc::unwrap_or_clone(self.lease), ipv6 }
+    }
+
+    /// Waits for the IPv6 addresses that the wish has the LAN give, if any, and puts a leased one on record.
+    pub fn obtain_ipv6(
+        &mut self,
+        kernel: &mut Kernel,
+        attachment: &Attachment,
+        parent: &Parent,
+        timeout: Duration,
+        context: &Context,
+    ) -> Result<Option<Ipv6>> {
+        let Some(dhcp) = &attachment.dhcp else { return Ok(None) };
+        let (on, skip_dad) = (parent.name.as_str(), attachment.wish.skip_dad);
+        let quest = dhcp6::Quest { index: self.index, name: &self.name, on, skip_dad, timeout };
+        match attachment.wish.advertised {
+            Advertised::Nothing => Ok(None),
+            Advertised::Addresses => {
+                let _waiting = context.output.waiting(format!("waiting for an IPv6 router on {on}"));
+                let found = kernel.await_advertised(&quest).map_err(|error| explain(error, parent))?;
+                let addresses = found.iter().filter_map(|there| HostAddress::new(there.ip, there.prefix).ok());
+                Ok(Some(Ipv6::Advertised(addresses.collect())))
+            }
+            Advertised::Routes => {
+                let _waiting = context.output.waiting(format!("waiting for a DHCPv6 server on {on}"));
+                let store = &*context.store;
+                let record = lease::read(store, attachment)?;
+                let prefer = record.as_ref().and_then(|record| record.ipv6.as_ref()).map(|ipv6| ipv6.lease.ip());
+                let mut machine = v6::Machine::new(v6::Client::beside(&dhcp.client), u64::from_ne_bytes(random()?));
+                let lease = kernel.acquire_ipv6(&mut machine, v6::Start::Init { prefer }, &quest);
+                let lease = Arc::unwrap_or_clone(lease.map_err(|error| explain(error, parent))?);
+                self.ipv6 = Some((v6::Client::beside(&dhcp.client), lease.clone()));
+                if let Some(mut record) = record {
+                    let asked = machine.asked().unwrap_or_else(boot_time);
+                    let asked = Moment::at(asked, boot_time(), namespace::boot());
+                    record.ipv6 = Some(Ipv6Lease::new(lease.clone(), asked));
+                    record.save(store)?;
+                }
+                Ok(Some(Ipv6::Leased(lease)))
+            }
+        }
     }
 
     /// Nobody is going to use it. Best effort: it ends by itself.
     pub fn give_back(&self) {
         let _ = crate::kernel::dhcp::release(self.index, &self.client, &self.lease);
+        if let Some((client, lease)) = &self.ipv6 {
+            let _ = dhcp6::release(self.index, client.clone(), lease);
+        }
     }
 }
 
@@ -126,12 +182,13 @@ pub fn obtain(
     let on = parent.name.as_str();
     let quest = Quest { index, on, probe: dhcp.probe.duration(), timeout, check_from };
     let remembered = lease::read(store, attachment).ok().flatten();
+    let earlier_ipv6 = remembered.as_ref().and_then(|record| record.ipv6.clone());
     let (lease, asked) = {
         let _waiting = context.output.waiting(format!("waiting for a DHCP server on {on}"));
         seek(tx.executor, &dhcp, remembered, &quest).map_err(|error| explain(error, parent))?
     };
     let name = wiring.link.name.clone();
-    let granted = Granted { lease: lease.clone(), client: dhcp.client.clone(), asked, index, name };
+    let granted = Granted { lease: lease.clone(), client: dhcp.client.clone(), asked, index, name, ipv6: None };
     let settled = (|| {
         let inside = tx.executor.look()?;
         let wish = dhcp.wish(&attachment.wish, &lease);
@@ -147,7 +204,10 @@ pub fn obtain(
         attachment.wish = wish;
         attachment.steps = wiring.steps().cloned().collect();
         let asked = Moment::at(asked, boot_time(), namespace::boot());
-        match attachment.lease(&LeaseRecord::new(attachment, (*lease).clone(), asked), store)? {
+        let mut record = LeaseRecord::new(attachment, (*lease).clone(), asked);
+        // So that it can be asked for again.
+        record.ipv6 = earlier_ipv6.filter(|_| attachment.wish.advertised == Advertised::Routes);
+        match attachment.lease(&record, store)? {
             Committed::Done => Ok(()),
             Committed::Held { claim, holder } => Err(attachment::held(store, &claim, &holder)),
             Committed::Unmet => Err(changed_meanwhile(attachment.network.as_ref())),
@@ -179,7 +239,7 @@ fn seek(
         Ok((lease, asked))
     };
     let (now, boot) = (boot_time(), namespace::boot());
-    let good = remembered.as_ref().filter(|record| record.is_good(now, &boot));
+    let good = remembered.as_ref().filter(|record| record.standing().is_good(now, &boot));
     let mut left = quest.timeout;
     if let Some(record) = good {
         let start = Start::Reboot { lease: record.lease.clone().into(), age: record.asked.age(now, &boot) };

@@ -19,7 +19,6 @@ use crate::{
     apply::{Transaction, all_or_nothing},
     config,
     container::{self, Target},
-    dhcp::Lease,
     error::{Error, Kind, Result},
     kernel::{Kernel, Netns},
     plan::{Driver, Facts, Inside, Parent, Step, Wiring, Wish, wiring},
@@ -111,8 +110,8 @@ struct Begun {
     beside: Option<Change>,
     /// Commands for what must be made first on the host, where this is a dry run.
     first: Vec<String>,
-    /// What the server granted.
-    lease: Option<Lease>,
+    /// What the LAN gave.
+    lease: Option<leasing::Kept>,
     /// Until the link is there: what hangs on one parent as an ipvlan has to agree.
     lock: Option<HostLock>,
 }
@@ -133,8 +132,9 @@ impl Work<'_> {
             self.make(&mut begun)?;
         }
         let mut report = Report::new(self.target, &begun.attachment, &begun.wiring, &self.path());
-        if let (Some(lease), Some(dhcp)) = (&begun.lease, &begun.attachment.dhcp) {
-            report.add_lease(lease, dhcp);
+        if let (Some(kept), Some(dhcp)) = (&begun.lease, &begun.attachment.dhcp) {
+            report.add_lease(&kept.lease, dhcp);
+            kept.ipv6.iter().for_each(|ipv6| report.add_ipv6(ipv6, dhcp));
         }
         report.commands.splice(0..0, begun.first.drain(..));
         report.warn_about_published_ports(self.target, &begun.attachment.wish, &begun.wiring);
@@ -372,7 +372,7 @@ impl Work<'_> {
         parent: &Parent,
         beside: Option<Change>,
         lock: Option<HostLock>,
-    ) -> Result<Option<Lease>> {
+    ) -> Result<Option<leasing::Kept>> {
         let (context, target, probe) = (self.context, self.target, self.intent.probe.duration());
         let (path, key, host) = (self.path(), attachment.key(), self.host);
         let patience = self.intent.lease.as_ref().map_or(Duration::ZERO, |asking| asking.timeout.duration());
@@ -382,21 +382,26 @@ impl Work<'_> {
             all_or_nothing(self.kernel, &mut observe, &path, |tx| {
                 tx.run_all(&wiring.connect).map_err(|error| conflict::name_it(error, host, wiring, context))?;
                 drop(lock);
-                let granted = leasing::obtain(tx, attachment, wiring, parent, host, patience, context)
+                let mut granted = leasing::obtain(tx, attachment, wiring, parent, host, patience, context)
                     .map_err(|error| target.still_runs().err().unwrap_or(error))?;
-                let made = (|| {
+                let made: Result<_> = (|| {
                     let durable = threads.spawn(|| context.store.flush(&key));
                     // A lease's address was asked for before it was taken.
                     let probe = if granted.is_some() { Duration::ZERO } else { probe };
                     address(tx, attachment, wiring, parent, host, probe, context)?;
                     granted.as_ref().map_or(Ok(()), leasing::Granted::limit)?;
+                    let ipv6 = match &mut granted {
+                        Some(granted) => granted.obtain_ipv6(tx.executor, attachment, parent, patience, context)?,
+                        None => None,
+                    };
                     asked_again.map_or(Ok(()), joined)?;
                     joined(durable)?;
                     target.still_runs()?;
-                    attachment.confirm(beside, &*context.store)
+                    attachment.confirm(beside, &*context.store)?;
+                    Ok(ipv6)
                 })();
-                made.inspect_err(|_| granted.iter().for_each(leasing::Granted::give_back))?;
-                Ok(granted.map(leasing::Granted::keep))
+                let ipv6 = made.inspect_err(|_| granted.iter().for_each(leasing::Granted::give_back))?;
+                Ok(granted.map(|granted| granted.keep(ipv6)))
             })
         })
     }

@@ -3,11 +3,12 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
+    time::Duration,
 };
 
 use serde::Serialize;
 
-use super::PING_LIMIT;
+use super::{PING_LIMIT, leasing::Ipv6};
 use crate::{
     commands::Context,
     container::Target,
@@ -49,6 +50,17 @@ pub struct Report {
     routed_by_host: bool,
     #[serde(skip)]
     remarks: Vec<String>,
+}
+
+/// `leased from 192.168.0.1 for 12 h, and renewed in time`
+fn leased(server: IpAddr, whole: Option<Duration>, dhcp: &Dhcp) -> String {
+    let how_long = whole.map_or("for ever".to_owned(), |whole| format!("for {}", length(whole)));
+    let then = match (whole, dhcp.renew) {
+        (None, _) => "",
+        (_, true) => ", and renewed in time",
+        (_, false) => "; nobody renews it",
+    };
+    format!("leased from {server} {how_long}{then}")
 }
 
 /// What a server said.
@@ -131,13 +143,7 @@ impl Report {
     /// Adds what the server said.
     pub fn add_lease(&mut self, lease: &Lease, dhcp: &Dhcp) {
         let whole = lease.term.expire();
-        let how_long = whole.map_or("for ever".to_owned(), |whole| format!("for {}", length(whole)));
-        let then = match (whole, dhcp.renew) {
-            (None, _) => "",
-            (_, true) => ", and renewed in time",
-            (_, false) => "; nobody renews it",
-        };
-        let mut remarks = vec![format!("leased from {} {how_long}{then}", lease.server)];
+        let mut remarks = vec![leased(lease.server.into(), whole, dhcp)];
         let texts = [("tftp-server", &lease.tftp_server), ("bootfile-name", &lease.bootfile)];
         remarks.extend(texts.into_iter().filter_map(|(name, text)| Some(format!("{name} {}", text.as_ref()?))));
         let asked_for = |code: &&OptionCode| lease.others.contains_key(code);
@@ -149,6 +155,22 @@ impl Report {
         let terms = Terms { dns, domain, search, hostname, ntp, tftp_server, bootfile, options: others };
         let (seconds, client_id) = (whole.map(|whole| whole.as_secs()), dhcp.client.id.clone());
         self.lease = Some(Granted { server: lease.server, seconds, renewed: dhcp.renew, client_id, terms });
+    }
+
+    /// Adds the IPv6 addresses that the LAN gave.
+    pub fn add_ipv6(&mut self, ipv6: &Ipv6, dhcp: &Dhcp) {
+        match ipv6 {
+            Ipv6::Leased(lease) => {
+                self.addresses.push(lease.address.to_string());
+                let how = leased(lease.from.into(), lease.term.expire(), dhcp);
+                self.remarks.insert(1, format!("{} {how}", lease.address));
+            }
+            Ipv6::Advertised(addresses) => {
+                let addresses: Vec<String> = addresses.iter().map(|address| address.to_string()).collect();
+                self.remarks.insert(1, format!("{} by a router's advertisements", addresses.join(" and ")));
+                self.addresses.extend(addresses);
+            }
+        }
     }
 
     /// Where the lease is on record.

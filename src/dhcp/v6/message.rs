@@ -18,6 +18,14 @@ pub struct Client {
 }
 
 impl Client {
+    /// As whom a client of DHCP for IPv4 asks for an IPv6 address.
+    pub fn beside(client: &crate::dhcp::Client) -> Client {
+        match &client.id {
+            Some(id) => Client::of(id),
+            None => Client::of(&ClientId::derived(&["plumb dhcp", &client.mac.to_string()])),
+        }
+    }
+
     /// The one that DHCP for IPv4 knows by `id`: the two protocols share identifiers (RFC 4361). One that is
     /// not of that form gets a DUID of its own, always the same.
     pub fn of(id: &ClientId) -> Client {

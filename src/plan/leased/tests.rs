@@ -4,7 +4,7 @@ use super::super::{
     Driver, MacvlanMode, Route,
     facts::{InsideAddress, InsideLink},
     samples::{self, default_via, link},
-    wiring::MacRule,
+    wiring::{Advertised, MacRule},
 };
 use super::*;
 use crate::types::HostAddress;
@@ -26,6 +26,7 @@ fn wish(address: &str, gateway: &str) -> Wish {
         off_link_gateway: true,
         allow_wifi: false,
         skip_dad: false,
+        advertised: Advertised::Nothing,
         forwarding: None,
     }
 }

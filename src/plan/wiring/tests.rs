@@ -60,6 +60,7 @@ fn wish() -> Wish {
         off_link_gateway: false,
         allow_wifi: false,
         skip_dad: false,
+        advertised: Advertised::Nothing,
         forwarding: None,
     }
 }
