@@ -16,7 +16,7 @@ use crate::{
         dhcp6, resolver,
     },
     namespace,
-    plan::{Advertised, Driver, LinkAddress, Parent, Wiring, leased},
+    plan::{Advertised, Driver, LinkAddress, Parent, Wiring, Wish, leased},
     store::{Attachment, Committed, Dhcp, Ipv6Lease, LeaseRecord, Moment, attachment, lease},
     types::{HostAddress, IfName, RouteSpec, Span},
 };
@@ -160,8 +160,13 @@ impl Granted {
 }
 
 /// What no command says beforehand, as a line that a shell takes.
-pub fn in_words(wiring: &Wiring) -> String {
-    format!("# {} then asks for a lease by DHCP; its address and routes are what the server says", wiring.link.name)
+pub fn in_words(wiring: &Wiring, wish: &Wish) -> String {
+    let besides = match wish.advertised {
+        Advertised::Routes => ", and for an IPv6 one by DHCPv6",
+        Advertised::Nothing | Advertised::Addresses => "",
+    };
+    let name = &wiring.link.name;
+    format!("# {name} then asks for a lease by DHCP{besides}; its address and routes are what the server says")
 }
 
 /// Asks for a lease, plans with what it says, and puts both on record.

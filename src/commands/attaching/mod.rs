@@ -141,7 +141,9 @@ impl Work<'_> {
         report.warnings.extend(leftovers);
         if self.intent.dry_run {
             report.dry_run = true;
-            report.commands.extend(begun.attachment.dhcp.as_ref().map(|_| leasing::in_words(&begun.wiring)));
+            report.commands.extend(
+                begun.attachment.dhcp.as_ref().map(|_| leasing::in_words(&begun.wiring, &begun.attachment.wish)),
+            );
             return Ok(report);
         }
         self.check(&begun.wiring, &begun.parent, &mut report);
