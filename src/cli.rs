@@ -426,6 +426,9 @@ pub struct LinkOptions {
     /// Accept frames from this MAC address, repeatable; with --mode source
     #[arg(long, value_name = "MAC")]
     pub source_mac: Vec<Mac>,
+    /// Name of the end on the host, of a veth [default: TARGET-IFNAME, or veth-DIGEST where that is too long]
+    #[arg(long, value_name = "IFNAME")]
+    pub host_name: Option<IfName>,
     /// Name of the interface inside [default: the first free ethN, from eth1]
     #[arg(long, value_name = "IFNAME")]
     pub name: Option<IfName>,
@@ -488,6 +491,8 @@ pub enum DriverName {
     Macvlan,
     /// All links have the parent's MAC address: for wifi, and switches that accept one for each port
     Ipvlan,
+    /// A port of a bridge, which HOSTIF names and which is made where it is missing
+    Veth,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -52,7 +52,7 @@ fn meaning(options: &Attach, stored: Stored, context: &Context) -> Result<(Wish,
             return Err(Error::usage(format!("a container has one address of {}", pool.subnet)).hint("give --ip once"));
         }
     }
-    let driver = attaching::driver(&options.link)?;
+    let driver = attaching::network_driver(&options.link)?;
     let uses_gateway = !options.routing.keep_default && !driver.is_routed_by_the_host();
     let gateways = network.pools.iter().map(|pool| pool.gateway).filter(|_| uses_gateway);
     let (probe, check) = attaching::checks(&options.checks, gateways, context);

@@ -27,7 +27,7 @@ pub fn run(options: Detach, context: &Context) -> Result<()> {
         require_capabilities()?;
     }
     let outcome = take_all_back(&chosen, context);
-    take_back::vlan_devices_of(context, &outcome.detached)?;
+    take_back::devices_of(context, &outcome.detached)?;
     let parents: BTreeSet<_> = outcome.detached.iter().filter_map(|a| Some(&a.link()?.parent.name)).collect();
     parents.into_iter().try_for_each(|parent| shim::follow(parent, context))?;
     // One for all: what is said to be detached shall not come back after a loss of power.

@@ -28,7 +28,10 @@ pub fn run(options: Dhcp, context: &Context) -> Result<()> {
 
 /// From what was typed to what is meant: flag first, then the configuration, then what is built in.
 fn meaning(options: &Dhcp, context: &Context) -> Result<(Wish, Intent)> {
-    let driver = attaching::driver(&options.link)?;
+    let driver = match options.network {
+        Some(_) => attaching::network_driver(&options.link)?,
+        None => attaching::driver(&options.link)?,
+    };
     if driver.is_routed_by_the_host() {
         return Err(Error::usage(format!("mode {} takes no broadcasts, and DHCP lives by them", driver.mode()))
             .hint("use --mode l2, or plumb flat with an address of your choice"));

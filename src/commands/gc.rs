@@ -148,7 +148,7 @@ impl Sweep<'_> {
         // With a damaged record nobody can tell which links are its own: none is taken for lost.
         let Some(known) = known_tags(self.context)? else { return Ok(()) };
         let is_lost = |link: &InsideLink| {
-            link.is_plumbs_vlan() || link.tag.as_ref().is_some_and(|tag| tag.store == mark && !known.contains(tag))
+            link.is_plumbs_device() || link.tag.as_ref().is_some_and(|tag| tag.store == mark && !known.contains(tag))
         };
         for found in survey::links(is_lost) {
             for link in &found.links {
@@ -162,8 +162,8 @@ impl Sweep<'_> {
         if !there.try_lock()? {
             return Ok(());
         }
-        if link.vlan.is_some() {
-            return self.unused_vlan(link);
+        if link.is_plumbs_device() {
+            return self.unused_device(link);
         }
         // A run that has ended meanwhile may have left the record of what looked lost before.
         let is_known =
@@ -176,12 +176,13 @@ impl Sweep<'_> {
         Ok(())
     }
 
-    /// A VLAN's device has no record of its own: it stays as long as it is used.
-    fn unused_vlan(&mut self, link: &InsideLink) -> Result<()> {
+    /// A VLAN's device or a bridge has no record of its own: it stays as long as it is used.
+    fn unused_device(&mut self, link: &InsideLink) -> Result<()> {
         let name = link.name.parse().map_err(Error::failed)?;
-        if let Some(unused) = take_back::unused_vlan(self.context, &name)? {
-            let text = format!("{name} deleted, nobody uses the VLAN");
-            self.note("link", text, || take_back::delete_vlan_device(&unused));
+        if let Some(unused) = take_back::unused_device(self.context, &name)? {
+            let what = if unused.is_bridge() { "bridge" } else { "VLAN" };
+            let text = format!("{name} deleted, nobody uses the {what}");
+            self.note("link", text, || take_back::delete_device(&unused));
         }
         Ok(())
     }

@@ -107,7 +107,12 @@ fn properties(attachment: &Attachment, leased: &[HostAddress], now: Option<&Insi
         Property::new(
             "mode",
             Some(recorded.driver.to_string()),
-            of_found(&|link| Some(format!("{} {}", link.kind.as_deref()?, link.mode.as_deref()?))),
+            of_found(&|link| {
+                let kind = link.kind.as_deref()?;
+                // A veth has none: it is a bridge's port, whatever the kernel says.
+                let mode = link.mode.as_deref().or((kind == "veth").then_some("bridge"))?;
+                Some(format!("{kind} {mode}"))
+            }),
         ),
         Property::new(
             "tag",

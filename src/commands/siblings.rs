@@ -13,7 +13,7 @@ use crate::{
 pub fn that_matters(driver: &Driver, parent: &Parent, host: &Netns, context: &Context) -> Result<Option<Sibling>> {
     match driver {
         // The kernel itself refuses a macvlan that does not agree.
-        Driver::Macvlan(_) => Ok(None),
+        Driver::Macvlan(_) | Driver::Veth { .. } => Ok(None),
         Driver::Ipvlan(_) => Ok(survey::sharers(host, parent.index).find_map(|found| {
             let link = found.links.into_iter().next()?;
             let owner = owner(&link, &found.namespace, context);

@@ -13,7 +13,7 @@ use crate::{
         dhcp6, survey,
     },
     plan::{
-        Inside, Step,
+        Inside, Link, Step,
         facts::{InsideAddress, InsideLink},
         undo,
     },
@@ -99,15 +99,15 @@ pub fn links(context: &Context, attachment: &Attachment, namespace: &Netns) -> R
     namespace.look_inside(|kernel| undo_here(context, attachment, namespace, kernel))
 }
 
-/// Deletes the device of a VLAN if plumb made it and nobody uses it. The caller has locked the host.
-pub fn vlan_device(context: &Context, name: &IfName) -> Result<()> {
-    unused_vlan(context, name)?.map_or(Ok(()), |device| delete_vlan_device(&device))
+/// Deletes a VLAN's device or a bridge if plumb made it and nobody uses it. The caller has locked the host.
+pub fn device(context: &Context, name: &IfName) -> Result<()> {
+    unused_device(context, name)?.map_or(Ok(()), |device| delete_device(&device))
 }
 
-/// The device of a VLAN, if plumb made it and nobody uses it: no interface hangs on it in any namespace,
-/// it has no address and is no port, and no attachment is being made on it. The caller has locked the
-/// host.
-pub fn unused_vlan(context: &Context, name: &IfName) -> Result<Option<InsideLink>> {
+/// A VLAN's device or a bridge, if plumb made it and nobody uses it: no interface hangs on it in any
+/// namespace, it has no port and no address and is no port, and no attachment is being made on it. The
+/// caller has locked the host.
+pub fn unused_device(context: &Context, name: &IfName) -> Result<Option<InsideLink>> {
     // Who joins a network keeps the host locked until its link is there; only `flat` on such a device
     // does not. A store that has gone must not keep the host from being as it was.
     let begun = attachment::unfinished(&*context.store, None).unwrap_or_default();
@@ -118,34 +118,36 @@ pub fn unused_vlan(context: &Context, name: &IfName) -> Result<Option<InsideLink
     let host = Netns::open(Path::new(Place::HOST))?;
     let unused = host.look_inside(|kernel| {
         let links = kernel.links()?;
-        let ours = |link: &&InsideLink| link.name == name.as_str() && link.is_plumbs_vlan();
+        let ours = |link: &&InsideLink| link.name == name.as_str() && link.is_plumbs_device();
         let Some(device) = links.iter().find(ours).filter(|device| device.port_of.is_none()) else { return Ok(None) };
         let hangs_on = |link: &InsideLink| link.parent_index == Some(device.index) && link.parent_namespace.is_none();
         let is_own = |address: &InsideAddress| {
             address.index == device.index && !matches!(address.ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
         };
-        let is_used = links.iter().any(hangs_on) || kernel.addresses()?.iter().any(is_own);
+        let is_port = |link: &InsideLink| link.port_of == Some(device.index);
+        let is_used = links.iter().any(hangs_on) || links.iter().any(is_port) || kernel.addresses()?.iter().any(is_own);
         Ok((!is_used).then(|| device.clone()))
     })?;
     Ok(unused.filter(|device| survey::children(&host, device.index).next().is_none()))
 }
 
-pub fn delete_vlan_device(device: &InsideLink) -> Result<()> {
+pub fn delete_device(device: &InsideLink) -> Result<()> {
     Netns::open(Path::new(Place::HOST))?.look_inside(|kernel| kernel.delete(device))
 }
 
 /// The same for all devices that `attachments` hung on.
-pub fn vlan_devices_of(context: &Context, attachments: &[Attachment]) -> Result<()> {
-    let parents: BTreeSet<&IfName> =
-        attachments.iter().filter_map(|a| a.link()).map(|link| &link.parent.name).collect();
-    // What was no VLAN's needs no lock.
-    let devices: Vec<&IfName> =
-        parents.into_iter().filter(|name| Path::new("/proc/net/vlan").join(name.as_str()).exists()).collect();
+pub fn devices_of(context: &Context, attachments: &[Attachment]) -> Result<()> {
+    // What was none of plumb's needs no lock.
+    let may_be_plumbs = |link: &&Link| {
+        link.driver.needs_a_bridge() || Path::new("/proc/net/vlan").join(link.parent.name.as_str()).exists()
+    };
+    let devices: BTreeSet<&IfName> =
+        attachments.iter().filter_map(|a| a.link()).filter(may_be_plumbs).map(|link| &link.parent.name).collect();
     if devices.is_empty() {
         return Ok(());
     }
     let _lock = HostLock::new()?;
-    devices.into_iter().try_for_each(|name| vlan_device(context, name))
+    devices.into_iter().try_for_each(|name| device(context, name))
 }
 
 /// Other attachments in the namespace, by whatever name of it, may remember routes of this one; they

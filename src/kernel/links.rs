@@ -7,13 +7,13 @@ use std::{
 
 use nix::errno::Errno;
 use rtnetlink::{
-    LinkIpVlan, LinkMacVlan, LinkMessageBuilder, LinkUnspec,
+    LinkIpVlan, LinkMacVlan, LinkMessageBuilder, LinkUnspec, LinkVeth,
     packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL},
     packet_route::{
         RouteNetlinkMessage as Message,
         link::{
-            InfoData, InfoIpVlan, InfoIpVtap, InfoMacVlan, InfoVlan, IpVlanMode, LinkAttribute, LinkExtentMask,
-            LinkFlags, LinkInfo, LinkLayerType, LinkMessage, MacVlanMacAddressMode, MacVlanMode, Prop,
+            InfoData, InfoIpVlan, InfoIpVtap, InfoMacVlan, InfoVeth, InfoVlan, IpVlanMode, LinkAttribute,
+            LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, MacVlanMacAddressMode, MacVlanMode, Prop,
             VlanProtocol as KernelProtocol,
         },
         nsid::{NsidAttribute, NsidMessage},
@@ -106,6 +106,9 @@ impl Kernel {
     }
 
     fn create(&mut self, link: &Link) -> Result<std::result::Result<(), Refusal>> {
+        if let Some((outside, mac)) = link.host_end() {
+            return self.create_pair(link, outside, mac);
+        }
         let message = creation(link, link.name.as_str(), self.namespace, true);
         let outcome = self.on_host(async |host| host.change(Message::NewLink(message), CREATE_NEW).await)?;
         match outcome {
@@ -113,6 +116,28 @@ impl Kernel {
             Err(Refusal { errno: Errno::EEXIST, .. }) => self.create_and_rename(link),
             other => Ok(other),
         }
+    }
+
+    /// One end is born inside, the other on the host, and that becomes a port of the parent, or both go.
+    fn create_pair(&mut self, link: &Link, outside: &IfName, mac: Mac) -> Result<std::result::Result<(), Refusal>> {
+        let peer = LinkMessageBuilder::<LinkUnspec>::new()
+            .name(outside.to_string())
+            .address(mac.bytes().to_vec())
+            .mtu(link.mtu.bytes())
+            .link_group(GROUP)
+            .build();
+        let pair =
+            LinkVeth::new(link.name.as_str(), outside.as_str()).set_info_data(InfoData::Veth(InfoVeth::Peer(peer)));
+        let message = placed(pair, link, self.namespace, true);
+        if let Err(refusal) = self.on_host(async |host| host.change(Message::NewLink(message), CREATE_NEW).await)? {
+            return Ok(Err(refusal));
+        }
+        let port = LinkUnspec::new_with_name(outside.as_str()).controller(link.parent.index).up().build();
+        let outcome = self.on_host(async |host| host.change(Message::SetLink(port), 0).await)?;
+        if outcome.is_err() {
+            let _ = self.delete_link(link);
+        }
+        Ok(outcome)
     }
 
     fn create_and_rename(&mut self, link: &Link) -> Result<std::result::Result<(), Refusal>> {
@@ -201,6 +226,10 @@ fn creation(link: &Link, name: &str, namespace: RawFd, up: bool) -> LinkMessage 
             // Without flags: they are the parent's, for all its links, and stay what they are.
             return placed(LinkIpVlan::new(name, link.parent.index, kernel_mode), link, namespace, up);
         }
+        Driver::Veth { host_end } => {
+            let outside = host_end.as_ref().map_or("", IfName::as_str);
+            return placed(LinkVeth::new(name, outside), link, namespace, up);
+        }
     };
     let kernel_mode = match mode {
         MacvlanMode::Bridge => MacVlanMode::Bridge,
@@ -254,6 +283,10 @@ fn why_not_created(link: &Link, refusal: &Refusal) -> StepError {
         .hint("use another parent, or detach that one"),
         Errno::EOPNOTSUPP => Error::failed(format!("this kernel has no {}: {refusal}", link.driver.kind()))
             .hint(format!("modprobe {} loads it, if the kernel has it as a module", link.driver.kind())),
+        Errno::EEXIST if let Some((outside, _)) = link.host_end() => {
+            Error::conflict(format!("the host has an interface {outside} already"))
+                .hint("choose another with --host-name")
+        }
         Errno::ENODEV => return StepError::Refused(Error::not_found(format!("{parent} has gone"))),
         _ => match refused(format_args!("cannot create {} on {parent}", link.name), refusal, &[]) {
             StepError::Gone(message) => Error::failed(message),
@@ -288,13 +321,16 @@ fn attribute<T>(message: &LinkMessage, pick: impl FnMut(&LinkAttribute) -> Optio
 
 fn parent(name: &IfName, message: &LinkMessage, port_of: Option<String>) -> Parent {
     let flags = message.header.flags;
+    let bridge = link_of(&Message::NewLink(message.clone())).is_some_and(|link| link.is_bridge());
     Parent {
         name: name.clone(),
         index: message.header.index,
         mac: mac_of(message).and_then(|bytes| Mac::try_from(bytes).ok()),
         mtu: mtu_of(message),
         up: flags.contains(LinkFlags::Up),
-        carrier: flags.contains(LinkFlags::LowerUp),
+        // A bridge has it from its ports, and the new link may be the first.
+        carrier: bridge || flags.contains(LinkFlags::LowerUp),
+        bridge,
         loopback: flags.contains(LinkFlags::Loopback),
         ethernet: message.header.link_layer_type == LinkLayerType::Ether,
         wireless: is_wireless(name),

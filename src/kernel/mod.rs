@@ -87,6 +87,12 @@ impl Kernel {
         Ok(Ipv4Forwarding { accept_in: nftables::accept_in(), ..forwarding })
     }
 
+    /// Where to accept what a bridge of the host's passes on, if iptables sees it and drops it.
+    pub fn bridged_accept_in(&self) -> Option<&'static str> {
+        let sees = std::fs::read_to_string("/proc/sys/net/bridge/bridge-nf-call-iptables").ok()?;
+        if sees.trim() == "1" { nftables::accept_in() } else { None }
+    }
+
     /// The namespace's number, unique until the next boot; kernels before 5.14 have none.
     pub fn cookie(&self) -> Option<u64> {
         netns::cookie()

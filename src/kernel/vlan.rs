@@ -1,8 +1,8 @@
-//! The host's own links, and VLAN devices among them.
+//! The host's own links, and what plumb makes among them: VLAN devices and bridges.
 
 use nix::errno::Errno;
 use rtnetlink::{
-    LinkUnspec, LinkVlan,
+    LinkBridge, LinkUnspec, LinkVlan,
     packet_core::{NLM_F_CREATE, NLM_F_EXCL},
     packet_route::{
         RouteNetlinkMessage as Message,
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    plan::{TaggedLink, facts::InsideLink, link::GROUP, vlan::VlanDevice},
+    plan::{TaggedLink, bridge::Bridge, facts::InsideLink, link::GROUP, vlan::VlanDevice},
     types::{IfName, Tag, VlanProtocol},
 };
 
@@ -38,6 +38,20 @@ impl Kernel {
         }
     }
 
+    /// Makes a bridge, up and tagged, or nothing. Its MAC address is given, or it would change with its ports.
+    pub fn add_bridge(&mut self, bridge: &Bridge, tag: &Tag) -> Result<()> {
+        let mut message = LinkBridge::new(bridge.name.as_str()).address(bridge.mac.bytes().to_vec()).build();
+        message.attributes.push(LinkAttribute::Group(GROUP));
+        let create = NLM_F_CREATE | NLM_F_EXCL;
+        let made = self.on_host(async |host| host.change(Message::NewLink(message), create).await)?;
+        made.map_err(|refusal| match refusal.errno {
+            Errno::EOPNOTSUPP => Error::failed("this kernel has no bridges: its module bridge is missing")
+                .hint("modprobe bridge; a kernel built without it needs another one"),
+            _ => Error::failed(format!("cannot make the bridge {}: {refusal}", bridge.name)),
+        })?;
+        self.tag_on_host(&bridge.name, tag)
+    }
+
     /// Makes the device, up and tagged, or nothing. The kernel chooses its index: those of the
     /// host's own interfaces must stay low (see `free_index` in the plan).
     pub fn add_vlan(&mut self, device: &VlanDevice, parent_index: u32, tag: &Tag) -> Result<()> {
@@ -55,14 +69,19 @@ impl Kernel {
         let create = NLM_F_CREATE | NLM_F_EXCL;
         let made = self.on_host(async |host| host.change(Message::NewLink(message), create).await)?;
         made.map_err(|refusal| why_not_made(device, &refusal))?;
-        let Some(link) = self.host_link(&device.name)? else {
-            return Err(Error::failed(format!("{} was deleted as soon as it was made", device.name)));
+        self.tag_on_host(&device.name, tag)
+    }
+
+    /// Tags a link of the host's that was just made, or deletes it again.
+    fn tag_on_host(&mut self, name: &IfName, tag: &Tag) -> Result<()> {
+        let Some(link) = self.host_link(name)? else {
+            return Err(Error::failed(format!("{name} was deleted as soon as it was made")));
         };
-        let tagged = TaggedLink { index: link.index, name: device.name.clone(), tag: tag.clone() };
+        let tagged = TaggedLink { index: link.index, name: name.clone(), tag: tag.clone() };
         let message = Message::NewLinkProp(property(&tagged));
         if let Err(refusal) = self.on_host(async |host| host.change(message, TAGGING).await)? {
             let _ = self.delete_on_host(&link);
-            return Err(Error::failed(format!("cannot tag {}: {refusal}", device.name)));
+            return Err(Error::failed(format!("cannot tag {name}: {refusal}")));
         }
         Ok(())
     }

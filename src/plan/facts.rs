@@ -19,6 +19,9 @@ pub struct Facts {
     pub is_host: bool,
     /// Read only where the target is to forward.
     pub forwarding: Option<Ipv4Forwarding>,
+    /// The chain of iptables in which to accept what a bridge passes on, if the host drops that. Read only
+    /// where the parent is one.
+    pub bridged_accept_in: Option<&'static str>,
 }
 
 /// The host's interface that a link shall hang on.
@@ -32,10 +35,30 @@ pub struct Parent {
     /// A cable is plugged in, or what stands for one.
     pub carrier: bool,
     pub loopback: bool,
+    pub bridge: bool,
     pub ethernet: bool,
     pub wireless: bool,
     /// The bridge, bond or team that this interface is a port of.
     pub port_of: Option<String>,
+}
+
+impl Parent {
+    /// A bridge as it is made: the kernel chooses its index, and an Ethernet's usual MTU.
+    pub fn new_bridge(name: IfName, mac: Mac) -> Parent {
+        Parent {
+            name,
+            index: 0,
+            mac: Some(mac),
+            mtu: 1500,
+            up: true,
+            carrier: true,
+            loopback: false,
+            bridge: true,
+            ethernet: true,
+            wireless: false,
+            port_of: None,
+        }
+    }
 }
 
 /// Another link on the parent, in whatever namespace.
@@ -132,10 +155,15 @@ impl Inside {
 }
 
 impl InsideLink {
-    /// Whether this is a VLAN's device that plumb made: by its tag, or by its group where the run was
-    /// killed before it could tag. It belongs to the host, whatever the store.
-    pub fn is_plumbs_vlan(&self) -> bool {
-        self.vlan.is_some() && (self.tag.is_some() || self.group == GROUP)
+    /// Whether this is a device of the host's own that plumb made for links to hang on, a VLAN's or a bridge:
+    /// by its tag, or by its group where the run was killed before it could tag. It belongs to the host,
+    /// whatever the store.
+    pub fn is_plumbs_device(&self) -> bool {
+        (self.vlan.is_some() || self.is_bridge()) && (self.tag.is_some() || self.group == GROUP)
+    }
+
+    pub fn is_bridge(&self) -> bool {
+        self.kind.as_deref() == Some("bridge")
     }
 
     /// Whether this is one of the links that share a parent's address on the wire and so have to agree.

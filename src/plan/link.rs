@@ -27,6 +27,18 @@ pub struct Link {
     pub driver: Driver,
 }
 
+impl Link {
+    /// The end outside of a pair, and its MAC address: that of the end inside with another first byte. A
+    /// bridge takes the lowest address of its ports for its own where nobody has given it one; this is
+    /// none's (libvirt does the same with its taps).
+    pub fn host_end(&self) -> Option<(&IfName, Mac)> {
+        let Driver::Veth { host_end: Some(name) } = &self.driver else { return None };
+        let [_, rest @ ..] = self.mac?.bytes();
+        let [a, b, c, d, e] = rest;
+        Some((name, Mac::try_from([0xfe, a, b, c, d, e]).ok()?))
+    }
+}
+
 /// The host's interface that a link hangs on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ParentLink {
@@ -34,12 +46,17 @@ pub struct ParentLink {
     pub index: u32,
 }
 
-/// The kind of a link. veth and phys get their place here, each with what only it has.
+/// The kind of a link. phys gets its place here, with what only it has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Driver {
     Macvlan(MacvlanMode),
     Ipvlan(IpvlanMode),
+    /// A pair of which one end is in the target, and the other is a port of the parent, a bridge.
+    Veth {
+        /// The name of that end; of a wish's own: none, until the name inside is known.
+        host_end: Option<IfName>,
+    },
 }
 
 impl Driver {
@@ -48,6 +65,7 @@ impl Driver {
         match self {
             Driver::Macvlan(_) => "macvlan",
             Driver::Ipvlan(_) => "ipvlan",
+            Driver::Veth { .. } => "veth",
         }
     }
 
@@ -61,6 +79,8 @@ impl Driver {
         match self {
             Driver::Macvlan(mode) => mode.name(),
             Driver::Ipvlan(mode) => mode.name(),
+            // All ports of a bridge reach one another.
+            Driver::Veth { .. } => MacvlanMode::Bridge.name(),
         }
     }
 
@@ -68,7 +88,22 @@ impl Driver {
     pub fn has_the_parents_mac(&self) -> bool {
         match self {
             Driver::Macvlan(MacvlanMode::Passthru) | Driver::Ipvlan(_) => true,
+            Driver::Macvlan(_) | Driver::Veth { .. } => false,
+        }
+    }
+
+    /// Whether its parent has to be a bridge.
+    pub fn needs_a_bridge(&self) -> bool {
+        matches!(self, Driver::Veth { .. })
+    }
+
+    /// Whether those on one parent have to agree, or a parent may have yet to be made, so that the host is
+    /// locked until the link is there.
+    pub fn is_made_under_lock(&self) -> bool {
+        match self {
+            // The kernel itself refuses a macvlan that does not agree.
             Driver::Macvlan(_) => false,
+            Driver::Ipvlan(_) | Driver::Veth { .. } => true,
         }
     }
 
@@ -77,7 +112,7 @@ impl Driver {
     /// the kernel takes such a route and looks only at the host's (`ipvlan_process_v4_outbound`).
     pub fn is_routed_by_the_host(&self) -> bool {
         match self {
-            Driver::Macvlan(_) | Driver::Ipvlan(IpvlanMode::L2) => false,
+            Driver::Macvlan(_) | Driver::Ipvlan(IpvlanMode::L2) | Driver::Veth { .. } => false,
             Driver::Ipvlan(IpvlanMode::L3 | IpvlanMode::L3s) => true,
         }
     }

@@ -87,6 +87,15 @@ fn ip_route(verb: &str, route: &Route) -> String {
 fn add_link(link: &Link, namespace: &str) -> String {
     let mac = link.mac.map(|mac| format!(" address {mac}")).unwrap_or_default();
     let netns = if namespace == Place::HOST { String::new() } else { format!(" netns {}", quote(namespace)) };
+    if let Some((outside, its_mac)) = link.host_end() {
+        let (name, outside, bridge) =
+            (quote(link.name.as_str()), quote(outside.as_str()), quote(link.parent.name.as_str()));
+        return format!(
+            "ip link add name {name} index {}{mac} mtu {} group {GROUP}{netns} up type veth \
+             peer name {outside} address {its_mac} mtu {} group {GROUP} && ip link set dev {outside} master {bridge} up",
+            link.index, link.mtu, link.mtu
+        );
+    }
     format!(
         "ip link add link {} name {} index {}{mac} mtu {} group {GROUP}{netns} up {}",
         quote(link.parent.name.as_str()),
@@ -111,6 +120,7 @@ fn driver(driver: &Driver) -> String {
         }
         Driver::Macvlan(mode) => format!("type macvlan mode {}", mode.name()),
         Driver::Ipvlan(mode) => format!("type ipvlan mode {}", mode.name()),
+        Driver::Veth { .. } => "type veth".into(),
     }
 }
 

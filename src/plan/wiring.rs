@@ -141,7 +141,9 @@ impl Wish {
         if self.driver.has_the_parents_mac() && matches!(self.mac, MacRule::Given(_)) {
             let whose = match &self.driver {
                 Driver::Macvlan(mode) => format!("a {} link takes its parent's MAC address", mode.name()),
-                Driver::Ipvlan(_) => "an ipvlan link has its parent's MAC address".to_owned(),
+                Driver::Ipvlan(_) | Driver::Veth { .. } => {
+                    format!("{} link has its parent's MAC address", self.driver.with_article())
+                }
             };
             return Err(Error::usage(format!("{whose}, so --mac cannot be given")).hint("leave --mac out"));
         }
@@ -263,16 +265,29 @@ pub fn plan(wish: &Wish, facts: &Facts, tag: &Tag) -> Result<Wiring> {
     wish.check()?;
     let mut warnings = Vec::new();
     check_parent(wish, &facts.parent, &mut warnings)?;
+    if let Some(chain) = facts.bridged_accept_in {
+        let name = &facts.parent.name;
+        warnings.push(format!(
+            "iptables drops what {name} passes on unless a rule accepts it (policy DROP of FORWARD, and \
+             bridge-nf-call-iptables; Docker sets both): iptables -I {chain} -i {name} -o {name} -j ACCEPT"
+        ));
+    }
     if let Some(sibling) = &facts.sibling {
         check_sibling(wish, &facts.parent, sibling)?;
     }
+    let name = free_name(wish, facts)?;
     let link = Link {
         index: free_index(facts),
-        name: free_name(wish, facts)?,
         mac: None,
         mtu: mtu(wish, &facts.parent)?,
         parent: ParentLink { name: facts.parent.name.clone(), index: facts.parent.index },
-        driver: wish.driver.clone(),
+        driver: match &wish.driver {
+            Driver::Veth { host_end: None } => {
+                Driver::Veth { host_end: Some(IfName::of_host_end(&wish.target, &name)) }
+            }
+            other => other.clone(),
+        },
+        name,
     };
     let link = Link { mac: mac(wish, &link.name, &facts.parent)?, ..link };
     let routes = routes(wish, &link, &facts.inside)?;
@@ -296,6 +311,16 @@ fn check_parent(wish: &Wish, parent: &Parent, warnings: &mut Vec<String>) -> Res
     if parent.loopback {
         return Err(Error::failed(format!("{name} is the loopback interface: nothing behind it to connect to"))
             .hint("choose the interface that leads to the LAN"));
+    }
+    if wish.driver.needs_a_bridge() && !parent.bridge {
+        return Err(Error::failed(format!("{name} is no bridge, and a veth is a port of one")).hint(
+            match &parent.port_of {
+                Some(master) => format!("use -i {master}"),
+                None => {
+                    "name a bridge with -i, one that is made where it is missing; or leave --driver veth out".into()
+                }
+            },
+        ));
     }
     if let Some(master) = &parent.port_of {
         return Err(Error::conflict(format!(

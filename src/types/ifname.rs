@@ -49,6 +49,18 @@ impl IfName {
         IfName(format!("gw-{}-{}", &network.as_str()[..6], digest.get(..5).unwrap_or_default()))
     }
 
+    /// A name for the end outside of a pair whose other end is `inside` the target: `web-eth1`, or where that
+    /// is too long or no name, one made of its digest.
+    pub fn of_host_end(target: &str, inside: &IfName) -> IfName {
+        let whole = format!("{target}-{inside}");
+        let is_plain = whole.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+        if whole.len() <= Self::MAX_BYTES && is_plain {
+            return IfName(whole);
+        }
+        let digest = super::digest(&["plumb host end", target, inside.as_str()]);
+        IfName(format!("veth-{}", digest.get(..10).unwrap_or_default()))
+    }
+
     /// A name for the interface by which a host reaches the containers on its interface `parent`.
     pub fn of_shim(parent: &IfName) -> IfName {
         let whole = format!("shim-{parent}");
@@ -102,6 +114,17 @@ mod tests {
         assert!("a23456789012345".parse::<IfName>().is_ok());
         let refused = "a234567890123456".parse::<IfName>().unwrap_err();
         assert_eq!(refused, "interface name \"a234567890123456\" has 16 bytes, the kernel takes at most 15");
+    }
+
+    #[test]
+    fn a_host_end_says_whose_it_is_where_there_is_room() {
+        let name = |target: &str| IfName::of_host_end(target, &IfName::eth(1)).to_string();
+        assert_eq!(name("web"), "web-eth1");
+        assert_eq!(name("a-long-name-eth"), name("a-long-name-eth"));
+        for target in ["a-long-name-eth", "netns:web", "pid:42", "netns:/a/b"] {
+            assert!(name(target).starts_with("veth-") && name(target).len() == 15, "{}", name(target));
+        }
+        assert_ne!(name("netns:web"), name("netns:wet"));
     }
 
     #[test]

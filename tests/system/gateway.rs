@@ -101,6 +101,7 @@ fn on_host<T: Send>(lab: &Lab, work: impl FnOnce(&mut Kernel) -> Result<T> + Sen
 fn planned(kernel: &mut Kernel, masquerade: &[&str]) -> Result<Wiring> {
     let facts = Facts {
         parent: kernel.parent(&"wire0".parse().unwrap())?.unwrap(),
+        bridged_accept_in: None,
         sibling: None,
         inside: kernel.look()?,
         on_record: vec![],

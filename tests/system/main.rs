@@ -27,3 +27,4 @@ mod refused_steps;
 mod shim;
 mod speed;
 mod store;
+mod veth;

@@ -62,6 +62,7 @@ fn attach(lab: &Lab, refused: usize) -> (Result<()>, usize) {
             let facts = Facts {
                 parent: kernel.parent(&"nic0".parse().unwrap())?.unwrap(),
                 inside: kernel.look()?,
+                bridged_accept_in: None,
                 sibling: None,
                 on_record: vec![],
                 is_host: false,

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, net::IpAddr, path::Path};
 
-use super::{Work, parent, random};
+use super::{Device, Work, parent, random};
 use crate::{
     error::{Error, Result},
     kernel::{Kernel, Netns},
@@ -27,14 +27,6 @@ pub struct Joining {
     pub wanted: Vec<IpAddr>,
     /// This host becomes the network's gateway: the addresses are the gateways' own.
     pub as_gateway: bool,
-}
-
-/// The network's device on this host.
-pub struct Device {
-    pub parent: Parent,
-    pub made: bool,
-    /// How it would be made, in a dry run.
-    pub commands: Vec<String>,
 }
 
 impl Joining {

@@ -25,7 +25,9 @@ pub fn probe_ipv4(
     let (ips, _) = by_version(attachment);
     let Some(mac) = wiring.link.mac.or(parent.mac).filter(|_| !ips.is_empty()) else { return Ok(()) };
     let answer = match &wiring.link.driver {
-        Driver::Macvlan(_) => tx.executor.probe(wiring.link.index, mac.bytes(), &ips, duration)?,
+        Driver::Macvlan(_) | Driver::Veth { .. } => {
+            tx.executor.probe(wiring.link.index, mac.bytes(), &ips, duration)?
+        }
         // A probe is from nobody's address, and so is the answer for nobody's. By its address alone one
         // of the parent's ipvlans is told from another, so the parent itself gets it, on the host.
         Driver::Ipvlan(_) => {

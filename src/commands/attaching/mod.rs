@@ -1,5 +1,6 @@
 //! An attachment being made: the story that all verbs share which give a target an interface.
 
+mod bridge;
 mod conflict;
 mod joining;
 mod lan;
@@ -11,7 +12,7 @@ use std::{fs, net::IpAddr, time::Duration};
 
 pub use joining::{HostLock, Joining};
 pub use leasing::Asking;
-pub use options::{checks, checks_gateway, derived_mac, driver, host_interface, mac_rule};
+pub use options::{checks, checks_gateway, derived_mac, driver, host_interface, mac_rule, network_driver};
 pub use report::Report;
 
 use super::{Context, namespace, qos, require_capabilities, shim, siblings, take_back};
@@ -21,7 +22,7 @@ use crate::{
     container::{self, Target},
     error::{Error, Kind, Result},
     kernel::{Kernel, Netns},
-    plan::{Driver, Facts, Inside, Parent, Step, Wiring, Wish, wiring},
+    plan::{Facts, Inside, Parent, Step, Wiring, Wish, wiring},
     store::{Attachment, Change, Committed, Progress, attachment},
     types::{IfName, NetworkName, Span, Tag, TargetName, nearest},
 };
@@ -35,6 +36,14 @@ pub struct Intent {
     /// Whom to ping afterwards.
     pub check: Vec<IpAddr>,
     pub dry_run: bool,
+}
+
+/// A device of the host's that a link is to hang on, perhaps made for that.
+pub struct Device {
+    pub parent: Parent,
+    pub made: bool,
+    /// How it would be made, in a dry run.
+    pub commands: Vec<String>,
 }
 
 /// What the new interface hangs on.
@@ -204,30 +213,41 @@ impl Work<'_> {
     fn begin(&mut self, wish: Wish, inside: Inside, here: &[Attachment], elsewhere: Vec<Attachment>) -> Result<Begun> {
         match &self.intent.uplink {
             Uplink::Interface(name) => {
-                let must_agree = match &wish.driver {
-                    // The kernel itself refuses a macvlan that does not agree.
-                    Driver::Macvlan(_) => false,
-                    Driver::Ipvlan(_) => true,
+                let locks = wish.driver.is_made_under_lock();
+                let lock = if locks { HostLock::unless_held(self.namespace, self.host)? } else { None };
+                let device = match wish.driver.needs_a_bridge() {
+                    true => bridge::device(self, name)?,
+                    false => Device { parent: parent(self.kernel, name)?, made: false, commands: Vec::new() },
                 };
-                let lock = if must_agree { HostLock::unless_held(self.namespace, self.host)? } else { None };
-                let parent = parent(self.kernel, name)?;
-                self.record_plan(wish, inside, parent, here, elsewhere, None).map(|begun| Begun { lock, ..begun })
+                self.begin_on(device, lock, |work, parent| {
+                    work.record_plan(wish, inside, parent, here, elsewhere, None)
+                })
             }
             Uplink::Network(joining) => {
                 let lock = HostLock::unless_held(self.namespace, self.host)?;
                 let device = joining.device(self)?;
-                let made = device.made.then(|| device.parent.name.clone());
-                let first = device.commands;
-                let begun = self.record_plan(wish, inside, device.parent, here, elsewhere, Some(joining));
-                match (begun, made) {
-                    (Ok(begun), _) => Ok(Begun { first, lock, ..begun }),
-                    (Err(error), Some(made)) => {
-                        take_back::vlan_device(self.context, &made)?;
-                        Err(error)
-                    }
-                    (Err(error), None) => Err(error),
-                }
+                self.begin_on(device, lock, |work, parent| {
+                    work.record_plan(wish, inside, parent, here, elsewhere, Some(joining))
+                })
             }
+        }
+    }
+
+    /// Goes on with a device of the host's own, which goes again if that fails and it was made for this.
+    fn begin_on(
+        &mut self,
+        device: Device,
+        lock: Option<HostLock>,
+        record: impl FnOnce(&mut Self, Parent) -> Result<Begun>,
+    ) -> Result<Begun> {
+        let made = device.made.then(|| device.parent.name.clone());
+        match (record(self, device.parent), made) {
+            (Ok(begun), _) => Ok(Begun { first: device.commands, lock, ..begun }),
+            (Err(error), Some(made)) => {
+                take_back::device(self.context, &made)?;
+                Err(error)
+            }
+            (Err(error), None) => Err(error),
         }
     }
 
@@ -245,7 +265,11 @@ impl Work<'_> {
         let sibling = siblings::that_matters(&wish.driver, &parent, self.host, self.context)?;
         let forwarding = wish.forwarding.as_ref().map(|_| self.kernel.ipv4_forwarding(&parent.name)).transpose()?;
         let is_host = self.target.name == TargetName::Host;
-        let facts = Facts { parent, sibling, inside, on_record, is_host, forwarding };
+        let bridged_accept_in = match wish.driver.needs_a_bridge() {
+            true => self.host.look_inside(|kernel| Ok(kernel.bridged_accept_in()))?,
+            false => None,
+        };
+        let facts = Facts { parent, sibling, inside, on_record, is_host, forwarding, bridged_accept_in };
         let tag = Tag::new(store.mark(), random()?);
         let pool = joining.filter(|_| self.intent.lease.is_none());
         let mut choice = pool.map(|joining| joining.choice(&wish)).transpose()?;
@@ -336,9 +360,9 @@ impl Work<'_> {
             Err(error) => {
                 // The failure is what the user must hear of; what cannot be forgotten now gc finds.
                 let _ = attachment.forget(store).and_then(|()| store.flush(&attachment.key()));
-                if let Uplink::Network(_) = self.intent.uplink {
+                if matches!(self.intent.uplink, Uplink::Network(_)) || wiring.link.driver.needs_a_bridge() {
                     let _ = HostLock::unless_held(self.namespace, self.host)
-                        .and_then(|_lock| take_back::vlan_device(self.context, &parent.name));
+                        .and_then(|_lock| take_back::device(self.context, &parent.name));
                 }
                 Err(error)
             }

@@ -44,14 +44,34 @@ pub fn derived_mac() -> MacRule {
     MacRule::Derived { host: config::host_identity() }
 }
 
+/// The driver of a link in a network.
+pub fn network_driver(options: &LinkOptions) -> Result<Driver> {
+    let driver = driver(options)?;
+    if driver.needs_a_bridge() {
+        return Err(Error::usage("a network's VLAN has no bridge, so a veth cannot join it")
+            .hint("leave --driver veth out: containers of one network reach one another by macvlan as well"));
+    }
+    Ok(driver)
+}
+
 pub fn driver(options: &LinkOptions) -> Result<Driver> {
     let sources = &options.source_mac;
     if !sources.is_empty() && options.mode != Some(Mode::Source) {
         return Err(Error::usage("--source-mac has a meaning in mode source only").hint("add --mode source"));
     }
+    if let Some(name) = &options.host_name
+        && options.driver != DriverName::Veth
+    {
+        return Err(Error::usage(format!("--host-name {name} names the end of a veth that stays on the host"))
+            .hint("add --driver veth, or leave it out"));
+    }
     let macvlan = |mode| Ok(Driver::Macvlan(mode));
     let ipvlan = |mode| Ok(Driver::Ipvlan(mode));
     match (options.driver, options.mode) {
+        (DriverName::Veth, None) => Ok(Driver::Veth { host_end: options.host_name.clone() }),
+        (DriverName::Veth, Some(_)) => {
+            Err(Error::usage("a veth has no mode: its bridge decides who reaches whom").hint("leave --mode out"))
+        }
         (DriverName::Macvlan, None | Some(Mode::Bridge)) => macvlan(MacvlanMode::Bridge),
         (DriverName::Macvlan, Some(Mode::Private)) => macvlan(MacvlanMode::Private),
         (DriverName::Macvlan, Some(Mode::Vepa)) => macvlan(MacvlanMode::Vepa),

@@ -91,7 +91,7 @@ pub fn remove(options: &ShimRm, context: &Context) -> Result<()> {
         take_back::anywhere(context, shim)?;
         context.output.line(format_args!("{}: {} removed", options.host_interface, shim.interface()));
     }
-    take_back::vlan_devices_of(context, &chosen)?;
+    take_back::devices_of(context, &chosen)?;
     if let Some(shim) = chosen.last() {
         context.store.flush(&shim.key())?;
     } else {

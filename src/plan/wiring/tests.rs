@@ -15,6 +15,7 @@ fn facts() -> Facts {
         up: true,
         carrier: true,
         loopback: false,
+        bridge: false,
         ethernet: true,
         wireless: false,
         port_of: None,
@@ -42,7 +43,15 @@ fn facts() -> Facts {
         ],
         ipv6: Some(Ipv6Defaults { disabled: true, accept_ra: "1".into() }),
     };
-    Facts { parent, sibling: None, inside, on_record: vec![], is_host: false, forwarding: None }
+    Facts {
+        parent,
+        sibling: None,
+        inside,
+        on_record: vec![],
+        is_host: false,
+        forwarding: None,
+        bridged_accept_in: None,
+    }
 }
 
 fn wish() -> Wish {

@@ -1,0 +1,203 @@
+//! A veth as the port of a bridge, and the bridge that is made for it.
+
+use crate::{
+    dhcp::{DNSMASQ, Lan},
+    lab::{ALSO_FREE, FREE, Lab, ROUTER, Ran, State, sh},
+};
+
+fn veth(lab: &Lab, target: &str, arguments: &str) -> Ran {
+    let target = lab.netns(target);
+    lab.plumb(&format!("flat {target} --driver veth --keep-default --no-check {arguments}"))
+}
+
+/// The NIC as a port of a bridge, which is how a LAN is reached by one.
+fn bridged(lab: &Lab) {
+    let host = lab.full("host");
+    sh(&format!("ip -n {host} link add br0 up type bridge; ip -n {host} link set nic0 master br0"));
+}
+
+/// The bridge's own times and the interfaces' numbers move on.
+fn state(lab: &Lab) -> State {
+    let mut was_timer = false;
+    let still = |word: &&str| {
+        let is_time = std::mem::replace(&mut was_timer, word.ends_with("_timer"));
+        !is_time
+    };
+    let all = lab.state().0;
+    let mut still = still;
+    State(
+        all.lines()
+            .map(|line| {
+                line.split(' ').filter(|word| !word.is_empty()).filter(&mut still).collect::<Vec<_>>().join(" ") + "\n"
+            })
+            .collect(),
+    )
+}
+
+#[test]
+fn a_container_is_on_the_lan_by_a_bridge_and_its_host_reaches_it() {
+    let mut lab = Lab::new();
+    bridged(&lab);
+    lab.target("peer");
+    sh(&format!("ip -n {} addr add 192.168.9.2/24 dev br0", lab.full("host")));
+    let before = state(&lab);
+    let said = veth(&lab, "box", &format!("-i br0 --ip {FREE}")).ok().out;
+    assert_eq!(said, format!("{}: eth1 {FREE} on br0 (veth bridge)\n", lab.netns("box")));
+    veth(&lab, "peer", &format!("-i br0 --ip {ALSO_FREE} --host-name peers")).ok();
+    for (from, to) in [("box", ROUTER), ("lan", "192.168.9.100"), ("host", "192.168.9.100"), ("box", "192.168.9.2")] {
+        assert!(lab.pings(from, to), "{from} to {to}");
+    }
+    let other = ALSO_FREE.split('/').next().unwrap();
+    assert!(lab.pings("box", other));
+    let ports = lab.ip("host", "-br link show master br0");
+    assert!(ports.contains("peers@") && ports.contains("veth-"), "{ports}");
+    // A new port must not change the bridge's own address.
+    assert!(ports.lines().filter(|line| line.contains(" fe:")).count() == 2, "{ports}");
+    let shown = lab.plumb(&format!("show {} --json", lab.netns("box"))).ok().json();
+    assert_eq!(shown["attachments"][0]["as_recorded"], true, "{shown:#}");
+    lab.plumb("detach --all").ok();
+    state(&lab).is(&before);
+}
+
+#[test]
+fn a_bridge_that_is_missing_is_made_and_goes_with_its_last_user() {
+    let mut lab = Lab::new();
+    lab.target("peer");
+    let before = state(&lab);
+    veth(&lab, "box", &format!("-i br7 --ip {FREE}")).ok();
+    let bridge = lab.json("host", "-d link show dev br7")[0].clone();
+    assert_eq!(bridge["linkinfo"]["info_kind"], "bridge");
+    veth(&lab, "peer", &format!("-i br7 --ip {ALSO_FREE}")).ok();
+    assert_eq!(lab.json("host", "link show dev br7")[0]["address"], bridge["address"], "whatever its ports");
+    assert!(lab.pings("box", ALSO_FREE.split('/').next().unwrap()));
+    lab.plumb(&format!("detach {}", lab.netns("box"))).ok();
+    assert!(lab.ip("host", "-br link").contains("br7"));
+    lab.plumb(&format!("detach {}", lab.netns("peer"))).ok();
+    state(&lab).is(&before);
+    // With an address of the host's own it is in use.
+    veth(&lab, "box", &format!("-i br7 --ip {FREE}")).ok();
+    lab.ip("host", "addr add 192.168.9.2/24 dev br7");
+    lab.plumb("detach --all").ok();
+    assert!(lab.ip("host", "-br link").contains("br7"));
+    lab.ip("host", "addr del 192.168.9.2/24 dev br7");
+    assert!(lab.plumb("gc").ok().out.contains("br7 deleted, nobody uses the bridge"));
+    state(&lab).is(&before);
+}
+
+#[test]
+fn what_cannot_be_is_refused_and_nothing_stays() {
+    let lab = Lab::new();
+    let before = state(&lab);
+    let refused = |arguments: &str, code, message: &str, hint: &str| {
+        veth(&lab, "box", arguments).refused(code, message).hints(hint);
+        state(&lab).is(&before);
+    };
+    refused(
+        &format!("-i nic0 --ip {FREE}"),
+        1,
+        "nic0 is no bridge, and a veth is a port of one",
+        "name a bridge with -i, one that is made where it is missing; or leave --driver veth out",
+    );
+    refused(
+        &format!("-i br7 --ip {FREE} --mode bridge"),
+        2,
+        "a veth has no mode: its bridge decides who reaches whom",
+        "leave --mode out",
+    );
+    refused(
+        &format!("-i br7 --ip {FREE} --host-name nic0"),
+        4,
+        "the host has an interface nic0 already; nothing was changed",
+        "choose another with --host-name",
+    );
+    refused(
+        &format!("-i br7 --ip {FREE} --name eth0"),
+        4,
+        &format!("{} already has an interface eth0", lab.netns("box")),
+        "choose another with --name (it has lo, up0, eth0), or leave --name out",
+    );
+    refused(
+        &format!("-i br7 --ip {FREE} --mtu 9000"),
+        1,
+        "MTU 9000 is above that of br7, which is 1500",
+        "give --mtu 1500 or less, or leave it out; or raise the parent's: ip link set br7 mtu 9000",
+    );
+    let flat = lab.plumb(&format!("flat {} -i nic0 --ip {FREE} --host-name x", lab.netns("box")));
+    flat.refused(2, "--host-name x names the end of a veth that stays on the host");
+}
+
+#[test]
+fn what_iptables_would_drop_is_told_of() {
+    let lab = Lab::new();
+    bridged(&lab);
+    // As Docker sets it.
+    lab.on_host("sh")
+        .args(["-c", "sysctl -q net.bridge.bridge-nf-call-iptables=1; iptables -P FORWARD DROP"])
+        .status()
+        .unwrap();
+    let said = veth(&lab, "box", &format!("-i br0 --ip {FREE}")).ok();
+    assert!(said.err.contains("iptables -I FORWARD -i br0 -o br0 -j ACCEPT"), "{said:#?}");
+    assert!(!lab.pings("box", ROUTER));
+    lab.on_host("sh").args(["-c", "iptables -I FORWARD -i br0 -o br0 -j ACCEPT"]).status().unwrap();
+    assert!(lab.pings("box", ROUTER));
+}
+
+#[test]
+fn killed_anywhere_it_is_taken_back() {
+    let lab = Lab::new();
+    let before = state(&lab);
+    let target = lab.netns("box");
+    let arguments = format!("flat {target} -i br7 --ip {FREE} --driver veth --keep-default --probe 0 --no-check");
+    let mut kills = 0;
+    for call in ["sendto", "rename"] {
+        for number in 1.. {
+            let killed = lab.killed(&arguments, call, number);
+            kills += usize::from(killed);
+            if !killed {
+                lab.plumb("detach --all").ok();
+            }
+            lab.plumb("gc").ok();
+            state(&lab).is(&before);
+            if !killed {
+                break;
+            }
+        }
+    }
+    assert!(kills >= 8, "only {kills} kills");
+}
+
+#[test]
+fn a_dry_run_says_what_is_done() {
+    let lab = Lab::new();
+    let target = lab.netns("box");
+    let before = state(&lab);
+    let dry = veth(&lab, "box", &format!("-i br7 --ip {FREE} --probe 0 --dry-run")).ok().out;
+    state(&lab).is(&before);
+    let links = |lab: &Lab| {
+        let mut text = lab.ip("host", "-br link show master br7") + &lab.ip("box", "-br link; true");
+        text += &lab.ip("box", "-4 -br addr; true");
+        text
+    };
+    veth(&lab, "box", &format!("-i br7 --ip {FREE} --probe 0")).ok();
+    let by_plumb = links(&lab);
+    lab.plumb(&format!("detach {target}")).ok();
+    Ran::of(lab.on_host("sh").args(["-ec", &dry])).ok();
+    let numbers = |text: String| {
+        text.split('@')
+            .map(|part| part.trim_start_matches(|c: char| c.is_alphanumeric()).to_owned())
+            .collect::<String>()
+    };
+    assert_eq!(numbers(links(&lab)), numbers(by_plumb), "{dry}");
+}
+
+#[test]
+fn a_server_behind_the_bridge_addresses_it() {
+    let lan = Lan::bare(DNSMASQ);
+    bridged(&lan.lab);
+    let before = state(&lan.lab);
+    let target = lan.lab.netns("box");
+    lan.lab.plumb(&format!("dhcp {target} -i br0 --driver veth --no-renew --no-check")).ok();
+    assert!(lan.lab.pings("box", ROUTER));
+    lan.lab.plumb("detach --all").ok();
+    state(&lan.lab).is(&before);
+}
