@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr, path::Path};
 
-use super::{Context, agent, attaching::HostLock, namespace, qos};
+use super::{Context, agent, namespace, qos, shim};
 use crate::{
     apply,
     error::Result,
@@ -11,6 +11,7 @@ use crate::{
         dhcp::{boot_time, release},
         survey,
     },
+    namespace::HostLock,
     plan::{
         Inside, Step,
         facts::{InsideAddress, InsideLink},
@@ -77,9 +78,7 @@ pub fn anywhere(context: &Context, attachment: &Attachment) -> Result<()> {
         let parent = attachment.link().and_then(|link| nix::net::if_::if_nametoindex(link.parent.name.as_str()).ok());
         parent.iter().for_each(|index| give_lease_back(context, attachment, *index));
         let now = attachment::again(&*context.store, attachment)?;
-        now.map_or(Ok(()), |now| forget(context, &now))?;
-        tell_the_agent(context, attachment);
-        return Ok(());
+        return now.map_or(Ok(()), |now| forget(context, &now));
     };
     namespace.lock()?;
     namespace.look_inside(|kernel| here(context, attachment, &namespace, kernel))
@@ -126,10 +125,12 @@ pub fn delete_vlan_device(device: &InsideLink) -> Result<()> {
     Netns::open(Path::new(Place::HOST))?.look_inside(|kernel| kernel.delete(device))
 }
 
-/// The same for all devices that `attachments` hung on.
-pub fn vlan_devices_of(context: &Context, attachments: &[Attachment]) -> Result<()> {
+/// What `attachments`, which have gone, leave on the host: a shim's routes to them, and VLAN devices that
+/// nobody uses any more.
+pub fn on_the_host(context: &Context, attachments: &[Attachment]) -> Result<()> {
     let parents: BTreeSet<&IfName> =
         attachments.iter().filter_map(|a| a.link()).map(|link| &link.parent.name).collect();
+    shim::follow(parents.iter().copied(), context).iter().for_each(|warning| context.output.warn(warning));
     // What was no VLAN's needs no lock.
     let devices: Vec<&IfName> =
         parents.into_iter().filter(|name| Path::new("/proc/net/vlan").join(name.as_str()).exists()).collect();

@@ -108,6 +108,52 @@ fn at_the_same_moment_too() {
 }
 
 #[test]
+fn a_route_that_is_there_already_stays_and_is_named() {
+    let mut lab = lab();
+    lab.target("peer");
+    let host = lab.full("host");
+    sh(&format!("ip -n {host} route add 192.168.9.100/32 dev nic0"));
+    let before = lab.state();
+    let said = "shim-nic0 does not lead to 192.168.9.100/32: this host has a route there already, by nic0";
+    let ran = shim(&lab, &format!("--ip {SHIM}")).ok();
+    assert_eq!(ran.out, format!("nic0: shim-nic0 {SHIM} (macvlan bridge)\n"));
+    assert_eq!(ran.err, format!("warning: {said}\n"));
+    lab.plumb("shim rm nic0").ok();
+    lab.state().is(&before);
+    shim(&lab, &format!("--ip {SHIM}")).ok();
+    // It keeps no other from being led to.
+    let peer = lab.netns("peer");
+    let ran = lab.plumb(&format!("flat {peer} -i nic0 --ip {ALSO_FREE} --probe 0 --no-check")).ok();
+    assert!(ran.err.contains(said), "{ran:#?}");
+    assert_eq!(routes(&lab), set(&["192.168.9.101"]));
+    sh(&format!("ip -n {host} route del 192.168.9.100/32 dev nic0"));
+    lab.plumb("gc").ok();
+    assert_eq!(routes(&lab), set(&["192.168.9.100", "192.168.9.101"]));
+    let twice = shim(&lab, "--ip 192.168.9.253/32 --route 192.168.9.64/26 --route 192.168.9.64/26");
+    assert_eq!(twice.code, 4, "{twice:#?}");
+}
+
+#[test]
+fn what_moves_to_another_interface_of_the_host_is_led_to_there() {
+    let mut lab = lab();
+    let host = lab.full("host");
+    lab.namespace("lan2");
+    sh(&format!(
+        "ip -n {host} link add nic1 type veth peer name lan1 netns {0}
+         ip -n {host} link set nic1 up; ip -n {0} link set lan1 up",
+        lab.full("lan2")
+    ));
+    shim(&lab, &format!("--ip {SHIM}")).ok();
+    lab.plumb("shim nic1 --ip 192.168.9.253/32").ok();
+    let (target, full) = (lab.netns("box"), lab.full("box"));
+    // As after a restart: the namespace is another.
+    sh(&format!("ip netns del {full}; ip netns add {full}; ip -n {full} link set lo up"));
+    lab.plumb(&format!("flat {target} -i nic1 --ip {FREE} --probe 0 --no-check")).ok();
+    assert_eq!(routes(&lab), set(&[]), "it is there no more");
+    assert!(lab.ip("host", "route show dev shim-nic1 proto static").starts_with("192.168.9.100 "));
+}
+
+#[test]
 fn routes_that_were_given_stay_what_they_are() {
     let lab = lab();
     let said = shim(&lab, &format!("--ip {SHIM} --route 192.168.9.96/27")).ok().out;

@@ -3,7 +3,7 @@
 use comfy_table::{Table, presets};
 use serde::Serialize;
 
-use super::{follow_all, is_on, shims};
+use super::follow_all;
 use crate::{
     cli::{Restore, ShimRm},
     commands::{
@@ -15,6 +15,7 @@ use crate::{
     error::{Error, Result},
     output::flush_left,
     plan::Step,
+    shim,
     store::{Attachment, Progress, attachment},
     types::{Span, TargetName},
 };
@@ -32,7 +33,7 @@ struct Row {
 }
 
 pub fn list(context: &Context) -> Result<()> {
-    let rows: Vec<Row> = shims(context)?.iter().map(|shim| row(shim, context)).collect::<Result<_>>()?;
+    let rows: Vec<Row> = shim::all(&*context.store)?.iter().map(|shim| row(shim, context)).collect::<Result<_>>()?;
     context.output.document(&serde_json::json!({ "shims": rows }));
     if rows.is_empty() {
         context.output.line("there is no shim");
@@ -54,36 +55,36 @@ pub fn list(context: &Context) -> Result<()> {
     Ok(())
 }
 
-fn row(shim: &Attachment, context: &Context) -> Result<Row> {
-    let Some(link) = shim.link() else {
-        return Err(Error::failed(format!("the record of {} names no link", shim.key())));
+fn row(record: &Attachment, context: &Context) -> Result<Row> {
+    let Some(link) = record.link() else {
+        return Err(Error::failed(format!("the record of {} names no link", record.key())));
     };
-    let automatic = shim.network.is_none() && shim.wish.routes.is_empty();
-    let given = shim.steps.iter().filter_map(|step| match step {
+    let automatic = shim::is_automatic(record);
+    let given = record.steps.iter().filter_map(|step| match step {
         Step::AddRoute(route) => route.destination().map(|to| to.to_string()),
         _ => None,
     });
-    let routes = match &shim.network {
+    let routes = match &record.network {
         None if automatic => {
-            super::follow::wanted(&link.parent.name, context)?.iter().map(|to| to.to_string()).collect()
+            shim::wanted(&link.parent.name, &*context.store)?.iter().map(|to| to.to_string()).collect()
         }
         None => given.collect(),
-        Some(_) => shim.wish.addresses.iter().map(|address| address.subnet().to_string()).collect(),
+        Some(_) => record.wish.addresses.iter().map(|address| address.subnet().to_string()).collect(),
     };
     Ok(Row {
         parent: link.parent.name.to_string(),
         interface: link.name.to_string(),
-        addresses: shim.wish.addresses.iter().map(|address| address.to_string()).collect(),
+        addresses: record.wish.addresses.iter().map(|address| address.to_string()).collect(),
         driver: link.driver.to_string(),
         routes,
         automatic,
-        state: State::of(shim),
+        state: State::of(record),
     })
 }
 
 pub fn remove(options: &ShimRm, context: &Context) -> Result<()> {
     let chosen: Vec<Attachment> =
-        shims(context)?.into_iter().filter(|shim| is_on(shim, &options.host_interface)).collect();
+        shim::all(&*context.store)?.into_iter().filter(|one| shim::is_on(one, &options.host_interface)).collect();
     if !chosen.is_empty() {
         require_capabilities()?;
     }
@@ -91,7 +92,7 @@ pub fn remove(options: &ShimRm, context: &Context) -> Result<()> {
         take_back::anywhere(context, shim)?;
         context.output.line(format_args!("{}: {} removed", options.host_interface, shim.interface()));
     }
-    take_back::vlan_devices_of(context, &chosen)?;
+    take_back::on_the_host(context, &chosen)?;
     if let Some(shim) = chosen.last() {
         context.store.flush(&shim.key())?;
     } else {
@@ -118,7 +119,7 @@ pub fn restore(options: &Restore, context: &Context) -> Result<()> {
         }
     }
     if !options.dry_run {
-        follow_all(context)?;
+        follow_all(context)?.iter().for_each(|warning| context.output.warn(warning));
     }
     for interface in &restored {
         let when = if options.dry_run { "would be put back" } else { "is back" };

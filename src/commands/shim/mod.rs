@@ -1,11 +1,11 @@
 //! `plumb shim`: an interface of the host's own beside its containers', so that they reach one another.
 
-mod follow;
 mod guard;
 mod manage;
 
-pub use follow::{all as follow_all, one as follow};
 pub use manage::restore;
+
+use std::collections::BTreeSet;
 
 use serde::Serialize;
 
@@ -18,9 +18,10 @@ use crate::{
     cli::{Shim, ShimVerb},
     error::{Error, Result},
     kernel::{Kernel, Netns, survey},
-    plan::{Driver, IpvlanMode, MacvlanMode, Parent, Wish},
-    store::{Attachment, attachment},
-    types::{HostAddress, IfName, Span, TargetName},
+    plan::{Driver, IpvlanMode, MacvlanMode, Parent, Step, Wish},
+    shim,
+    store::Attachment,
+    types::{HostAddress, IfName, Place, Span, TargetName},
 };
 
 pub fn run(options: Shim, context: &Context) -> Result<()> {
@@ -42,6 +43,9 @@ struct Made {
     routes: Vec<String>,
     /// Whether the routes are those to the containers on the parent, whichever there are.
     automatic: bool,
+    /// No container is attached to the parent.
+    #[serde(skip)]
+    is_alone: bool,
     dry_run: bool,
     commands: Vec<String>,
     warnings: Vec<String>,
@@ -81,21 +85,55 @@ fn make(options: &Shim, context: &Context) -> Result<()> {
         mode: wish.driver.mode(),
         routes: options.route.iter().map(|route| route.destination.to_string()).collect(),
         automatic,
+        is_alone: false,
         dry_run: options.dry_run,
         commands: report.commands,
         warnings: report.warnings,
         parent: name.to_string(),
     };
     if automatic {
-        made.routes = follow::wanted(&name, context)?.iter().map(|route| route.to_string()).collect();
-        if options.dry_run {
-            made.commands.extend(follow::commands(&name, context)?);
-        } else {
-            follow(&name, context)?;
-        }
+        made.lead_to_containers(&name, context)?;
     }
     say(&made, context);
     Ok(())
+}
+
+impl Made {
+    /// The shim is there, or will be, whether each container can be led to or not.
+    fn lead_to_containers(&mut self, parent: &IfName, context: &Context) -> Result<()> {
+        let (steps, in_the_way) = shim::planned(parent, &*context.store)?;
+        self.is_alone = steps.is_empty() && in_the_way.is_empty();
+        let led_to = |step: &Step| if let Step::AddRoute(route) = step { route.destination() } else { None };
+        self.routes = steps.iter().filter_map(led_to).map(|to| to.to_string()).collect();
+        if self.dry_run {
+            self.commands.extend(steps.iter().map(|step| step.command(Place::HOST)));
+            self.warnings.extend(in_the_way.iter().map(|route| route.to_string()));
+        } else {
+            self.warnings.extend(follow([parent], context));
+        }
+        Ok(())
+    }
+}
+
+/// Makes the routes of the shims on these parents those to what is attached there now, and says what could
+/// not be. The host must not be locked.
+pub fn follow<'a>(parents: impl IntoIterator<Item = &'a IfName>, context: &Context) -> Vec<String> {
+    let mut observe = |step: &Step, took| context.output.step(&step.command(Place::HOST), took);
+    let mut said = Vec::new();
+    for parent in parents {
+        match shim::follow(parent, &*context.store, &mut observe) {
+            Ok(in_the_way) => said.extend(in_the_way.iter().map(|route| route.to_string())),
+            Err(error) => said.push(format!("{}: {}", IfName::of_shim(parent), error.message)),
+        }
+    }
+    said
+}
+
+/// The same for all parents.
+pub fn follow_all(context: &Context) -> Result<Vec<String>> {
+    let shims = shim::all(&*context.store)?;
+    let parents: BTreeSet<&IfName> = shims.iter().filter_map(|shim| Some(&shim.link()?.parent.name)).collect();
+    Ok(follow(parents, context))
 }
 
 fn uplink(options: &Shim, context: &Context) -> Result<Uplink> {
@@ -165,26 +203,15 @@ fn matching(parent: &Parent, host: &Netns) -> Result<Driver> {
     }
 }
 
-/// The host's own attachments, but for its gateways.
-fn shims(context: &Context) -> Result<Vec<Attachment>> {
-    let kept = attachment::all(&*context.store, Some(&TargetName::Host))?;
-    let is_shim = |attachment: &Attachment| attachment.wish.forwarding.is_none();
-    Ok(kept.into_iter().collect::<Result<Vec<_>>>()?.into_iter().filter(is_shim).collect())
-}
-
-fn is_on(shim: &Attachment, parent: &IfName) -> bool {
-    shim.link().is_some_and(|link| link.parent.name == *parent)
-}
-
 /// A half-made one is not in the way: it is taken back first.
 fn refuse_second(parent: &IfName, context: &Context) -> Result<()> {
-    let is_there = |shim: &Attachment| {
-        let state = super::ls::State::of(shim);
-        is_on(shim, parent) && matches!(state, super::ls::State::Up | super::ls::State::Down)
+    let is_there = |record: &Attachment| {
+        let state = super::ls::State::of(record);
+        shim::is_on(record, parent) && matches!(state, super::ls::State::Up | super::ls::State::Down)
     };
-    match shims(context)?.into_iter().find(is_there) {
+    match shim::all(&*context.store)?.into_iter().find(is_there) {
         None => Ok(()),
-        Some(shim) => Err(Error::conflict(format!("{parent} has a shim already, {}", shim.interface()))
+        Some(there) => Err(Error::conflict(format!("{parent} has a shim already, {}", there.interface()))
             .hint(format!("plumb shim ls shows it; plumb shim rm {parent} takes it away"))),
     }
 }
@@ -197,10 +224,10 @@ fn say(made: &Made, context: &Context) {
     } else {
         let Made { parent, interface, addresses, driver, mode, routes, .. } = made;
         output.line(format_args!("{parent}: {interface} {} ({driver} {mode})", addresses.join(", ")));
-        match (made.automatic, routes.is_empty()) {
-            (true, true) => output.line("  no container is attached there; those that will be get a route each"),
-            (_, false) => output.line(format_args!("  this host reaches {}", routes.join(", "))),
-            (false, true) => {}
+        if made.is_alone {
+            output.line("  no container is attached there; those that will be get a route each");
+        } else if !routes.is_empty() {
+            output.line(format_args!("  this host reaches {}", routes.join(", ")));
         }
     }
     made.warnings.iter().for_each(|warning| output.warn(warning));
