@@ -708,9 +708,10 @@ pub struct ShimRm {
     pub host_interface: IfName,
 }
 
-/// Put back what this host itself had before a reboot: shims, and the gateways of networks
+/// Put back what a reboot or a restart took: shims, the gateways of networks, and limits
 ///
-/// For a service that runs at boot; what is there already is left alone.
+/// The host's own interfaces, and the limits of containers that run again, such as on the interfaces of
+/// Docker's networks. For a service that runs at boot, and at any time; what is there already is left alone.
 #[derive(Debug, Args)]
 pub struct Restore {
     /// Say what would be done, and change nothing

@@ -1,23 +1,16 @@
-//! Shims listed, taken away, and put back after a reboot.
+//! Shims listed, and taken away.
 
 use comfy_table::{Table, presets};
 use serde::Serialize;
 
-use super::follow_all;
 use crate::{
-    cli::{Restore, ShimRm},
-    commands::{
-        Context, attach, attaching,
-        attaching::{Intent, Joining, Uplink},
-        ls::State,
-        require_capabilities, take_back,
-    },
+    cli::ShimRm,
+    commands::{Context, ls::State, require_capabilities, take_back},
     error::{Error, Result},
     output::flush_left,
     plan::Step,
     shim,
-    store::{Attachment, Progress, attachment},
-    types::{Span, TargetName},
+    store::Attachment,
 };
 
 #[derive(Serialize)]
@@ -101,55 +94,4 @@ pub fn remove(options: &ShimRm, context: &Context) -> Result<()> {
     let removed: Vec<&str> = chosen.iter().map(Attachment::interface).collect();
     context.output.document(&serde_json::json!({ "removed": removed }));
     Ok(())
-}
-
-/// What this host itself had before it was booted: its shims, and its gateways.
-pub fn restore(options: &Restore, context: &Context) -> Result<()> {
-    require_capabilities()?;
-    let (mut restored, mut failures) = (Vec::new(), Vec::new());
-    for kept in attachment::all(&*context.store, Some(&TargetName::Host))? {
-        match kept {
-            Err(error) => failures.push(error),
-            Ok(record) if record.progress == Progress::Unfinished => {}
-            Ok(record) if matches!(State::of(&record), State::Up | State::Down) => {}
-            Ok(record) => match put_back(&record, options, context) {
-                Ok(()) => restored.push(record.interface().to_owned()),
-                Err(error) => failures.push(error),
-            },
-        }
-    }
-    if !options.dry_run {
-        follow_all(context)?.iter().for_each(|warning| context.output.warn(warning));
-    }
-    for interface in &restored {
-        let when = if options.dry_run { "would be put back" } else { "is back" };
-        context.output.line(format_args!("{interface} {when}"));
-    }
-    if restored.is_empty() && failures.is_empty() {
-        context.output.line("there is nothing to put back");
-    }
-    context.output.conclude(serde_json::json!({ "dry_run": options.dry_run, "restored": restored }), failures)
-}
-
-fn put_back(record: &Attachment, options: &Restore, context: &Context) -> Result<()> {
-    let Some(link) = record.link() else {
-        return Err(Error::failed(format!("the record of {} names no link", record.key())));
-    };
-    let uplink = match &record.network {
-        None => Uplink::Interface(link.parent.name.clone()),
-        Some(name) => {
-            let stored = attach::find(name, context)?;
-            let host_interface = stored.network.parent.clone();
-            Uplink::Network(Box::new(match record.is_gateway() {
-                true => Joining::as_gateway(stored),
-                false => Joining::new(stored, host_interface, Vec::new()),
-            }))
-        }
-    };
-    // Nobody but this host had its addresses before, and the LAN may not be there yet.
-    let intent = Intent { uplink, lease: None, probe: Span::millis(0), check: Vec::new(), dry_run: options.dry_run };
-    // What comes out of a pool is chosen again, and what was had before is preferred.
-    let addresses = if record.network.is_some() { Vec::new() } else { record.wish.addresses.clone() };
-    let wish = crate::plan::Wish { addresses, name: Some(link.name.clone()), ..record.wish.clone() };
-    attaching::attach(&TargetName::Host, None, wish, &intent, context).map(drop)
 }

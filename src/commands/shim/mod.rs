@@ -1,9 +1,7 @@
 //! `plumb shim`: an interface of the host's own beside its containers', so that they reach one another.
 
-mod guard;
+pub mod guard;
 mod manage;
-
-pub use manage::restore;
 
 use std::collections::BTreeSet;
 
@@ -20,7 +18,7 @@ use crate::{
     kernel::{Kernel, Netns, survey},
     plan::{Driver, IpvlanMode, MacvlanMode, Parent, Step, Wish},
     shim,
-    store::Attachment,
+    store::{Attachment, attachment},
     types::{HostAddress, IfName, Place, Span, TargetName},
 };
 
@@ -67,7 +65,13 @@ fn make(options: &Shim, context: &Context) -> Result<()> {
         Uplink::Interface(name) => (name.clone(), matching(&attaching::parent(&mut kernel, name)?, &host)?),
     };
     refuse_second(&name, context)?;
-    guard::check(&options.route, &host)?;
+    guard::check(options.route.iter().map(|route| route.destination), &host)?;
+    if let Uplink::Network(joining) = &uplink {
+        refuse_gateway(joining, context)?;
+        let subnets = joining.network.pools.iter().map(|pool| pool.subnet.network());
+        let smaller = format!("plumb shim {name} --ip ADDR/32 leads to each container alone");
+        guard::check(subnets, &host).map_err(|error| error.hint(smaller))?;
+    }
     let wish = wish(options, &name, driver);
     let intent = Intent {
         uplink,
@@ -200,6 +204,22 @@ fn matching(parent: &Parent, host: &Netns) -> Result<Driver> {
         ))
         .hint("attach the containers in mode bridge")),
         _ => Ok(Driver::Macvlan(MacvlanMode::Bridge)),
+    }
+}
+
+/// The gateway of a network is in it already.
+fn refuse_gateway(joining: &Joining, context: &Context) -> Result<()> {
+    let name = &joining.network.name;
+    let kept = attachment::all(&*context.store, Some(&TargetName::Host))?;
+    let is_it = |one: &Attachment| one.is_gateway() && one.network.as_ref() == Some(name);
+    match kept.into_iter().flatten().find(is_it) {
+        None => Ok(()),
+        Some(gateway) => {
+            let interface = gateway.interface();
+            Err(Error::conflict(format!(
+                "this host is the gateway of {name}, and reaches its containers by {interface}: it needs no shim"
+            )))
+        }
     }
 }
 
