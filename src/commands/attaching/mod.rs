@@ -11,7 +11,7 @@ use std::{fs, net::IpAddr, time::Duration};
 
 pub use joining::Joining;
 pub use leasing::Asking;
-pub use options::{checks, checks_gateway, derived_mac, driver, host_interface, mac_rule};
+pub use options::{checks, checks_gateway, derived_mac, host_interface, refuse_own_addresses, wish};
 pub use report::Report;
 
 use super::{Context, namespace, qos, require_capabilities, shim, siblings, take_back};

@@ -19,7 +19,7 @@ use crate::{
     plan::{Driver, IpvlanMode, MacvlanMode, Parent, Step, Wish},
     shim,
     store::{Attachment, attachment},
-    types::{HostAddress, IfName, Place, Span, TargetName},
+    types::{HostAddress, IfName, Place, Span, TargetName, WantedIp},
 };
 
 pub fn run(options: Shim, context: &Context) -> Result<()> {
@@ -72,7 +72,8 @@ fn make(options: &Shim, context: &Context) -> Result<()> {
         let smaller = format!("plumb shim {name} --ip ADDR/32 leads to each container alone");
         guard::check(subnets, &host).map_err(|error| error.hint(smaller))?;
     }
-    let wish = wish(options, &name, driver);
+    let wish = wish(options, &name, driver)?;
+    attaching::refuse_own_addresses(&wish)?;
     let intent = Intent {
         uplink,
         lease: None,
@@ -143,48 +144,51 @@ pub fn follow_all(context: &Context) -> Result<Vec<String>> {
 fn uplink(options: &Shim, context: &Context) -> Result<Uplink> {
     if let Some(name) = &options.network {
         let stored = attach::find(name, context)?;
-        let wanted = options.ip.iter().map(|address| address.ip()).collect();
+        let wanted = attach::addresses_of(&stored.network, &options.ip)?;
         let host_interface = options.host_interface.clone().unwrap_or_else(|| stored.network.parent.clone());
         return Ok(Uplink::Network(Box::new(Joining::new(stored, host_interface, wanted))));
     }
     if options.ip.is_empty() {
         return Err(Error::usage("which address shall the host have beside its containers? --ip is missing")
-            .hint("--ip 192.168.0.254/32: one that nobody else on the LAN has"));
-    }
-    let is_whole = |address: &&HostAddress| address.prefix() < if address.is_ipv6() { 128 } else { 32 };
-    if let Some(address) = options.ip.iter().find(is_whole) {
-        let (ip, whole) = (address.ip(), if address.is_ipv6() { 128 } else { 32 });
-        return Err(Error::usage(format!("--ip {address} would lead all of {} by the shim", address.subnet()))
-            .hint(format!("--ip {ip}/{whole}; --route says what it leads to")));
+            .hint("--ip 192.168.0.254: one that nobody else on the LAN has"));
     }
     match &options.host_interface {
         Some(name) => Ok(Uplink::Interface(name.clone())),
         None => Err(Error::usage("on which interface are the containers? HOSTIF is missing")
-            .hint("plumb shim eth0 --ip 192.168.0.254/32; or --network NAME")),
+            .hint("plumb shim eth0 --ip 192.168.0.254; or --network NAME")),
     }
+}
+
+/// The addresses that were given, each alone: it is the routes that say what the shim leads to.
+fn addresses(asked: &[WantedIp]) -> Result<Vec<HostAddress>> {
+    let alone = |wanted: &WantedIp| {
+        let ip = wanted.ip;
+        let address = HostAddress::new(ip, if ip.is_ipv6() { 128 } else { 32 }).map_err(Error::usage)?;
+        match wanted.prefix.filter(|prefix| *prefix < address.prefix()) {
+            None => Ok(address),
+            Some(prefix) => {
+                let all = HostAddress::new(ip, prefix).map_err(Error::usage)?;
+                Err(Error::usage(format!("--ip {all} would lead all of {} by the shim", all.subnet()))
+                    .hint(format!("--ip {ip}; --route says what it leads to")))
+            }
+        }
+    };
+    asked.iter().map(alone).collect()
 }
 
 fn wish_probe(options: &Shim, context: &Context) -> Span {
     options.probe.or(context.config.probe).unwrap_or(Span::millis(200))
 }
 
-fn wish(options: &Shim, parent: &IfName, driver: Driver) -> Wish {
-    Wish {
-        target: TargetName::Host.to_string(),
-        driver,
+fn wish(options: &Shim, parent: &IfName, driver: Driver) -> Result<Wish> {
+    Ok(Wish {
         name: Some(IfName::of_shim(parent)),
-        mac: attaching::derived_mac(),
-        mtu: None,
-        addresses: if options.network.is_none() { options.ip.clone() } else { Vec::new() },
-        gateways: Vec::new(),
+        addresses: if options.network.is_none() { addresses(&options.ip)? } else { Vec::new() },
         routes: options.route.clone(),
-        metric: None,
         keep_default: true,
-        off_link_gateway: false,
-        allow_wifi: false,
         skip_dad: options.probe.is_some_and(Span::is_zero),
-        forwarding: None,
-    }
+        ..Wish::of(&TargetName::Host, driver, attaching::derived_mac())
+    })
 }
 
 /// The driver and mode of what hangs on the parent already: there can be no other, and only so they
