@@ -9,8 +9,8 @@ use crate::{
     complete,
     dhcp::{ClientId, OptionCode, OptionSpec},
     types::{
-        Gateway, HostAddress, IfName, IpChoice, IpRange, Mac, MacChoice, Mtu, NetworkName, Percent, Rate, RouteSpec,
-        Size, Span, Subnet, TargetName, VlanId, WantedIp,
+        Gateway, IfName, IpChoice, IpRange, Mac, MacChoice, Mtu, NetworkName, Percent, Rate, RouteSpec, Size, Span,
+        Subnet, TargetName, VlanId, WantedIp,
     },
 };
 
@@ -588,16 +588,16 @@ pub struct Qos {
 #[command(next_help_heading = "Limit")]
 pub struct LimitOptions {
     /// Let through at most so much, such as 500kbit, 10mbit or, in bytes, 64kbps
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, allow_hyphen_values = true, value_name = "RATE")]
     pub rate: Option<Rate>,
     /// How much may leave at once after a pause [default: what fits the rate and the MTU; -v tells]
-    #[arg(long, value_name = "SIZE", requires = "rate")]
+    #[arg(long, allow_hyphen_values = true, value_name = "SIZE", requires = "rate")]
     pub burst: Option<Size>,
     /// The longest that a packet waits before packets are dropped [default: 50ms, more at slow rates; -v tells]
-    #[arg(long, value_name = "DURATION", requires = "rate")]
+    #[arg(long, allow_hyphen_values = true, value_name = "DURATION", requires = "rate")]
     pub latency: Option<Span>,
     /// How fast a burst may leave [default: as fast as the interface]
-    #[arg(long, value_name = "RATE", requires = "rate")]
+    #[arg(long, allow_hyphen_values = true, value_name = "RATE", requires = "rate")]
     pub peak_rate: Option<Rate>,
 }
 
@@ -605,22 +605,22 @@ pub struct LimitOptions {
 #[command(next_help_heading = "Bad network (netem), alone or with a limit")]
 pub struct ImpairmentOptions {
     /// Packets take so much longer
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, allow_hyphen_values = true, value_name = "DURATION")]
     pub delay: Option<Span>,
     /// The delay varies by so much
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, allow_hyphen_values = true, value_name = "DURATION")]
     pub jitter: Option<Span>,
     /// So many packets are lost
-    #[arg(long, value_name = "PERCENT")]
+    #[arg(long, allow_hyphen_values = true, value_name = "PERCENT")]
     pub loss: Option<Percent>,
     /// So many packets arrive twice
-    #[arg(long, value_name = "PERCENT")]
+    #[arg(long, allow_hyphen_values = true, value_name = "PERCENT")]
     pub duplicate: Option<Percent>,
     /// So many packets have a bit turned over
-    #[arg(long, value_name = "PERCENT")]
+    #[arg(long, allow_hyphen_values = true, value_name = "PERCENT")]
     pub corrupt: Option<Percent>,
     /// So many packets are not delayed, and overtake others
-    #[arg(long, value_name = "PERCENT")]
+    #[arg(long, allow_hyphen_values = true, value_name = "PERCENT")]
     pub reorder: Option<Percent>,
 }
 
@@ -671,13 +671,13 @@ pub struct QosClear {
 /// addresses and its way out stay what they are.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-#[command(override_usage = "plumb shim HOSTIF --ip ADDR/32 [--route CIDR]... [OPTIONS]\n       \
+#[command(override_usage = "plumb shim HOSTIF --ip ADDR [--route CIDR]... [OPTIONS]\n       \
     plumb shim --network NAME [OPTIONS]\n       \
     plumb shim ls\n       \
     plumb shim rm HOSTIF")]
 #[command(after_help = "Examples:\n  \
-    plumb shim eth0 --ip 192.168.0.254/32\n  \
-    plumb shim eth0 --ip 192.168.0.254/32 --route 192.168.0.96/27\n  \
+    plumb shim eth0 --ip 192.168.0.254\n  \
+    plumb shim eth0 --ip 192.168.0.254 --route 192.168.0.96/27\n  \
     plumb shim --network blue\n  \
     plumb shim rm eth0")]
 pub struct Shim {
@@ -686,9 +686,9 @@ pub struct Shim {
     /// The host's interface that the containers are on
     #[arg(value_name = "HOSTIF", add = ArgValueCandidates::new(complete::interfaces))]
     pub host_interface: Option<IfName>,
-    /// Address of the host's own beside the containers', /32 or /128, once for each IP version
-    #[arg(long, value_name = "ADDR/LEN")]
-    pub ip: Vec<HostAddress>,
+    /// Address of the host's own beside the containers', once for each IP version
+    #[arg(long, value_name = "ADDR")]
+    pub ip: Vec<WantedIp>,
     /// Lead these addresses by the shim, repeatable [default: each container's that is attached there]
     #[arg(long, value_name = "CIDR", conflicts_with = "network")]
     pub route: Vec<RouteSpec>,
@@ -724,9 +724,10 @@ pub struct ShimRm {
     pub host_interface: IfName,
 }
 
-/// Put back what this host itself had before a reboot: shims, and the gateways of networks
+/// Put back what a reboot or a restart took: shims, the gateways of networks, and limits
 ///
-/// For a service that runs at boot; what is there already is left alone.
+/// The host's own interfaces, and the limits of containers that run again, such as on the interfaces of
+/// Docker's networks. For a service that runs at boot, and at any time; what is there already is left alone.
 #[derive(Debug, Args)]
 pub struct Restore {
     /// Say what would be done, and change nothing

@@ -54,6 +54,9 @@ pub struct Error {
     pub hint: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub leftovers: Vec<String>,
+    /// What else went wrong, of several things.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<Error>,
     /// The user has been told already, within a document that tells of other things too.
     #[serde(skip)]
     pub said: bool,
@@ -61,7 +64,7 @@ pub struct Error {
 
 impl Error {
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Error { kind, message: message.into(), hint: None, leftovers: Vec::new(), said: false }
+        Error { kind, message: message.into(), hint: None, leftovers: Vec::new(), also: Vec::new(), said: false }
     }
 
     pub fn failed(message: impl Into<String>) -> Self {
@@ -102,17 +105,13 @@ impl Error {
         Error::new(kind, format!("{doing}: {}", plain(error)))
     }
 
-    /// Several failures as one: all that was left behind is told.
-    pub fn join(self, other: Error) -> Error {
-        let kind = if other.kind == Kind::LeftBehind { Kind::LeftBehind } else { self.kind };
-        let leftovers = self.leftovers.into_iter().chain(other.leftovers).collect();
-        Error {
-            kind,
-            message: format!("{}\n{}", self.message, other.message),
-            hint: self.hint.or(other.hint),
-            leftovers,
-            said: false,
+    /// Several failures as one, which counts as the gravest of them.
+    pub fn join(mut self, other: Error) -> Error {
+        if other.kind == Kind::LeftBehind {
+            self.kind = Kind::LeftBehind;
         }
+        self.also.push(other);
+        self
     }
 
     pub fn hint(mut self, hint: impl Into<String>) -> Self {

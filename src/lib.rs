@@ -14,6 +14,7 @@
 //! - [`ipam`]: which address a network gives next. Pure.
 //! - [`store`]: what is remembered, and who has claimed which address.
 //! - [`namespace`]: the namespace of a target or of a record, opened and made sure of.
+//! - [`shim`]: the routes by which the host reaches its own containers.
 //! - [`agent`]: the one process in the background: it renews leases.
 //! - [`commands`]: a file for each verb: find, look, plan, apply, record, say.
 //! - [`cli`]: every flag, once; [`complete`] what the shell offers; [`config`] where defaults come
@@ -38,5 +39,6 @@ pub mod kernel;
 pub mod namespace;
 pub mod output;
 pub mod plan;
+pub mod shim;
 pub mod store;
 pub mod types;

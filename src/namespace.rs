@@ -1,6 +1,6 @@
 //! The namespace of a target or of a record, opened and made sure of.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use crate::{
     container::{self, Target},
@@ -69,4 +69,20 @@ pub fn is_of_this_boot(record: &impl Placed) -> bool {
 /// The kernel's id of this boot, or nothing where `/proc` does not tell.
 pub fn boot() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|text| text.trim().to_owned()).unwrap_or_default()
+}
+
+/// Keeps others from changing what plumb has on the host itself: VLAN devices, and a shim's routes.
+pub struct HostLock(#[expect(dead_code, reason = "the lock ends with the file")] Netns);
+
+impl HostLock {
+    /// `None` where `held`, which is locked, is the host's namespace itself.
+    pub fn unless_held(held: &Netns, host: &Netns) -> Result<Option<HostLock>> {
+        if held.id() == host.id() { Ok(None) } else { HostLock::new().map(Some) }
+    }
+
+    pub fn new() -> Result<HostLock> {
+        let host = Netns::open(Path::new(Place::HOST))?;
+        host.lock()?;
+        Ok(HostLock(host))
+    }
 }

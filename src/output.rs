@@ -99,12 +99,15 @@ impl Output {
             self.document(&serde_json::json!({ "error": error }));
             return;
         }
-        let mut text = format!("{} {}\n", "plumb:".red().bold(), error.message);
-        for leftover in &error.leftovers {
-            text += &format!("  left behind; to take it back by hand: {leftover}\n");
-        }
-        if let Some(hint) = &error.hint {
-            text += &format!("  {} {hint}\n", "hint:".cyan());
+        let mut text = String::new();
+        for error in std::iter::once(error).chain(&error.also) {
+            text += &format!("{} {}\n", "plumb:".red().bold(), error.message);
+            for leftover in &error.leftovers {
+                text += &format!("  left behind; to take it back by hand: {leftover}\n");
+            }
+            if let Some(hint) = &error.hint {
+                text += &format!("  {} {hint}\n", "hint:".cyan());
+            }
         }
         print(&mut std::io::stderr(), &text);
     }

@@ -1,15 +1,20 @@
 //! `plumb attach`: a container joins a network.
 
+use std::net::IpAddr;
+
 use super::{
     Context,
     attaching::{self, Intent, Joining, Uplink},
 };
 use crate::{
-    cli::Attach,
+    cli::{Attach, RoutingOptions},
     error::{Error, Result},
-    plan::{Advertised, Wish},
-    store::network::{self, Stored},
-    types::{NetworkName, nearest},
+    plan::Wish,
+    store::{
+        Network,
+        network::{self, Stored},
+    },
+    types::{NetworkName, WantedIp, nearest},
 };
 
 pub fn run(options: Attach, context: &Context) -> Result<()> {
@@ -34,9 +39,9 @@ pub fn find(name: &NetworkName, context: &Context) -> Result<Stored> {
     Err(Error::not_found(format!("there is no network {name}")).hint(hint))
 }
 
-fn meaning(options: &Attach, stored: Stored, context: &Context) -> Result<(Wish, Intent)> {
-    let network = &stored.network;
-    for wanted in &options.ip {
+/// The addresses of the network that were asked for, if they are its own and one of each of its subnets.
+pub fn addresses_of(network: &Network, asked: &[WantedIp]) -> Result<Vec<IpAddr>> {
+    for wanted in asked {
         let address = network.address(wanted.ip)?;
         if wanted.prefix.is_some_and(|prefix| prefix != address.prefix()) {
             let (name, right) = (&network.name, address.prefix());
@@ -45,33 +50,31 @@ fn meaning(options: &Attach, stored: Stored, context: &Context) -> Result<(Wish,
             );
         }
     }
-    let wanted: Vec<_> = options.ip.iter().map(|wanted| wanted.ip).collect();
+    let wanted: Vec<_> = asked.iter().map(|wanted| wanted.ip).collect();
     for pool in &network.pools {
         let of_this = wanted.iter().filter(|ip| pool.subnet.contains(**ip)).count();
         if of_this > 1 {
             return Err(Error::usage(format!("a container has one address of {}", pool.subnet)).hint("give --ip once"));
         }
     }
-    let driver = attaching::network_driver(&options.link)?;
-    let uses_gateway = !options.routing.keep_default && !driver.is_routed_by_the_host();
+    Ok(wanted)
+}
+
+fn meaning(options: &Attach, stored: Stored, context: &Context) -> Result<(Wish, Intent)> {
+    let network = &stored.network;
+    let wanted = addresses_of(network, &options.ip)?;
+    let RoutingOptions { route, metric, keep_default, off_link_gateway } = &options.routing;
+    let link = attaching::network_wish(&options.target, &options.link)?;
+    let uses_gateway = !keep_default && !link.driver.is_routed_by_the_host();
     let gateways = network.pools.iter().map(|pool| pool.gateway).filter(|_| uses_gateway);
     let (probe, check) = attaching::checks(&options.checks, gateways, context);
     let wish = Wish {
-        target: options.target.to_string(),
-        driver,
-        name: options.link.name.clone(),
-        mac: attaching::mac_rule(&options.link),
-        mtu: options.link.mtu,
-        addresses: Vec::new(),
-        gateways: Vec::new(),
-        routes: options.routing.route.clone(),
-        metric: options.routing.metric,
-        keep_default: options.routing.keep_default,
-        off_link_gateway: options.routing.off_link_gateway,
-        allow_wifi: options.link.allow_wifi,
+        routes: route.clone(),
+        metric: *metric,
+        keep_default: *keep_default,
+        off_link_gateway: *off_link_gateway,
         skip_dad: probe.is_zero(),
-        advertised: Advertised::Nothing,
-        forwarding: None,
+        ..link
     };
     let host_interface = options.host_interface.clone().unwrap_or_else(|| network.parent.clone());
     let joining = Joining::new(stored, host_interface, wanted);

@@ -263,23 +263,15 @@ fn become_gateway(stored: &Stored, options: &CreateVlan, context: &Context) -> R
     let interface = IfName::of_gateway(&network.name);
     let probe = context.config.probe.unwrap_or(Span::millis(200));
     let wish = Wish {
-        target: TargetName::Host.to_string(),
-        driver: Driver::Macvlan(MacvlanMode::Bridge),
         name: Some(interface),
-        mac: attaching::derived_mac(),
-        mtu: None,
-        addresses: Vec::new(),
-        gateways: Vec::new(),
-        routes: Vec::new(),
-        metric: None,
         keep_default: true,
-        off_link_gateway: false,
         allow_wifi: true,
         skip_dad: probe.is_zero(),
         advertised: Advertised::Nothing,
         forwarding: Some(Forwarding {
             masquerade: network.pools.iter().map(|pool| pool.subnet).filter(|_| options.router.nat).collect(),
         }),
+        ..Wish::of(&TargetName::Host, Driver::Macvlan(MacvlanMode::Bridge), attaching::derived_mac())
     };
     let joining = Joining::as_gateway(stored.clone());
     let uplink = Uplink::Network(Box::new(joining));

@@ -41,7 +41,7 @@ fn empty(network: &Network, options: &DeleteVlan, context: &Context) -> Result<V
         take_back::anywhere(context, member)?;
         context.output.line(format_args!("{} detached", who(member)));
     }
-    take_back::devices_of(context, &all)?;
+    take_back::on_the_host(context, &all)?;
     release_the_lost(network, context)?;
     Ok(all)
 }

@@ -1,10 +1,10 @@
 //! `plumb detach`: takes back what plumb attached, wherever the container is by now.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use nix::sys::resource::{Resource, getrlimit};
 
-use super::{Context, namespace, records, require_capabilities, shim, take_back};
+use super::{Context, namespace, records, require_capabilities, take_back};
 use crate::{
     cli::Detach,
     error::{Error, Result},
@@ -27,9 +27,7 @@ pub fn run(options: Detach, context: &Context) -> Result<()> {
         require_capabilities()?;
     }
     let outcome = take_all_back(&chosen, context);
-    take_back::devices_of(context, &outcome.detached)?;
-    let parents: BTreeSet<_> = outcome.detached.iter().filter_map(|a| Some(&a.link()?.parent.name)).collect();
-    parents.into_iter().try_for_each(|parent| shim::follow(parent, context))?;
+    take_back::on_the_host(context, &outcome.detached)?;
     // One for all: what is said to be detached shall not come back after a loss of power.
     if let Some(attachment) = outcome.detached.last() {
         context.store.flush(&attachment.key())?;

@@ -28,35 +28,27 @@ pub fn run(options: Dhcp, context: &Context) -> Result<()> {
 
 /// From what was typed to what is meant: flag first, then the configuration, then what is built in.
 fn meaning(options: &Dhcp, context: &Context) -> Result<(Wish, Intent)> {
-    let driver = match options.network {
-        Some(_) => attaching::network_driver(&options.link)?,
-        None => attaching::driver(&options.link)?,
+    let link = match options.network {
+        Some(_) => attaching::network_wish(&options.target, &options.link)?,
+        None => attaching::wish(&options.target, &options.link)?,
     };
+    let driver = &link.driver;
     if driver.is_routed_by_the_host() {
         return Err(Error::usage(format!("mode {} takes no broadcasts, and DHCP lives by them", driver.mode()))
             .hint("use --mode l2, or plumb flat with an address of your choice"));
     }
     let (probe, check) = attaching::checks(&options.checks, std::iter::empty(), context);
     let wish = Wish {
-        target: options.target.to_string(),
-        driver,
-        name: options.link.name.clone(),
-        mac: attaching::mac_rule(&options.link),
-        mtu: options.link.mtu,
-        addresses: Vec::new(),
-        gateways: Vec::new(),
-        routes: Vec::new(),
         metric: options.routing.metric,
         keep_default: options.routing.keep_default,
         off_link_gateway: true,
-        allow_wifi: options.link.allow_wifi,
         skip_dad: probe.is_zero(),
         advertised: match options.client.ipv6 {
             Ipv6From::None => Advertised::Nothing,
             Ipv6From::Slaac => Advertised::Addresses,
             Ipv6From::Dhcp => Advertised::Routes,
         },
-        forwarding: None,
+        ..link
     };
     let lease = Some(asking(options, context)?);
     Ok((wish, Intent { uplink: uplink(options, context)?, lease, probe, check, dry_run: options.dry_run }))

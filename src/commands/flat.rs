@@ -5,17 +5,16 @@ use super::{
     attaching::{self, Intent, Uplink},
 };
 use crate::{
-    cli::Flat,
+    cli::{Flat, RoutingOptions},
     error::{Error, Result},
-    kernel,
-    plan::{Advertised, Wish},
+    plan::Wish,
     types::IpChoice,
 };
 
 pub fn run(options: Flat, context: &Context) -> Result<()> {
     let (wish, intent) = meaning(&options, context)?;
     wish.check()?;
-    refuse_own_addresses(&wish)?;
+    attaching::refuse_own_addresses(&wish)?;
     attaching::run(&options.target, options.wait, wish, &intent, context)
 }
 
@@ -35,32 +34,16 @@ fn meaning(options: &Flat, context: &Context) -> Result<(Wish, Intent)> {
     let gateways = options.gateway.iter().map(|gateway| gateway.ip());
     let (probe, check) = attaching::checks(&options.checks, gateways, context);
     let intent = Intent { uplink: Uplink::Interface(parent), lease: None, probe, check, dry_run: options.dry_run };
+    let RoutingOptions { route, metric, keep_default, off_link_gateway } = &options.routing;
     let wish = Wish {
-        target: options.target.to_string(),
-        driver: attaching::driver(&options.link)?,
-        name: options.link.name.clone(),
-        mac: attaching::mac_rule(&options.link),
-        mtu: options.link.mtu,
         addresses,
         gateways: options.gateway.clone(),
-        routes: options.routing.route.clone(),
-        metric: options.routing.metric,
-        keep_default: options.routing.keep_default,
-        off_link_gateway: options.routing.off_link_gateway,
-        allow_wifi: options.link.allow_wifi,
+        routes: route.clone(),
+        metric: *metric,
+        keep_default: *keep_default,
+        off_link_gateway: *off_link_gateway,
         skip_dad: probe.is_zero(),
-        advertised: Advertised::Nothing,
-        forwarding: None,
+        ..attaching::wish(&options.target, &options.link)?
     };
     Ok((wish, intent))
-}
-
-/// A container's probe does not reach its own host, so the host's addresses are asked for here.
-fn refuse_own_addresses(wish: &Wish) -> Result<()> {
-    match wish.addresses.iter().find(|address| kernel::is_hosts_own(address.ip())) {
-        Some(address) => {
-            Err(Error::conflict(format!("{} is this host's own address", address.ip())).hint("choose another"))
-        }
-        None => Ok(()),
-    }
 }

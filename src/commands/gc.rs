@@ -26,7 +26,7 @@ pub fn run(options: Gc, context: &Context) -> Result<()> {
     sweep.leases()?;
     sweep.files()?;
     if !options.dry_run {
-        shim::follow_all(context)?;
+        shim::follow_all(context)?.iter().for_each(|warning| context.output.warn(warning));
     }
     let Sweep { done, failures, .. } = sweep;
     done.iter().for_each(|item| context.output.line(&item.text));

@@ -15,6 +15,7 @@ mod ls;
 mod networks;
 mod qos;
 mod records;
+mod restore;
 mod shim;
 mod show;
 mod siblings;
@@ -86,7 +87,7 @@ pub fn run(typed: Cli, output: Output) -> Result<()> {
         Verb::Detach(options) => detach::run(options, &context(typed.global)?),
         Verb::Qos(options) => qos::run(options, &context(typed.global)?),
         Verb::Shim(options) => shim::run(options, &context(typed.global)?),
-        Verb::Restore(options) => shim::restore(&options, &context(typed.global)?),
+        Verb::Restore(options) => restore::run(&options, &context(typed.global)?),
         Verb::Ls(_) => ls::run(&context(typed.global)?),
         Verb::Show(options) => show::run(options, &context(typed.global)?),
         Verb::Gc(options) => gc::run(options, &context(typed.global)?),

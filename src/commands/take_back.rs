@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr, path::Path};
 
-use super::{Context, agent, attaching::HostLock, namespace, qos};
+use super::{Context, agent, namespace, qos, shim};
 use crate::{
     apply,
     dhcp::v6,
@@ -12,6 +12,7 @@ use crate::{
         dhcp::{self, boot_time},
         dhcp6, survey,
     },
+    namespace::HostLock,
     plan::{
         Inside, Link, Step,
         facts::{InsideAddress, InsideLink},
@@ -85,9 +86,7 @@ pub fn anywhere(context: &Context, attachment: &Attachment) -> Result<()> {
         let parent = attachment.link().and_then(|link| nix::net::if_::if_nametoindex(link.parent.name.as_str()).ok());
         parent.iter().for_each(|index| give_lease_back(context, attachment, *index));
         let now = attachment::again(&*context.store, attachment)?;
-        now.map_or(Ok(()), |now| forget(context, &now))?;
-        tell_the_agent(context, attachment);
-        return Ok(());
+        return now.map_or(Ok(()), |now| forget(context, &now));
     };
     namespace.lock()?;
     namespace.look_inside(|kernel| here(context, attachment, &namespace, kernel))
@@ -135,14 +134,17 @@ pub fn delete_device(device: &InsideLink) -> Result<()> {
     Netns::open(Path::new(Place::HOST))?.look_inside(|kernel| kernel.delete(device))
 }
 
-/// The same for all devices that `attachments` hung on.
-pub fn devices_of(context: &Context, attachments: &[Attachment]) -> Result<()> {
+/// What `attachments`, which have gone, leave on the host: a shim's routes to them, and devices that nobody
+/// uses any more.
+pub fn on_the_host(context: &Context, attachments: &[Attachment]) -> Result<()> {
+    let links = || attachments.iter().filter_map(|attachment| attachment.link());
+    let parents: BTreeSet<&IfName> = links().map(|link| &link.parent.name).collect();
+    shim::follow(parents, context).iter().for_each(|warning| context.output.warn(warning));
     // What was none of plumb's needs no lock.
     let may_be_plumbs = |link: &&Link| {
         link.driver.needs_a_bridge() || Path::new("/proc/net/vlan").join(link.parent.name.as_str()).exists()
     };
-    let devices: BTreeSet<&IfName> =
-        attachments.iter().filter_map(|a| a.link()).filter(may_be_plumbs).map(|link| &link.parent.name).collect();
+    let devices: BTreeSet<&IfName> = links().filter(may_be_plumbs).map(|link| &link.parent.name).collect();
     if devices.is_empty() {
         return Ok(());
     }

@@ -54,7 +54,7 @@ impl Kernel {
         let port = self.port(Side::Inside, link)?;
         let ifb = links
             .iter()
-            .find(|other| other.name == ifb_name(link.index) && other.kind.as_deref() == Some("ifb"))
+            .find(|other| other.name == ifb_name(link.index) && other.group == GROUP)
             .map(|ifb| self.port(Side::Inside, ifb))
             .transpose()?;
         let highest = links.iter().map(|link| link.index).max().unwrap_or(0).max(ABOVE_THE_HOSTS);
@@ -201,6 +201,10 @@ impl Kernel {
             .map_err(StepError::Refused)?;
         outcome.map_err(|refusal| match refusal.errno {
             Errno::EOPNOTSUPP => missing("ifb", &refusal),
+            Errno::EEXIST => StepError::Refused(
+                Error::conflict(format!("there is an interface {} already, which plumb did not make", ifb.name))
+                    .hint(format!("give it another name: ip link set {} name …", ifb.name)),
+            ),
             _ => refused(format_args!("cannot create {}", ifb.name), &refusal, &[]),
         })
     }

@@ -175,6 +175,20 @@ impl Route {
         }
     }
 
+    /// All routers, where several share the load.
+    pub fn gateways(&self) -> Vec<IpAddr> {
+        let of_hop = |attribute: &RouteAttribute| match attribute {
+            RouteAttribute::Gateway(address) => ip_of(address),
+            _ => None,
+        };
+        let hops = self.message.attributes.iter().filter_map(|attribute| match attribute {
+            RouteAttribute::MultiPath(hops) => Some(hops),
+            _ => None,
+        });
+        let shared = hops.flatten().flat_map(|hop| hop.attributes.iter().filter_map(of_hop));
+        self.gateway().into_iter().chain(shared).collect()
+    }
+
     fn name(&self, index: u32) -> Option<&str> {
         self.devices.iter().find(|(i, _)| *i == index).map(|(_, name)| name.as_str())
     }

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    types::{Gateway, HostAddress, IfName, Mac, Mtu, RouteSpec, Subnet, Tag},
+    types::{Gateway, HostAddress, IfName, Mac, Mtu, RouteSpec, Subnet, Tag, TargetName},
 };
 
 /// What somebody wants of an interface in a target. It is stored with the attachment, so that a
@@ -135,6 +135,27 @@ impl Wiring {
 }
 
 impl Wish {
+    /// A link and nothing on it.
+    pub fn of(target: &TargetName, driver: Driver, mac: MacRule) -> Wish {
+        Wish {
+            target: target.to_string(),
+            driver,
+            name: None,
+            mac,
+            mtu: None,
+            addresses: Vec::new(),
+            gateways: Vec::new(),
+            routes: Vec::new(),
+            metric: None,
+            keep_default: false,
+            off_link_gateway: false,
+            allow_wifi: false,
+            skip_dad: false,
+            advertised: Advertised::Nothing,
+            forwarding: None,
+        }
+    }
+
     /// What can be judged without looking at anything: the addresses, gateways and routes among
     /// themselves. Errors are usage errors.
     pub fn check(&self) -> Result<()> {

@@ -59,12 +59,14 @@ impl FromStr for Rate {
     fn from_str(text: &str) -> Result<Self, String> {
         let no_rate = || format!("{text:?} is no rate; write one like 500kbit or 10mbit, or in bytes 64kbps");
         let (number, unit) = split(text).ok_or_else(no_rate)?;
-        if unit.is_empty() {
+        if unit.is_empty() && number.times(1) != Some(0) {
             return Err(format!(
                 "{text:?} has no unit; write {text}kbit for kilobits, {text}kbps for kilobytes a second, {text}mbit for megabits"
             ));
         }
-        let each = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, bits)| *bits).ok_or_else(no_rate)?;
+        // Nothing is nothing in any unit.
+        let is_it = |(name, _): &&(&str, u128)| *name == unit || unit.is_empty();
+        let each = UNITS.iter().find(is_it).map(|(_, bits)| *bits).ok_or_else(no_rate)?;
         let bits = number.times(each).ok_or_else(no_rate)?;
         match u64::try_from(bits / 8) {
             Ok(0) if bits == 0 => {
@@ -134,6 +136,10 @@ mod tests {
 
     #[test]
     fn what_is_no_rate_is_refused() {
+        for nothing in ["0", "0kbit", "0.0"] {
+            let said = format!("rate {nothing} would let nothing through; to cut a container off, detach it");
+            assert_eq!(nothing.parse::<Rate>().unwrap_err(), said);
+        }
         assert_eq!(
             "500".parse::<Rate>().unwrap_err(),
             "\"500\" has no unit; write 500kbit for kilobits, 500kbps for kilobytes a second, 500mbit for megabits"

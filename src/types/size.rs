@@ -42,10 +42,11 @@ impl FromStr for Size {
     fn from_str(text: &str) -> Result<Self, String> {
         let no_size = || format!("{text:?} is no size; write one like 32kb, or in bytes 3000b");
         let (number, unit) = split(text).ok_or_else(no_size)?;
-        if unit.is_empty() {
+        if unit.is_empty() && number.times(1) != Some(0) {
             return Err(format!("{text:?} has no unit; write {text}b for bytes, {text}kb for 1024 of them"));
         }
-        let each = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, bits)| *bits).ok_or_else(no_size)?;
+        let is_it = |(name, _): &&(&str, u128)| *name == unit || unit.is_empty();
+        let each = UNITS.iter().find(is_it).map(|(_, bits)| *bits).ok_or_else(no_size)?;
         let bits = number.times(each).ok_or_else(no_size)?;
         match u32::try_from(bits / 8) {
             Ok(0) => Err(format!("{text} is too small: one byte at least")),

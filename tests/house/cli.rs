@@ -134,7 +134,10 @@ const IMPOSSIBLE: [(&str, &str); 42] = [
         "invalid value '32' for '--burst <SIZE>': \"32\" has no unit; write 32b for bytes, 32kb for 1024 of them",
     ),
     ("qos web --loss 1", "invalid value '1' for '--loss <PERCENT>': \"1\" has no unit; write 1%"),
-    ("qos web --rate -1mbit", "unexpected argument '-1' found"),
+    (
+        "qos web --rate -1mbit",
+        "invalid value '-1mbit' for '--rate <RATE>': \"-1mbit\" is no rate; write one like 500kbit or 10mbit, or in bytes 64kbps",
+    ),
     // From here on each value is good, but not beside the others.
     ("qos web", "which limit? neither a rate nor a bad network is given"),
     ("qos show web --rate 1mbit", "unexpected argument '--rate' found"),

@@ -10,13 +10,14 @@ use std::{
 use crate::project;
 
 /// The modules from top to bottom, each with those that it may use. All of them stand below it.
-const TABLE: [(&str, &[&str]); 20] = [
+const TABLE: [(&str, &[&str]); 21] = [
     ("main", &["commands", "cli", "output", "interrupt", "error"]),
     ("lib", &[]),
     (
         "commands",
         &[
             "agent",
+            "shim",
             "namespace",
             "cli",
             "config",
@@ -34,7 +35,11 @@ const TABLE: [(&str, &[&str]); 20] = [
             "error",
         ],
     ),
-    ("agent", &["namespace", "container", "kernel", "apply", "store", "plan", "dhcp", "types", "interrupt", "error"]),
+    (
+        "agent",
+        &["shim", "namespace", "container", "kernel", "apply", "store", "plan", "dhcp", "types", "interrupt", "error"],
+    ),
+    ("shim", &["namespace", "kernel", "apply", "store", "plan", "types", "error"]),
     ("namespace", &["container", "kernel", "store", "types", "error"]),
     ("cli", &["complete", "dhcp", "types"]),
     ("complete", &["config", "docker", "store", "error"]),

@@ -176,6 +176,29 @@ fn what_the_server_changes_its_mind_about_changes_in_the_container() {
     assert_eq!(lan.lab.plumb("leases").ok().out, "nothing is leased\n");
 }
 
+#[test]
+fn a_shim_leads_to_the_address_that_the_lease_has_now() {
+    let mut lan = Lan::bare(SHORT);
+    let target = lan.lab.netns("box");
+    lan.lab.plumb("shim nic0 --ip 192.168.9.254/32 --probe 0").ok();
+    let routes = |lan: &Lan| {
+        let text = lan.lab.ip("host", "route show dev shim-nic0 proto static");
+        text.lines().map(|line| line.trim().replace(" scope link", "")).collect::<Vec<_>>()
+    };
+    dhcp(&lan, &target, "").ok();
+    assert_eq!(routes(&lan), [address(&lan, "box").unwrap().to_string()]);
+    lan.server_ends();
+    only("192.168.9.70")(&lan);
+    lan.server_starts();
+    wait_for("the new address", || address_now(&lan) == Some(Ipv4Addr::new(192, 168, 9, 70)));
+    wait_for("the route to it", || routes(&lan) == ["192.168.9.70"]);
+    lan.server_ends();
+    wait_for("the lease to run out", || address_now(&lan).is_none());
+    wait_for("the route to go", || routes(&lan).is_empty());
+    lan.lab.plumb("detach --all").ok();
+    agent_ends(&lan);
+}
+
 /// As `address`, while it changes.
 fn address_now(lan: &Lan) -> Option<Ipv4Addr> {
     let text = lan.lab.ip("box", "-4 -o addr show dev eth1");

@@ -432,6 +432,35 @@ fn a_restarted_containers_limits_are_put_back_with_its_attachment() {
 }
 
 #[test]
+fn limits_on_an_engines_own_interface_are_put_back_by_restore() {
+    let (lab, web) = (Lab::new(), Container::sleeping(""));
+    beside_the_engine(&lab, &format!("qos {} --rate 10mbit --direction both", web.0)).ok();
+    let states = || {
+        let shown = beside_the_engine(&lab, "qos show --json").ok().json();
+        shown["limits"].as_array().unwrap().iter().map(|limit| limit["state"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(beside_the_engine(&lab, "restore").ok().out, "there is nothing to put back\n");
+    docker(&format!("stop -t 0 {}", web.0));
+    assert_eq!(beside_the_engine(&lab, "restore").ok().out, "there is nothing to put back\n");
+    docker(&format!("start {}", web.0));
+    assert_eq!(states(), ["stopped", "stopped"]);
+    let said = beside_the_engine(&lab, "restore --dry-run").ok().out;
+    assert_eq!(
+        (said, states()[0].as_str()),
+        (format!("{}: limits of eth0 would be put back\n", web.0), Some("stopped"))
+    );
+    assert_eq!(beside_the_engine(&lab, "restore").ok().out, format!("{}: limits of eth0 are back\n", web.0));
+    assert_eq!(states(), ["holds", "holds"]);
+    // One that somebody put there meanwhile is respected.
+    docker(&format!("restart -t 0 {}", web.0));
+    let pid = web.inspect(".State.Pid");
+    sh(&format!("nsenter --net=/proc/{pid}/ns/net tc qdisc add dev eth0 root handle 7: pfifo limit 9"));
+    beside_the_engine(&lab, "restore")
+        .refused(4, &format!("{}: eth0 has a root qdisc already, pfifo 7:, which plumb did not make", web.0));
+    assert_eq!(states(), ["stopped", "stopped"]);
+}
+
+#[test]
 fn a_container_that_exists_no_more_has_its_limits_forgotten() {
     let (lab, web) = (Lab::new(), Container::sleeping(""));
     plumb(&lab, &format!("qos {} --rate 10mbit", web.0)).ok();

@@ -225,6 +225,19 @@ END"
         killed
     }
 
+    /// As a reboot leaves it: the host's own records are of an earlier boot.
+    pub fn host_reboots(&self) {
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+        let store = self.store();
+        let folders = ["flat", "vland"].into_iter().filter_map(|kind| fs::read_dir(store.join(kind)).ok());
+        for file in folders.flatten().map(|entry| entry.unwrap().path()) {
+            if file.file_name().unwrap().to_string_lossy().starts_with("host:@") {
+                let text = fs::read_to_string(&file).unwrap();
+                fs::write(&file, text.replace(boot.trim(), "an earlier one")).unwrap();
+            }
+        }
+    }
+
     pub fn pings(&self, from: &str, to: &str) -> bool {
         let version = if to.contains(':') { "ping6" } else { "ping" };
         let mut ping = Command::new("nsenter");

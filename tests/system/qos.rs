@@ -102,6 +102,35 @@ fn of_a_veth_the_hosts_end_holds_what_comes_in() {
 }
 
 #[test]
+fn what_somebody_else_calls_as_plumb_would_is_left_alone() {
+    let lab = shaped_lab();
+    sh(&format!("ip -n {} link add qos1000001 type ifb", lab.full("box")));
+    let before = lab.state();
+    qos(&lab, "eth1 --rate 1mbit --direction ingress")
+        .refused(4, "there is an interface qos1000001 already, which plumb did not make; nothing was changed")
+        .hints("give it another name: ip link set qos1000001 name …");
+    clear(&lab, "").ok();
+    lab.state().is(&before);
+}
+
+#[test]
+fn each_of_several_failures_is_told_with_its_hint() {
+    let lab = shaped_lab();
+    let target = lab.netns("box");
+    qos(&lab, "eth0 --rate 1mbit").ok();
+    qos(&lab, "eth1 --rate 1mbit").ok();
+    let folder = lab.store().join("qos");
+    for file in std::fs::read_dir(folder).unwrap() {
+        std::fs::write(file.unwrap().path(), "{").unwrap();
+    }
+    let ran = lab.plumb(&format!("qos show {target}"));
+    assert_eq!((ran.code, ran.err.matches("plumb: the record").count()), (1, 2), "{ran:#?}");
+    assert_eq!(ran.err.matches("  hint: ").count(), 2, "{ran:#?}");
+    let error = lab.plumb(&format!("qos show {target} --json")).json()["error"].clone();
+    assert!(error["hint"].is_string() && error["also"][0]["hint"].is_string(), "{error:#}");
+}
+
+#[test]
 fn another_limit_replaces_the_first_and_leaves_the_other_direction() {
     let lab = shaped_lab();
     let target = lab.netns("box");
@@ -156,6 +185,16 @@ fn bad_wishes_are_refused_and_change_nothing() {
         "--latency 0 would leave no packet time to wait, and the limit would drop them",
         "leave it out for what fits the rate, or give 50ms",
     );
+    for (option, said) in [
+        ("--rate -1mbit", "\"-1mbit\" is no rate; write one like 500kbit or 10mbit, or in bytes 64kbps"),
+        ("--rate 0", "rate 0 would let nothing through; to cut a container off, detach it"),
+        ("--rate 1mbit --burst 0", "0 is too small: one byte at least"),
+        ("--rate 1mbit --latency -5ms", "\"-5ms\" is no duration; write one like 200ms, 1.5s or 2m"),
+        ("--loss -1%", "\"-1%\" is no percentage; write one like 1% or 0.1%"),
+    ] {
+        let ran = qos(&lab, &format!("eth1 {option}"));
+        assert!(ran.code == 2 && ran.err.contains(said), "{ran:#?}");
+    }
     refused("eth7 --rate 10mbit", 3, &format!("{target} has no interface eth7"), "it has up0, eth0, dock0, eth1");
     refused(
         "eth1",

@@ -63,6 +63,27 @@ fn host_and_container_reach_one_another_with_a_shim_only() {
     lab.state().is(&before);
 }
 
+/// A container's neighbour solicitation for an address of the parent reaches the shim only, and the kernel
+/// answers for an IPv6 address on the interface that has it (`ndisc_recv_ns`); proxying would need forwarding
+/// on, which takes away the default routes that routers have announced (`addrconf_fixup_forwarding`).
+#[test]
+fn by_ipv6_the_shims_own_address_is_the_hosts() {
+    let lab = lab();
+    sh(&format!("ip -n {} addr add fd09::2/64 dev nic0 nodad", lab.full("host")));
+    lab.plumb("detach --all").ok();
+    lab.flat("--ip fd09::100/64 --keep-default").ok();
+    let before = lab.state();
+    for (from, to) in [("host", "fd09::100"), ("box", "fd09::2")] {
+        assert!(!lab.pings(from, to), "{from} to {to} without a shim");
+    }
+    shim(&lab, "--ip fd09::254 --probe 0").ok();
+    for (from, to) in [("host", "fd09::100"), ("box", "fd09::254"), ("host", "fd09::1"), ("lan", "fd09::2")] {
+        wait_for(&format!("{from} to reach {to}"), || lab.pings(from, to));
+    }
+    lab.plumb("shim rm nic0").ok();
+    lab.state().is(&before);
+}
+
 #[test]
 fn two_hundred_times_the_routes_are_those_to_what_is_attached() {
     let mut lab = lab();
@@ -108,9 +129,56 @@ fn at_the_same_moment_too() {
 }
 
 #[test]
+fn a_route_that_is_there_already_stays_and_is_named() {
+    let mut lab = lab();
+    lab.target("peer");
+    let host = lab.full("host");
+    sh(&format!("ip -n {host} route add 192.168.9.100/32 dev nic0"));
+    let before = lab.state();
+    let said = "shim-nic0 does not lead to 192.168.9.100/32: this host has a route there already, by nic0";
+    let ran = shim(&lab, &format!("--ip {SHIM}")).ok();
+    assert_eq!(ran.out, format!("nic0: shim-nic0 {SHIM} (macvlan bridge)\n"));
+    assert_eq!(ran.err, format!("warning: {said}\n"));
+    lab.plumb("shim rm nic0").ok();
+    lab.state().is(&before);
+    shim(&lab, &format!("--ip {SHIM}")).ok();
+    // It keeps no other from being led to.
+    let peer = lab.netns("peer");
+    let ran = lab.plumb(&format!("flat {peer} -i nic0 --ip {ALSO_FREE} --probe 0 --no-check")).ok();
+    assert!(ran.err.contains(said), "{ran:#?}");
+    assert_eq!(routes(&lab), set(&["192.168.9.101"]));
+    sh(&format!("ip -n {host} route del 192.168.9.100/32 dev nic0"));
+    lab.plumb("gc").ok();
+    assert_eq!(routes(&lab), set(&["192.168.9.100", "192.168.9.101"]));
+    let twice = shim(&lab, "--ip 192.168.9.253/32 --route 192.168.9.64/26 --route 192.168.9.64/26");
+    assert_eq!(twice.code, 4, "{twice:#?}");
+}
+
+#[test]
+fn what_moves_to_another_interface_of_the_host_is_led_to_there() {
+    let mut lab = lab();
+    let host = lab.full("host");
+    lab.namespace("lan2");
+    sh(&format!(
+        "ip -n {host} link add nic1 type veth peer name lan1 netns {0}
+         ip -n {host} link set nic1 up; ip -n {0} link set lan1 up",
+        lab.full("lan2")
+    ));
+    shim(&lab, &format!("--ip {SHIM}")).ok();
+    lab.plumb("shim nic1 --ip 192.168.9.253/32").ok();
+    let (target, full) = (lab.netns("box"), lab.full("box"));
+    // As after a restart: the namespace is another.
+    sh(&format!("ip netns del {full}; ip netns add {full}; ip -n {full} link set lo up"));
+    lab.plumb(&format!("flat {target} -i nic1 --ip {FREE} --probe 0 --no-check")).ok();
+    assert_eq!(routes(&lab), set(&[]), "it is there no more");
+    assert!(lab.ip("host", "route show dev shim-nic1 proto static").starts_with("192.168.9.100 "));
+}
+
+#[test]
 fn routes_that_were_given_stay_what_they_are() {
     let lab = lab();
-    let said = shim(&lab, &format!("--ip {SHIM} --route 192.168.9.96/27")).ok().out;
+    // Alone is what it is: the length need not be said.
+    let said = shim(&lab, "--ip 192.168.9.254 --route 192.168.9.96/27").ok().out;
     assert_eq!(said, format!("nic0: shim-nic0 {SHIM} (macvlan bridge)\n  this host reaches 192.168.9.96/27\n"));
     assert!(lab.pings("host", "192.168.9.100") && lab.pings("box", OWN));
     lab.plumb("detach --all --dry-run").ok();
@@ -144,13 +212,13 @@ fn the_host_is_never_cut_off() {
         "--ip 192.168.9.254/24",
         2,
         "--ip 192.168.9.254/24 would lead all of 192.168.9.0/24 by the shim",
-        "--ip 192.168.9.254/32; --route says what it leads to",
+        "--ip 192.168.9.254; --route says what it leads to",
     );
     refused(
         "",
         2,
         "which address shall the host have beside its containers? --ip is missing",
-        "--ip 192.168.0.254/32: one that nobody else on the LAN has",
+        "--ip 192.168.0.254: one that nobody else on the LAN has",
     );
     // sudo hides the variable, but not the connection.
     lab.namespace("visitor");
@@ -177,12 +245,24 @@ fn the_host_is_never_cut_off() {
 }
 
 #[test]
+fn of_two_routers_that_share_the_load_each_is_one() {
+    let lab = lab();
+    let host = lab.full("host");
+    sh(&format!("ip -n {host} route replace default nexthop via {ROUTER} dev nic0 nexthop via 192.168.9.70 dev nic0"));
+    let shared = lab.state();
+    shim(&lab, &format!("--ip {SHIM} --route 192.168.9.64/26")).refused(
+        4,
+        "route 192.168.9.64/26 covers 192.168.9.70, this host's own router: the shim would cut the host off",
+    );
+    lab.state().is(&shared);
+}
+
+#[test]
 fn what_cannot_be_is_refused() {
     let lab = lab();
     let before = lab.state();
     shim(&lab, &format!("--ip {ROUTER}/32")).refused(4, &taken(&lab));
-    let said = shim(&lab, &format!("--ip {OWN}/32"));
-    assert_eq!((said.code, said.err.contains("host: already has 192.168.9.2 on nic0")), (4, true), "{said:#?}");
+    shim(&lab, &format!("--ip {OWN}")).refused(4, &format!("{OWN} is this host's own address")).hints("choose another");
     lab.plumb("shim nic7 --ip 192.168.9.254/32").refused(3, "the host has no interface nic7");
     sh(&format!("ip -n {} route add 192.168.9.64/26 dev nic0", lab.full("host")));
     let overlapping = shim(&lab, &format!("--ip {SHIM} --route 192.168.9.64/26"));
@@ -213,17 +293,19 @@ fn after_a_reboot_it_is_put_back() {
     assert_eq!(lab.plumb("restore").ok().out, "there is nothing to put back\n");
     // A reboot takes the link, and every record is of an earlier one.
     sh(&format!("ip -n {} link del shim-nic0", lab.full("host")));
-    for file in
-        crate::lab::files(&lab.store()).iter().filter(|file| file.ends_with("shim-nic0.json") && !file.contains(" -> "))
-    {
-        let text = std::fs::read_to_string(file).unwrap();
-        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
-        std::fs::write(file, text.replace(boot.trim(), "an earlier one")).unwrap();
-    }
+    lab.host_reboots();
     assert_eq!(lab.plumb("shim ls --json").ok().json()["shims"][0]["state"], "stopped");
     assert_eq!(lab.plumb("restore --dry-run").ok().out, "shim-nic0 would be put back\n");
     assert_eq!(lab.plumb("restore").ok().out, "shim-nic0 is back\n");
     assert!(lab.pings("host", "192.168.9.100") && lab.pings("box", OWN));
+    // Its routes may be those to the host's own router by now.
+    lab.plumb("shim rm nic0").ok();
+    shim(&lab, &format!("--ip {SHIM} --route 192.168.9.64/26")).ok();
+    let host = lab.full("host");
+    sh(&format!("ip -n {host} link del shim-nic0; ip -n {host} route replace default via 192.168.9.70"));
+    lab.host_reboots();
+    let covered = "route 192.168.9.64/26 covers 192.168.9.70, this host's own router: the shim would cut the host off";
+    lab.plumb("restore").refused(4, covered);
     lab.plumb("shim rm nic0").ok();
     assert!(!lab.ip("host", "link").contains("shim"));
 }

@@ -29,7 +29,7 @@ use crate::{
         dhcp::{boot_time, release},
         dhcp6,
     },
-    namespace,
+    namespace, shim,
     store::{Change, Holding, Key, LeaseRecord, Moment, Store, attachment, lease},
     types::Place,
 };
@@ -73,8 +73,15 @@ pub struct Leases {
 
 /// What a thread at work on a container found.
 enum Outcome {
-    Checked { in_use: bool },
-    Settled { outcome: Result<Settled>, lease: Option<Arc<Lease>> },
+    Checked {
+        in_use: bool,
+    },
+    /// What the host's shim could not be made to follow is told apart: the container has its lease.
+    Settled {
+        outcome: Result<Settled>,
+        lease: Option<Arc<Lease>>,
+        said: Vec<String>,
+    },
     ExchangedIpv6(Box<Exchanged>),
 }
 
@@ -308,7 +315,7 @@ impl Leases {
         let thread = std::thread::Builder::new().stack_size(512 * 1024).spawn(work);
         if let Err(error) = thread {
             let outcome = Err(Error::io("cannot start a thread", &error));
-            let _ = self.report.send((id, Outcome::Settled { outcome, lease: None }));
+            let _ = self.report.send((id, Outcome::Settled { outcome, lease: None, said: Vec::new() }));
             let _ = self.rings.write(1);
         }
     }
@@ -352,10 +359,15 @@ impl Leases {
         let Some(lease) = tended.owed() else { return };
         tended.busy = true;
         let (store, owner, tag) = (self.store.clone(), tended.owner.clone(), tended.record.attachment.clone());
-        let until = tended.machine.expires();
+        let (until, parent) = (tended.machine.expires(), tended.parent.clone());
         self.work(id, move || {
             let outcome = settle(&*store, &owner, &tag, lease.as_deref().map(|lease| (lease, until)));
-            Outcome::Settled { outcome, lease }
+            let followed = shim::follow(&parent, &*store, &mut |_, _| {});
+            let said = match followed {
+                Ok(in_the_way) => in_the_way.iter().map(|route| route.to_string()).collect(),
+                Err(error) => vec![error.message],
+            };
+            Outcome::Settled { outcome, lease, said }
         });
     }
 
@@ -368,7 +380,8 @@ impl Leases {
                 let actions = if in_use { tended.machine.in_use(now) } else { tended.machine.free(now) };
                 self.perform(id, actions, watch);
             }
-            Outcome::Settled { outcome, lease } => {
+            Outcome::Settled { outcome, lease, said } => {
+                said.iter().for_each(|text| watch.say(format_args!("{}: {text}", tended.name())));
                 tended.busy = false;
                 match outcome {
                     Ok(Settled::Done) => {

@@ -1,17 +1,17 @@
 //! Joining a network: its device on this host, and an address out of its pools.
 
-use std::{collections::HashSet, net::IpAddr, path::Path};
+use std::{collections::HashSet, net::IpAddr};
 
 use super::{Device, Work, parent, random};
 use crate::{
     error::{Error, Result},
-    kernel::{Kernel, Netns},
+    kernel::Kernel,
     plan::{Inside, Parent, Wish, vlan::VlanDevice},
     store::{
         Attachment, Change, Condition, Key, Network, Store,
         network::{self, Histories, Stored},
     },
-    types::{Gateway, HostAddress, IfName, Place, RouteSpec, Tag},
+    types::{Gateway, HostAddress, IfName, RouteSpec, Tag},
 };
 
 /// A network that a target shall join, and how.
@@ -206,21 +206,5 @@ impl Choice<'_> {
         let chosen = attachment.wish.addresses.iter().map(|address| address.ip()).filter(|ip| !fixed.contains(ip));
         self.histories.give(&self.joining.network, chosen);
         self.histories.put(&self.joining.network.name)
-    }
-}
-
-/// Keeps others from making and deleting VLAN devices on this host.
-pub struct HostLock(#[expect(dead_code, reason = "the lock ends with the file")] Netns);
-
-impl HostLock {
-    /// `None` where `held`, which is locked, is the host's namespace itself.
-    pub fn unless_held(held: &Netns, host: &Netns) -> Result<Option<HostLock>> {
-        if held.id() == host.id() { Ok(None) } else { HostLock::new().map(Some) }
-    }
-
-    pub fn new() -> Result<HostLock> {
-        let host = Netns::open(Path::new(Place::HOST))?;
-        host.lock()?;
-        Ok(HostLock(host))
     }
 }

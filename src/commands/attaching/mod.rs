@@ -10,9 +10,9 @@ mod report;
 
 use std::{fs, net::IpAddr, time::Duration};
 
-pub use joining::{HostLock, Joining};
+pub use joining::Joining;
 pub use leasing::Asking;
-pub use options::{checks, checks_gateway, derived_mac, driver, host_interface, mac_rule, network_driver};
+pub use options::{checks, checks_gateway, derived_mac, host_interface, network_wish, refuse_own_addresses, wish};
 pub use report::Report;
 
 use super::{Context, namespace, qos, require_capabilities, shim, siblings, take_back};
@@ -22,6 +22,7 @@ use crate::{
     container::{self, Target},
     error::{Error, Kind, Result},
     kernel::{Kernel, Netns},
+    namespace::HostLock,
     plan::{Facts, Inside, Parent, Step, Wiring, Wish, wiring},
     store::{Attachment, Change, Committed, Progress, attachment},
     types::{IfName, NetworkName, Span, Tag, TargetName, nearest},
@@ -92,8 +93,7 @@ pub fn attach(
     })?;
     if !intent.dry_run && target.name != TargetName::Host {
         // The container is attached, whether the host has a way to it or not.
-        let followed = shim::follow(&report.parent, context);
-        report.warnings.extend(followed.err().map(|error| error.message));
+        report.warnings.extend(shim::follow(report.left.iter().chain([&report.parent]), context));
     }
     Ok(report)
 }
@@ -148,6 +148,7 @@ impl Work<'_> {
         report.commands.splice(0..0, begun.first.drain(..));
         report.warn_about_published_ports(self.target, &begun.attachment.wish, &begun.wiring);
         report.warnings.extend(leftovers);
+        report.left = begun.earlier.as_ref().and_then(|earlier| Some(earlier.link()?.parent.name.clone()));
         if self.intent.dry_run {
             report.dry_run = true;
             report.commands.extend(

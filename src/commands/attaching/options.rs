@@ -7,8 +7,9 @@ use crate::{
     commands::Context,
     config,
     error::{Error, Result},
-    plan::{Driver, IpvlanMode, MacvlanMode, wiring::MacRule},
-    types::{IfName, Span},
+    kernel,
+    plan::{Driver, IpvlanMode, MacvlanMode, Wish, wiring::MacRule},
+    types::{IfName, Span, TargetName},
 };
 
 /// The host's interface that was named, here or in the configuration.
@@ -36,7 +37,27 @@ pub fn checks_gateway(options: &CheckOptions, context: &Context) -> bool {
     options.check || !options.no_check && context.config.check.unwrap_or(true)
 }
 
-pub fn mac_rule(options: &LinkOptions) -> MacRule {
+/// What is wished for the link; there are no addresses and no routes yet.
+pub fn wish(target: &TargetName, options: &LinkOptions) -> Result<Wish> {
+    Ok(Wish {
+        name: options.name.clone(),
+        mtu: options.mtu,
+        allow_wifi: options.allow_wifi,
+        ..Wish::of(target, driver(options)?, mac_rule(options))
+    })
+}
+
+/// The same for a link in a network.
+pub fn network_wish(target: &TargetName, options: &LinkOptions) -> Result<Wish> {
+    let wish = wish(target, options)?;
+    if wish.driver.needs_a_bridge() {
+        return Err(Error::usage("a network's VLAN has no bridge, so a veth cannot join it")
+            .hint("leave --driver veth out: containers of one network reach one another by macvlan as well"));
+    }
+    Ok(wish)
+}
+
+fn mac_rule(options: &LinkOptions) -> MacRule {
     options.mac.as_ref().map_or_else(derived_mac, |choice| MacRule::Given(choice.mac()))
 }
 
@@ -44,17 +65,7 @@ pub fn derived_mac() -> MacRule {
     MacRule::Derived { host: config::host_identity() }
 }
 
-/// The driver of a link in a network.
-pub fn network_driver(options: &LinkOptions) -> Result<Driver> {
-    let driver = driver(options)?;
-    if driver.needs_a_bridge() {
-        return Err(Error::usage("a network's VLAN has no bridge, so a veth cannot join it")
-            .hint("leave --driver veth out: containers of one network reach one another by macvlan as well"));
-    }
-    Ok(driver)
-}
-
-pub fn driver(options: &LinkOptions) -> Result<Driver> {
+fn driver(options: &LinkOptions) -> Result<Driver> {
     let sources = &options.source_mac;
     if !sources.is_empty() && options.mode != Some(Mode::Source) {
         return Err(Error::usage("--source-mac has a meaning in mode source only").hint("add --mode source"));
@@ -88,5 +99,15 @@ pub fn driver(options: &LinkOptions) -> Result<Driver> {
             Error::usage("modes bridge, private, vepa, passthru and source are macvlan's; ipvlan has l2, l3 and l3s")
                 .hint("leave --mode out for l2, or give --driver macvlan"),
         ),
+    }
+}
+
+/// A probe from beside the host's interface does not reach it, so the host's addresses are asked for here.
+pub fn refuse_own_addresses(wish: &Wish) -> Result<()> {
+    match wish.addresses.iter().find(|address| kernel::is_hosts_own(address.ip())) {
+        Some(address) => {
+            Err(Error::conflict(format!("{} is this host's own address", address.ip())).hint("choose another"))
+        }
+        None => Ok(()),
     }
 }

@@ -35,6 +35,9 @@ pub struct Report {
     pub addresses: Vec<String>,
     pub gateways: Vec<IpAddr>,
     pub parent: IfName,
+    /// What the earlier interface of the name hung on.
+    #[serde(skip)]
+    pub left: Option<IfName>,
     driver: &'static str,
     mode: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -126,6 +129,7 @@ impl Report {
             mtu: wiring.link.mtu.bytes(),
             addresses: wish.addresses.iter().map(|address| address.to_string()).collect(),
             gateways,
+            left: None,
             parent: wiring.link.parent.name.clone(),
             driver: wiring.link.driver.kind(),
             mode: wiring.link.driver.mode(),

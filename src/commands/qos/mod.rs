@@ -46,8 +46,8 @@ fn set(options: Qos, context: &Context) -> Result<()> {
     let namespace = namespace::open(&target, &host)?;
     namespace.lock()?;
     let report = namespace.enter(|kernel| {
-        let mut work = Work { options: &options, context, target: &target, host: &host, namespace: &namespace, kernel };
-        let planned = work.plan(&shape)?;
+        let mut work = Work { context, target: &target, host: &host, namespace: &namespace, kernel };
+        let planned = work.plan(&options, &shape)?;
         if !options.dry_run {
             work.make(&planned)?;
         }
@@ -78,9 +78,17 @@ fn shape(options: &Qos) -> Result<Shape> {
     Ok(Shape { limit, impairment })
 }
 
+fn add(limits: &mut Limits, direction: DirectionName, shape: &Shape) {
+    if direction != DirectionName::Ingress {
+        limits.egress = Some(shape.clone());
+    }
+    if direction != DirectionName::Egress {
+        limits.ingress = Some(shape.clone());
+    }
+}
+
 /// Limits being set, on a thread inside the target's namespace, which is locked.
 struct Work<'a> {
-    options: &'a Qos,
     context: &'a Context,
     target: &'a Target,
     host: &'a Netns,
@@ -97,35 +105,37 @@ struct Planned {
 }
 
 impl Work<'_> {
-    fn plan(&mut self, shape: &Shape) -> Result<Vec<Planned>> {
+    fn plan(&mut self, options: &Qos, shape: &Shape) -> Result<Vec<Planned>> {
         let links = self.kernel.links()?;
         let name = self.target.name.to_string();
-        let chosen = shaping::chosen(&name, self.options.interface.as_ref(), &links)?;
+        let chosen = shaping::chosen(&name, options.interface.as_ref(), &links)?;
         let tick = self.kernel.tick()?;
         let mut planned: Vec<Planned> = Vec::new();
         for link in chosen {
             let mut queues = self.kernel.queues(&name, link, &links, self.host)?;
             // Each that may be born for one of them has an index of its own.
             queues.free_index += u32::try_from(planned.len()).unwrap_or(0);
-            planned.push(self.plan_one(shape, &queues, tick)?);
+            planned.push(self.plan_one(&queues, tick, options.force, |limits| add(limits, options.direction, shape))?);
         }
         Ok(planned)
     }
 
-    fn plan_one(&mut self, shape: &Shape, queues: &Queues, tick: Tick) -> Result<Planned> {
+    /// Plans what is on record for the interface, with this `change`.
+    fn plan_one(
+        &mut self,
+        queues: &Queues,
+        tick: Tick,
+        force: bool,
+        change: impl FnOnce(&mut Limits),
+    ) -> Result<Planned> {
         let link = &queues.link;
         let store = &*self.context.store;
         let (before, left) = shaped::of(store, &self.target.name, &link.name)?;
         let is_here = |record: &&Shaped| namespace::is_same(*record, self.namespace, self.kernel);
         let displaced = [&before, &left].into_iter().flatten().find(is_here).map(|record| record.displaced.clone());
         let mut limits = before.as_ref().map_or_else(Limits::default, |record| record.limits.clone());
-        if self.options.direction != DirectionName::Ingress {
-            limits.egress = Some(shape.clone());
-        }
-        if self.options.direction != DirectionName::Egress {
-            limits.ingress = Some(shape.clone());
-        }
-        let shaping = shaping::plan(&limits, queues, &displaced.unwrap_or_default(), tick, self.options.force)?;
+        change(&mut limits);
+        let shaping = shaping::plan(&limits, queues, &displaced.unwrap_or_default(), tick, force)?;
         let shaped = Shaped {
             format: shaped::FORMAT,
             progress: Progress::Unfinished,
@@ -172,6 +182,35 @@ impl Work<'_> {
             }
         }
     }
+}
+
+/// Sets anew what is on record for an interface whose target runs again in another namespace, if it has
+/// one of that name there. Says whether that was so.
+pub fn restore(record: &Shaped, dry_run: bool, context: &Context) -> Result<bool> {
+    // Another process may have the number by now.
+    let runs_on = namespace::is_of_this_boot(record) && container::is_there(&record.place);
+    if runs_on || matches!(record.target, TargetName::Pid(_)) {
+        return Ok(false);
+    }
+    let target = match container::find(&record.target, &context.engines, None) {
+        Err(error) if error.kind == Kind::NotFound => return Ok(false),
+        found => found?,
+    };
+    let host = Netns::of_this_thread()?;
+    let namespace = namespace::open(&target, &host)?;
+    namespace.lock()?;
+    namespace.enter(|kernel| {
+        let links = kernel.links()?;
+        let Some(link) = links.iter().find(|link| link.name == record.interface.as_str()) else { return Ok(false) };
+        let queues = kernel.queues(&target.name.to_string(), link, &links, &host)?;
+        let tick = kernel.tick()?;
+        let mut work = Work { context, target: &target, host: &host, namespace: &namespace, kernel };
+        let planned = work.plan_one(&queues, tick, false, |_| {})?;
+        if !dry_run {
+            work.make(&[planned])?;
+        }
+        Ok(true)
+    })
 }
 
 /// Puts the limits back that are on record for an interface which has just been attached again, in a

@@ -5,37 +5,38 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
+use ipnetwork::IpNetwork;
+
 use crate::{
     error::{Error, Result},
     kernel::Netns,
-    types::{RouteSpec, unhex},
+    plan::Route,
+    types::unhex,
 };
 
-/// An error if one of the routes would lead the host's own router, or whoever works on the host by SSH,
-/// into the shim.
-pub fn check(routes: &[RouteSpec], host: &Netns) -> Result<()> {
-    if routes.is_empty() {
+/// An error if a route to one of these would lead the host's own router, or whoever works on the host by
+/// SSH, into the shim.
+pub fn check(routes: impl Iterator<Item = IpNetwork>, host: &Netns) -> Result<()> {
+    let mut routes = routes.peekable();
+    if routes.peek().is_none() {
         return Ok(());
     }
     let gateways = host.look_inside(|kernel| {
         let links = kernel.links()?;
         let routes = kernel.routes(&links)?;
-        Ok(routes.iter().filter(|route| route.is_default()).filter_map(|route| route.gateway()).collect::<Vec<_>>())
+        Ok(routes.iter().filter(|route| route.is_default()).flat_map(Route::gateways).collect::<Vec<_>>())
     })?;
     let named = |what: &'static str| move |ip: IpAddr| (ip, what);
     let needed = gateways.into_iter().map(named("this host's own router"));
     let needed: Vec<_> = needed.chain(by_ssh().into_iter().map(named("who works on this host by SSH"))).collect();
     for route in routes {
-        if route.is_default() {
-            return Err(Error::usage(format!("route {} would lead everything by the shim", route.destination))
+        if route.prefix() == 0 {
+            return Err(Error::usage(format!("route {route} would lead everything by the shim"))
                 .hint("give the containers' addresses or their range"));
         }
-        if let Some((ip, what)) = needed.iter().find(|(ip, _)| route.destination.contains(*ip)) {
-            return Err(Error::conflict(format!(
-                "route {} covers {ip}, {what}: the shim would cut the host off",
-                route.destination
-            ))
-            .hint("give smaller ranges without it, or leave --route out for a route to each container"));
+        if let Some((ip, what)) = needed.iter().find(|(ip, _)| route.contains(*ip)) {
+            return Err(Error::conflict(format!("route {route} covers {ip}, {what}: the shim would cut the host off"))
+                .hint("give smaller ranges without it, or leave --route out for a route to each container"));
         }
     }
     Ok(())
