@@ -5,8 +5,8 @@ use super::{
     attaching::{self, Asking, Intent, Joining, Uplink},
 };
 use crate::{
-    cli::Dhcp,
-    dhcp::OptionSpec,
+    cli::{ClientOptions, Dhcp},
+    dhcp::{External, OptionSpec},
     error::{Error, Result},
     plan::Wish,
     types::Span,
@@ -87,6 +87,13 @@ fn asking(options: &Dhcp, context: &Context) -> Result<Asking> {
         timeout,
         dns: client.dns,
         renew: !client.no_renew,
+        external: external(client),
         check_gateway: attaching::checks_gateway(&options.checks, context),
     })
+}
+
+/// Who asks, if that is not plumb, and the image that it may come in.
+fn external(typed: &ClientOptions) -> Option<(External, String)> {
+    let external = External { program: typed.program?, arguments: typed.client_arg.clone(), helper: None };
+    Some((external, typed.client_image.clone()))
 }

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod arp;
+pub mod client;
 pub mod dhcp;
 mod icmp;
 mod links;

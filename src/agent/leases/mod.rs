@@ -189,6 +189,7 @@ impl Leases {
         let Some(mut tended) = self.tended.remove(&id) else { return };
         tended.scheduled.map(|before| self.due.remove(&(before, id)));
         tended.close(watch);
+        tended.end_client(watch);
         if let Some(process) = &tended.process {
             watch.remove(process);
         }
@@ -214,12 +215,7 @@ impl Leases {
             match action {
                 Action::Send(packet) => match tended.send(&packet, socket_of(id), watch) {
                     Ok(()) => {}
-                    Err(Silence::ContainerGone) => return self.end(id, "the container has gone", watch),
-                    Err(Silence::LinkGone) => {
-                        let why = format!("{} has gone", tended.record.interface);
-                        return self.end(id, &why, watch);
-                    }
-                    Err(Silence::Failed(why)) => self.complain(id, Some(why), watch),
+                    Err(silence) => self.silent(id, silence, watch),
                 },
                 Action::Check(ip) => self.check(id, ip),
                 Action::Bound { lease, .. } => self.bound(id, lease, watch),
@@ -233,6 +229,19 @@ impl Leases {
             }
         }
         self.give_what_is_owed(id);
+    }
+
+    /// Nobody can be asked.
+    fn silent(&mut self, id: u64, silence: Silence, watch: &Watch) {
+        let Some(tended) = self.tended.get(&id) else { return };
+        match silence {
+            Silence::ContainerGone => self.end(id, "the container has gone", watch),
+            Silence::LinkGone => {
+                let why = format!("{} has gone", tended.record.interface);
+                self.end(id, &why, watch);
+            }
+            Silence::Failed(why) => self.complain(id, Some(why), watch),
+        }
     }
 
     fn complain(&mut self, id: u64, what: Option<String>, watch: &Watch) {
@@ -332,7 +341,7 @@ impl Leases {
         let now = boot_time();
         match outcome {
             Outcome::Checked { in_use } => {
-                let actions = if in_use { tended.machine.in_use(now) } else { tended.machine.free(now) };
+                let actions = if in_use { tended.in_use(now, watch) } else { tended.machine.free(now) };
                 self.perform(id, actions, watch);
             }
             Outcome::Settled { outcome, lease } => {
@@ -347,7 +356,7 @@ impl Leases {
                     }
                     Ok(Settled::Gone) => self.end(id, "the interface has gone", watch),
                     Ok(Settled::Taken(owner)) => {
-                        let actions = tended.machine.in_use(now);
+                        let actions = tended.in_use(now, watch);
                         self.perform(id, actions, watch);
                         self.complain(id, Some(format!("the address is given to {owner} on this host")), watch);
                     }
@@ -406,7 +415,7 @@ impl Duty for Leases {
             number if number % 2 == 1 => self.look_whether_there(number / 2, watch),
             number => {
                 let id = number / 2;
-                let actions = self.tended.get_mut(&id).map(Tended::receive).unwrap_or_default();
+                let actions = self.tended.get_mut(&id).map(|tended| tended.receive(watch)).unwrap_or_default();
                 self.perform(id, actions, watch);
                 self.schedule(id);
             }
@@ -416,6 +425,10 @@ impl Duty for Leases {
     fn tick(&mut self, now: Duration, watch: &Watch) {
         let due: Vec<u64> = self.due.range(..=(now, u64::MAX)).map(|(_, id)| *id).collect();
         for id in due {
+            let started = self.tended.get_mut(&id).map(|tended| tended.start_client(now, socket_of(id), watch));
+            if let Some(Err(silence)) = started {
+                self.silent(id, silence, watch);
+            }
             let actions = self.tended.get_mut(&id).map(|tended| tended.tick(now, watch)).unwrap_or_default();
             self.perform(id, actions, watch);
             self.schedule(id);
