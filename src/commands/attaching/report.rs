@@ -137,7 +137,8 @@ impl Report {
             (_, true) => ", and renewed in time",
             (_, false) => "; nobody renews it",
         };
-        let mut remarks = vec![format!("leased from {} {how_long}{then}", lease.server)];
+        let by = dhcp.external.as_ref().map_or(String::new(), |external| format!(" by {}", external.program));
+        let mut remarks = vec![format!("leased from {} {how_long}{by}{then}", lease.server)];
         let texts = [("tftp-server", &lease.tftp_server), ("bootfile-name", &lease.bootfile)];
         remarks.extend(texts.into_iter().filter_map(|(name, text)| Some(format!("{name} {}", text.as_ref()?))));
         let asked_for = |code: &&OptionCode| lease.others.contains_key(code);
