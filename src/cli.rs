@@ -391,9 +391,9 @@ pub struct ClientOptions {
     /// An argument for that client as it stands, repeatable: --client-arg=-S
     #[arg(long, value_name = "ARG", requires = "program", allow_hyphen_values = true)]
     pub client_arg: Vec<String>,
-    /// The image of busybox's container
-    #[arg(long, value_name = "IMAGE", requires = "program", default_value = "busybox")]
-    pub client_image: String,
+    /// The image for --client busybox [default: busybox]
+    #[arg(long, value_name = "IMAGE", requires = "program")]
+    pub client_image: Option<String>,
 }
 
 /// Those that the shell completes.

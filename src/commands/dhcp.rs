@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     cli::{ClientOptions, Dhcp},
-    dhcp::{External, OptionSpec},
+    dhcp::{External, OptionSpec, Program},
     error::{Error, Result},
     plan::Wish,
     types::Span,
@@ -87,13 +87,19 @@ fn asking(options: &Dhcp, context: &Context) -> Result<Asking> {
         timeout,
         dns: client.dns,
         renew: !client.no_renew,
-        external: external(client),
+        external: external(client)?,
         check_gateway: attaching::checks_gateway(&options.checks, context),
     })
 }
 
 /// Who asks, if that is not plumb, and the image that it may come in.
-fn external(typed: &ClientOptions) -> Option<(External, String)> {
-    let external = External { program: typed.program?, arguments: typed.client_arg.clone(), helper: None };
-    Some((external, typed.client_image.clone()))
+fn external(typed: &ClientOptions) -> Result<Option<(External, String)>> {
+    let Some(program) = typed.program else { return Ok(None) };
+    let image = match &typed.client_image {
+        Some(_) if program != Program::Busybox => {
+            return Err(Error::usage(format!("--client-image is for --client busybox, and {program} is this host's")));
+        }
+        typed => typed.clone().unwrap_or_else(|| Program::Busybox.name().to_owned()),
+    };
+    Ok(Some((External { program, arguments: typed.client_arg.clone(), helper: None }, image)))
 }

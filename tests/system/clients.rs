@@ -16,6 +16,7 @@ use serde_json::Value;
 use crate::{
     agent::{SHORT, agent},
     dhcp::{DNSMASQ, Lan, Server},
+    docker::{self, Container, docker},
     lab::{Ran, sh, wait_for},
 };
 
@@ -176,6 +177,47 @@ fn lives(client: &str) {
     wait_for("the agent to end", || agent(&lan).is_none());
 }
 
+/// Two containers with interfaces of the same name, by the same client; one ends, and one has nobody to
+/// renew its lease.
+#[test]
+fn clients_do_not_meet_and_keep_nobodys_network() {
+    for client in ALL {
+        let mut lan = Lan::bare(DNSMASQ);
+        lan.lab.target("other");
+        let pid = lan.lab.process("other");
+        let target = format!("pid:{pid}");
+        let ask = |target: &str, extra: &str| {
+            lan.lab.plumb(&format!("dhcp {target} -i nic0 --probe 0 --no-check --client {client} {extra}")).ok()
+        };
+        ask(&lan.lab.netns("box"), "--no-renew");
+        assert_eq!((agent(&lan), clients(&lan)), (None, Vec::new()));
+        lan.lab.plumb("detach --all").ok();
+        ask(&lan.lab.netns("box"), "");
+        ask(&target, "");
+        wait_for("both to ask again", || lan.lab.log("lan").matches("DHCPACK").count() >= 5);
+        let all = lan.lab.plumb("leases --json").ok().json()["leases"].clone();
+        for lease in all.as_array().unwrap() {
+            assert_eq!(
+                (lease["state"].as_str(), &lease["problem"]),
+                (Some("bound"), &Value::Null),
+                "{client}: {lease}"
+            );
+        }
+        sh(&format!("ip netns del {}", lan.lab.full("other")));
+        lan.lab.kill(pid);
+        let state = |lan: &Lan, target: &str| {
+            let all = lan.lab.plumb("leases --json").ok().json()["leases"].clone();
+            let found = all.as_array().unwrap().iter().find(|lease| lease["target"] == target).cloned();
+            found.map(|lease| lease["state"].clone())
+        };
+        wait_for("the end of a lease", || state(&lan, &target) == Some("released".into()));
+        assert_eq!(state(&lan, &lan.lab.netns("box")), Some("bound".into()));
+        assert!(!clients(&lan).is_empty());
+        lan.lab.plumb("detach --all").ok();
+        wait_for("the agent to end", || agent(&lan).is_none());
+    }
+}
+
 /// The same with this for all of its pool.
 fn only(address: &str) -> impl Fn(&Lan) + '_ {
     move |lan| {
@@ -233,6 +275,8 @@ fn what_cannot_be_done_changes_nothing() {
             .refused(1, &format!("{client} is not installed on this host"))
             .hints(&format!("apt install {package}, or leave --client out: plumb has a client of its own"));
     }
+    dhcp(&lan, "--client dhcpcd --client-image mine")
+        .refused(2, "--client-image is for --client busybox, and dhcpcd is this host's");
     let ran = dhcp(&lan, "--client udhcpc --client-arg=--nonsense");
     assert_eq!(ran.code, 1, "{ran:?}");
     assert!(ran.err.starts_with("plumb: udhcpc ended with code 1: "), "{ran:?}");
@@ -246,6 +290,77 @@ fn what_cannot_be_done_changes_nothing() {
         assert_eq!(clients(&lan), [0; 0]);
     }
     lan.lab.state().is(&before);
+}
+
+#[test]
+fn busybox_works_in_a_container_beside_the_target() {
+    let (lan, web) = (Lan::bare(DNSMASQ), Container::sleeping(""));
+    let plumb = |arguments: &str| docker::plumb(&lan.lab, arguments);
+    let ask = |extra: &str| {
+        plumb(&format!(
+            "dhcp {} -i nic0 --probe 0 --no-check --client busybox --client-image {} {extra}",
+            web.0,
+            docker::image()
+        ))
+    };
+    // The helpers of this test's container.
+    let id = docker(&format!("inspect -f {{{{.Id}}}} {}", web.0));
+    let helpers = || {
+        let all = docker("ps -aq --no-trunc --filter label=netplumb.kept-by");
+        let of = |helper: &&str| {
+            // It may go while it is looked at.
+            let mut inspect = std::process::Command::new("docker");
+            inspect.args(["-H", &docker::engine(), "inspect", "-f", "{{.HostConfig.NetworkMode}}", helper]);
+            String::from_utf8_lossy(&inspect.output().unwrap().stdout).trim() == format!("container:{id}")
+        };
+        all.lines().filter(of).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let ran = ask("--hostname web").ok();
+    assert!(ran.out.contains("leased from 192.168.9.1 for 20 min by busybox, and renewed in time"), "{ran:?}");
+    let known = server_knows(&lan);
+    assert!(known.contains(" web ff:00:00:00:00:00:04:"), "{known}");
+    wait_for("a helper that stays", || helpers().len() == 1 && lan.lab.log("lan").matches("DHCPACK").count() >= 2);
+    assert_eq!(lease(&lan)["problem"], Value::Null);
+
+    // Whoever is killed, there is one again.
+    let first = helpers();
+    docker(&format!("kill {}", first[0]));
+    wait_for("another helper", || matches!(helpers().as_slice(), [one] if *one != first[0]));
+    let second = helpers();
+    kill_now(agent(&lan).unwrap());
+    wait_for("the helper to go with the agent", || helpers().is_empty());
+    plumb("agent").ok();
+    wait_for("another helper", || matches!(helpers().as_slice(), [one] if *one != second[0]));
+
+    // One whose keeper was killed as well is found.
+    let third = helpers();
+    let labels = docker(&format!("inspect -f {{{{.Config.Labels}}}} {}", third[0]));
+    let (_, keeper) = labels.split_once("netplumb.kept-by:").unwrap();
+    kill_now(keeper.split(' ').next().unwrap().parse().unwrap());
+    kill_now(agent(&lan).unwrap());
+    wait_for("the agent to end", || agent(&lan).is_none());
+    assert_eq!(helpers(), third);
+    assert!(plumb("gc").ok().out.contains("removed, nobody keeps it"));
+    assert_eq!(helpers(), [""; 0]);
+
+    plumb("agent").ok();
+    wait_for("another helper", || helpers().len() == 1);
+    plumb("detach --all").ok();
+    wait_for("the helper to go", || helpers().is_empty());
+    wait_for("the agent to end", || agent(&lan).is_none());
+    assert_eq!(server_knows(&lan), "", "the lease was given back");
+
+    // It does not keep the network of a container that ends.
+    ask("").ok();
+    wait_for("a helper", || helpers().len() == 1);
+    docker(&format!("kill {}", web.0));
+    wait_for("the end of the lease", || lease(&lan)["state"] == "released");
+    wait_for("the helper to go", || helpers().is_empty());
+    plumb("detach --all").ok();
+    docker(&format!("start {}", web.0));
+    plumb(&format!("dhcp {} -i nic0 --client busybox --client-image plumb-none", web.0))
+        .refused(3, "Docker has no image plumb-none")
+        .hints("docker pull plumb-none, or name another with --client-image");
 }
 
 /// It may have ended already.

@@ -167,9 +167,12 @@ impl Leases {
         if let Some(process) = tended.process.take() {
             watch.remove(&process);
         }
+        // Its own client must not be who keeps the namespace there.
+        tended.end_client(watch);
         if namespace::find(&tended.place, &tended.mark).is_none() {
             self.end(id, "the container has gone", watch);
         }
+        self.schedule(id);
     }
 
     /// The address is no longer used: the host speaks for who cannot.

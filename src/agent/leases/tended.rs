@@ -277,9 +277,11 @@ impl Tended {
         self.machine.in_use(now)
     }
 
+    /// Ends the client, for now.
     pub fn end_client(&mut self, watch: &Watch) {
         if let Some(client) = &mut self.client {
             client.end(watch);
+            client.wake = Some(boot_time());
         }
     }
 

@@ -9,6 +9,7 @@ use crate::{
     config,
     container::{self, Target},
     dhcp::{Client, ClientId, External, Lease, OptionCode, OptionSpec, Program, Start, external::Helper},
+    docker::{Engine, EngineKind},
     error::{Error, Kind, Result},
     kernel::{
         Kernel, Lifetimes, Netns, client,
@@ -94,21 +95,24 @@ impl Asking {
             client::find(external.program)?;
             return Ok(Some(external));
         }
+        let engines = &context.engines;
         let engine = match target.name {
-            TargetName::Docker(_) => &context.engines.docker,
-            TargetName::Podman(_) => &context.engines.podman,
-            _ => &String::new(),
+            TargetName::Docker(_) => Some((EngineKind::Docker, &engines.docker)),
+            TargetName::Podman(_) => Some((EngineKind::Podman, &engines.podman)),
+            _ => None,
         };
-        let Some(id) = target.id.as_ref().filter(|_| !engine.is_empty()) else {
+        let (Some((kind, engine)), Some(id)) = (engine, &target.id) else {
             return Err(Error::usage(format!(
                 "--client busybox runs in a container that shares its target's network, and {} is no container of an engine",
                 target.name
             ))
             .hint("--client udhcpc is the same client, of this host"));
         };
+        Engine::connect(kind, engine)?.require_image(image)?;
         let mark = digest(&["plumb dhcp helper", &target.name.to_string(), interface]);
         let name = format!("plumb-dhcp-{}", mark.get(..12).unwrap_or(&mark));
-        external.helper = Some(Helper { engine: engine.clone(), target: id.clone(), image: image.clone(), name });
+        let (kind, engine) = (kind.name().to_owned(), engine.clone());
+        external.helper = Some(Helper { kind, engine, target: id.clone(), image: image.clone(), name });
         Ok(Some(external))
     }
 }

@@ -7,6 +7,9 @@
 //! an `eth1`; and nothing is left of them afterwards.
 
 mod room;
+mod sidecar;
+
+pub use sidecar::{is_kept, remove_left};
 
 use std::{env, ffi::OsString, os::unix::net::UnixDatagram, process::ExitCode, time::Duration};
 
@@ -46,7 +49,10 @@ fn keep(call: &str) -> Result<()> {
     let line = Line::of_this_process().map_err(failed)?;
     let kept = serde_json::from_str::<Call>(call)
         .map_err(|error| Error::failed(format!("cannot read how to call a DHCP client: {error}")))
-        .and_then(|parsed| room::keep(&parsed, &line));
+        .and_then(|parsed| match &parsed.helper {
+            Some(helper) => sidecar::keep(&parsed, helper, &line),
+            None => room::keep(&parsed, &line),
+        });
     if let Err(error) = &kept {
         line.ended(&error.message);
     }

@@ -102,7 +102,8 @@ pub struct Call {
 /// The container that a client runs in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Helper {
-    /// The socket of the engine.
+    /// The engine's name, and where its socket is.
+    pub kind: String,
     pub engine: String,
     /// Whose namespace it shares.
     pub target: String,
@@ -117,6 +118,8 @@ pub const EVENT: &str = "PLUMB_DHCP_EVENT";
 pub const FOLDER: &str = "/run/plumb";
 pub const SOCKET: &str = "/run/plumb/event";
 const SCRIPT: &str = "/run/plumb/dhcp-event";
+/// In a container, of which nothing else is plumb's.
+const HELPERS_SCRIPT: &str = "/plumb-dhcp-event";
 /// A client that an AppArmor profile confines reads, writes and runs these, and nothing of /run/plumb
 /// but the socket, which only what it runs has to do with (Debian 12, `/etc/apparmor.d/sbin.dhclient`).
 const DHCLIENT_FOLDERS: [&str; 2] = ["/etc/dhcp", "/var/lib/dhcp"];
@@ -155,7 +158,8 @@ fn call(program: Program, arguments: Vec<String>) -> Call {
 
 /// Of BusyBox 1.35. It asks every two seconds for ever; a hexadecimal code takes a hexadecimal value.
 fn udhcpc(program: Program, client: &Client, interface: &str, before: Option<&Lease>) -> Call {
-    let mut arguments = words(&["-f", "-i", interface, "-s", SCRIPT, "-t", "5", "-T", "2", "-A", "2"]);
+    let script = if program == Program::Busybox { HELPERS_SCRIPT } else { SCRIPT };
+    let mut arguments = words(&["-f", "-i", interface, "-s", script, "-t", "5", "-T", "2", "-A", "2"]);
     // Without the identifier made of the MAC address that it would send by itself.
     arguments.push("-C".into());
     let mut send = |code: OptionCode, value: &[u8]| {
@@ -176,7 +180,7 @@ fn udhcpc(program: Program, client: &Client, interface: &str, before: Option<&Le
     if let Some(lease) = before {
         arguments.extend(["-r".into(), lease.ip().to_string()]);
     }
-    call(program, arguments)
+    Call { script: script.into(), ..call(program, arguments) }
 }
 
 /// Of ISC DHCP 4.4. Most of what it is told stands in a file.
