@@ -2,12 +2,15 @@
 
 use std::{ffi::OsString, path::PathBuf};
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
+use clap::{
+    Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use clap_complete::engine::ArgValueCandidates;
 
 use crate::{
     complete,
-    dhcp::{ClientId, OptionCode, OptionSpec},
+    dhcp::{ClientId, OptionCode, OptionSpec, Program},
     types::{
         Gateway, IfName, IpChoice, IpRange, Mac, MacChoice, Mtu, NetworkName, Percent, Rate, RouteSpec, Size, Span,
         Subnet, TargetName, VlanId, WantedIp,
@@ -385,6 +388,20 @@ pub struct ClientOptions {
     /// Leave the lease to run out
     #[arg(long)]
     pub no_renew: bool,
+    /// Let another client ask: this host's udhcpc, dhclient or dhcpcd, or busybox in a container [default: plumb's own]
+    #[arg(long = "client", value_name = "CLIENT", value_parser = programs())]
+    pub program: Option<Program>,
+    /// An argument for that client as it stands, repeatable: --client-arg=-S
+    #[arg(long, value_name = "ARG", requires = "program", allow_hyphen_values = true)]
+    pub client_arg: Vec<String>,
+    /// The image for --client busybox [default: busybox]
+    #[arg(long, value_name = "IMAGE", requires = "program")]
+    pub client_image: Option<String>,
+}
+
+/// Those that the shell completes.
+fn programs() -> impl TypedValueParser<Value = Program> {
+    PossibleValuesParser::new(Program::ALL.map(Program::name)).try_map(|name| name.parse::<Program>())
 }
 
 /// Where an IPv6 address comes from.

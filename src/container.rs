@@ -42,6 +42,11 @@ pub fn is_there(place: &Place) -> bool {
     }
 }
 
+/// A process that runs.
+pub fn process(pid: u32) -> Option<Place> {
+    started_at(pid).map(|started| Place::Process { pid, started })
+}
+
 /// The host name in the place, unless that is this host's own or there is none.
 pub fn host_name(place: &Place) -> Option<String> {
     let Place::Process { pid, .. } = place else { return None };

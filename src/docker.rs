@@ -9,15 +9,24 @@ use std::{
 
 use bollard::{
     Docker,
-    models::{ContainerInspectResponse, ContainerStateStatusEnum},
-    query_parameters::{InspectContainerOptions, ListContainersOptions},
+    models::{ContainerCreateBody, ContainerInspectResponse, ContainerStateStatusEnum, HostConfig},
+    query_parameters::{
+        CreateContainerOptions, InspectContainerOptions, ListContainersOptions, LogsOptions, RemoveContainerOptions,
+        StartContainerOptions,
+    },
 };
+use futures_util::StreamExt;
 use tokio::runtime::Runtime;
 
 use crate::error::{Error, Result};
 
 /// A local engine answers in about a millisecond; one that is silent for so long is stuck.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// To make a container it takes longer, on a busy host much longer.
+const TO_MAKE: Duration = Duration::from_secs(20);
+
+/// By this label plumb knows the containers that it made, and who was to remove them.
+const KEPT_BY: &str = "netplumb.kept-by";
 
 /// A connection to an engine.
 pub struct Engine {
@@ -34,6 +43,11 @@ pub enum EngineKind {
 }
 
 impl EngineKind {
+    /// The engine that is called so.
+    pub fn named(name: &str) -> Option<EngineKind> {
+        [EngineKind::Docker, EngineKind::Podman].into_iter().find(|kind| kind.name() == name)
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             EngineKind::Docker => "Docker",
@@ -105,9 +119,33 @@ pub enum NetworkMode {
     Of(String),
 }
 
+/// A container that works beside another one, in its network.
+pub struct Sidecar<'a> {
+    pub name: &'a str,
+    pub image: &'a str,
+    /// The container whose network it shares.
+    pub target: &'a str,
+    pub command: Vec<String>,
+    pub environment: Vec<String>,
+    /// What it sees of the host, and where: `/from:/to:ro`.
+    pub binds: Vec<String>,
+    pub capabilities: &'a [&'a str],
+    /// The process that removes it.
+    pub kept_by: String,
+}
+
 impl Engine {
     /// Prepares a connection to the engine at `address`, `unix:///path` or a path. Nothing is sent yet.
     pub fn connect(kind: EngineKind, address: &str) -> Result<Engine> {
+        Engine::connect_for(kind, address, PATIENCE)
+    }
+
+    /// The same to make containers.
+    pub fn connect_to_make(kind: EngineKind, address: &str) -> Result<Engine> {
+        Engine::connect_for(kind, address, TO_MAKE)
+    }
+
+    fn connect_for(kind: EngineKind, address: &str, patience: Duration) -> Result<Engine> {
         let path = match address.split_once("://") {
             Some(("unix", path)) => path,
             Some((scheme, _)) => {
@@ -124,7 +162,7 @@ impl Engine {
             .build()
             .map_err(|error| Error::io("cannot start the event loop", &error))?;
         // The version goes into no path: unversioned ones serve every engine, old and new.
-        let client = Docker::connect_with_unix(path, PATIENCE.as_secs(), bollard::API_DEFAULT_VERSION)
+        let client = Docker::connect_with_unix(path, patience.as_secs(), bollard::API_DEFAULT_VERSION)
             .map_err(|_| no_answer(kind, &socket))?;
         Ok(Engine { kind, socket, client, runtime })
     }
@@ -165,6 +203,82 @@ impl Engine {
             Some((name.trim_start_matches('/').to_owned(), container.id?))
         };
         Ok(containers.into_iter().filter_map(name_and_id).collect())
+    }
+
+    /// Refuses an image that is not there: what plumb does must not hang on a registry.
+    pub fn require_image(&self, image: &str) -> Result<()> {
+        match self.runtime.block_on(self.client.inspect_image(image)) {
+            Ok(_) => Ok(()),
+            Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => {
+                Err(Error::not_found(format!("{} has no image {image}", self.kind.name()))
+                    .hint(format!("{} pull {image}, or name another with --client-image", self.kind.command())))
+            }
+            Err(error) => Err(self.unreachable(&error)),
+        }
+    }
+
+    /// Makes and starts a container beside another one. One of the same name makes way.
+    pub fn run_beside(&self, sidecar: Sidecar<'_>) -> Result<()> {
+        let name = sidecar.name;
+        self.remove(name)?;
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let host_config = HostConfig {
+            network_mode: Some(format!("container:{}", sidecar.target)),
+            binds: Some(sidecar.binds),
+            cap_drop: Some(words(&["ALL"])),
+            cap_add: Some(words(sidecar.capabilities)),
+            readonly_rootfs: Some(true),
+            ..Default::default()
+        };
+        let body = ContainerCreateBody {
+            image: Some(sidecar.image.to_owned()),
+            entrypoint: Some(sidecar.command),
+            cmd: Some(Vec::new()),
+            env: Some(sidecar.environment),
+            labels: Some([(KEPT_BY.to_owned(), sidecar.kept_by)].into()),
+            host_config: Some(host_config),
+            ..Default::default()
+        };
+        let options = CreateContainerOptions { name: Some(name.to_owned()), ..Default::default() };
+        let made = self.runtime.block_on(async {
+            self.client.create_container(Some(options), body).await?;
+            self.client.start_container(name, None::<StartContainerOptions>).await
+        });
+        made.map_err(|error| match error {
+            bollard::errors::Error::DockerResponseServerError { message, .. } => {
+                Error::failed(format!("{} cannot run {}: {message}", self.kind.name(), sidecar.image))
+            }
+            error => self.unreachable(&error),
+        })
+    }
+
+    /// Ends and removes a container that plumb made. One that is not there is fine.
+    pub fn remove(&self, name: &str) -> Result<()> {
+        let options = RemoveContainerOptions { force: true, v: true, link: false };
+        match self.runtime.block_on(self.client.remove_container(name, Some(options))) {
+            // 409: somebody removes it already.
+            Ok(()) | Err(bollard::errors::Error::DockerResponseServerError { status_code: 404 | 409, .. }) => Ok(()),
+            Err(error) => Err(self.unreachable(&error)),
+        }
+    }
+
+    /// The last line that a container has printed.
+    pub fn last_words(&self, name: &str) -> Option<String> {
+        let options = LogsOptions { stdout: true, stderr: true, tail: "1".into(), ..Default::default() };
+        let line = self.runtime.block_on(async { self.client.logs(name, Some(options)).next().await });
+        line?.ok().map(|line| line.to_string().trim().to_owned()).filter(|line| !line.is_empty())
+    }
+
+    /// The containers that plumb made, each with the process that was to remove it.
+    pub fn sidecars(&self) -> Result<Vec<(String, String)>> {
+        let filters = [("label".to_owned(), vec![KEPT_BY.to_owned()])].into();
+        let options = ListContainersOptions { all: true, filters: Some(filters), ..Default::default() };
+        let found = self.runtime.block_on(self.client.list_containers(Some(options)));
+        let name_and_keeper = |container: bollard::models::ContainerSummary| {
+            let name = container.names?.into_iter().next()?;
+            Some((name.trim_start_matches('/').to_owned(), container.labels?.remove(KEPT_BY)?))
+        };
+        Ok(found.map_err(|error| self.unreachable(&error))?.into_iter().filter_map(name_and_keeper).collect())
     }
 
     fn container(&self, answer: ContainerInspectResponse, asked: &str) -> Result<Container> {

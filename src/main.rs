@@ -14,6 +14,10 @@ use netplumb::{
 
 fn main() -> ExitCode {
     settle_memory();
+    // Two variables tell a plumb that nobody typed.
+    if let Some(code) = commands::keeper::answer() {
+        return code;
+    }
     // Answers the shell at TAB and ends there; otherwise it looks at one variable and goes on.
     CompleteEnv::with_factory(cli::command).complete();
     output::settle_colours();

@@ -20,6 +20,7 @@ use crate::{
     store::{Key, Store},
 };
 use presence::{Post, Word};
+pub use watch::Process;
 use watch::{Event, Watch};
 
 /// Something that is done for as long as the agent runs.

@@ -5,8 +5,8 @@ use super::{
     attaching::{self, Asking, Intent, Joining, Uplink},
 };
 use crate::{
-    cli::{Dhcp, Ipv6From},
-    dhcp::OptionSpec,
+    cli::{ClientOptions, Dhcp, Ipv6From},
+    dhcp::{External, OptionSpec, Program},
     error::{Error, Result},
     plan::{Advertised, Wish},
     types::Span,
@@ -87,6 +87,19 @@ fn asking(options: &Dhcp, context: &Context) -> Result<Asking> {
         timeout,
         dns: client.dns,
         renew: !client.no_renew,
+        external: external(client)?,
         check_gateway: attaching::checks_gateway(&options.checks, context),
     })
+}
+
+/// Who asks, if that is not plumb, and the image that it may come in.
+fn external(typed: &ClientOptions) -> Result<Option<(External, String)>> {
+    let Some(program) = typed.program else { return Ok(None) };
+    let image = match &typed.client_image {
+        Some(_) if program != Program::Busybox => {
+            return Err(Error::usage(format!("--client-image is for --client busybox, and {program} is this host's")));
+        }
+        typed => typed.clone().unwrap_or_else(|| Program::Busybox.name().to_owned()),
+    };
+    Ok(Some((External { program, arguments: typed.client_arg.clone(), helper: None }, image)))
 }

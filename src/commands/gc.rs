@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde::Serialize;
 
-use super::{Context, namespace, qos, require_capabilities, shim, take_back};
+use super::{Context, keeper, namespace, qos, require_capabilities, shim, take_back};
 use crate::{
     cli::Gc,
     container,
@@ -24,6 +24,7 @@ pub fn run(options: Gc, context: &Context) -> Result<()> {
     sweep.links()?;
     sweep.claims()?;
     sweep.leases()?;
+    sweep.helpers();
     sweep.files()?;
     if !options.dry_run {
         shim::follow_all(context)?.iter().for_each(|warning| context.output.warn(warning));
@@ -222,6 +223,22 @@ impl Sweep<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Containers in which a DHCP client worked, and whose keeper was killed. Where no engine answers
+    /// there are none.
+    fn helpers(&mut self) {
+        let engines = &self.context.engines;
+        for (kind, address) in [(EngineKind::Docker, &engines.docker), (EngineKind::Podman, &engines.podman)] {
+            let Ok(engine) = Engine::connect(kind, address) else { continue };
+            for (name, by) in engine.sidecars().unwrap_or_default() {
+                if !keeper::is_kept(&by) {
+                    self.note("helper", format!("{name} removed, nobody keeps it"), || {
+                        keeper::remove_left(&engine, &name)
+                    });
+                }
+            }
+        }
     }
 
     fn files(&mut self) -> Result<()> {

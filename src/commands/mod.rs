@@ -10,6 +10,7 @@ mod detach;
 mod dhcp;
 mod flat;
 mod gc;
+pub mod keeper;
 mod leases;
 mod ls;
 mod networks;

@@ -34,6 +34,8 @@ pub struct Machine {
     client: Client,
     /// Whether addresses are checked before they are used.
     checks: bool,
+    /// Whether it asks servers itself. Otherwise another client does, and tells what it was granted.
+    asks: bool,
     chance: Chance,
     state: State,
     /// The exchange that replies must belong to.
@@ -251,6 +253,7 @@ impl Machine {
         Machine {
             client,
             checks,
+            asks: true,
             chance: Chance(seed),
             state: State::Stopped,
             xid: 0,
@@ -260,6 +263,39 @@ impl Machine {
             refusals: 0,
             wake: None,
             complaint: None,
+        }
+    }
+
+    /// A machine that asks no server for anything: another client does so on the same interface.
+    pub fn listening(client: Client, checks: bool, seed: u64) -> Machine {
+        Machine { asks: false, ..Machine::new(client, checks, seed) }
+    }
+
+    /// The other client was granted this lease just now, or had it confirmed.
+    pub fn granted(&mut self, now: Duration, lease: Arc<Lease>) -> Vec<Action> {
+        let before = match mem::replace(&mut self.state, State::Stopped) {
+            State::Bound { held } => Some(held.lease),
+            State::Checking { before, .. } => before,
+            _ => None,
+        };
+        self.accept(now, now, lease, before)
+    }
+
+    /// The other client has no lease any more.
+    pub fn revoked(&mut self, now: Duration, why: Loss) -> Vec<Action> {
+        match mem::replace(&mut self.state, State::Stopped) {
+            State::Bound { held } => {
+                self.complain(match why {
+                    Loss::Refused => format!("{} refused the address", held.lease.server),
+                    Loss::Expired | Loss::InUse => format!("no server renewed {}", held.ip()),
+                });
+                let lost = Action::Lost { lease: held.lease, why };
+                [lost].into_iter().chain(self.discover(now, None)).collect()
+            }
+            state => {
+                self.state = state;
+                Vec::new()
+            }
         }
     }
 
@@ -431,6 +467,11 @@ impl Machine {
 
     /// INIT to SELECTING.
     fn discover(&mut self, now: Duration, prefer: Option<Ipv4Addr>) -> Vec<Action> {
+        if !self.asks {
+            self.state = State::Init { prefer };
+            self.wake = None;
+            return Vec::new();
+        }
         (self.again, self.began) = (0, now);
         self.xid = self.chance.number();
         self.ask(now, prefer)
@@ -491,6 +532,11 @@ impl Machine {
     fn keep(&mut self, now: Duration, held: Held) -> Vec<Action> {
         let address = held.ip();
         let (to, until, floor, for_s) = match held.due(now) {
+            Due::Renewal { .. } | Due::Rebinding { .. } if !self.asks => {
+                self.wake = held.times.map(|times| times.expire);
+                self.state = State::Bound { held };
+                return Vec::new();
+            }
             Due::Nothing { until } => {
                 self.wake = until;
                 self.state = State::Bound { held };
@@ -549,7 +595,8 @@ impl Machine {
             + self.chance.fraction_of(Duration::from_secs(2))
     }
 
-    fn complain(&mut self, what: String) {
+    /// Notes what went wrong, until there is a lease.
+    pub fn complain(&mut self, what: String) {
         self.complaint = Some(what);
     }
 

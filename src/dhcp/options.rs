@@ -195,6 +195,12 @@ impl<'de> Deserialize<'de> for OptionSpec {
 /// The options of one packet that was received.
 pub(super) struct Options(BTreeMap<OptionCode, Vec<u8>>);
 
+impl FromIterator<(OptionCode, Vec<u8>)> for Options {
+    fn from_iter<T: IntoIterator<Item = (OptionCode, Vec<u8>)>>(options: T) -> Self {
+        Options(options.into_iter().collect())
+    }
+}
+
 /// Two bytes can point to a name of 253, so a packet could hold 700 of them.
 const MOST_DOMAINS: usize = 32;
 const SNAME: std::ops::Range<usize> = 44..108;

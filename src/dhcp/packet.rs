@@ -214,13 +214,18 @@ impl Client {
     }
 
     fn request_list(&self) -> Vec<v4::OptionCode> {
+        self.wanted().into_iter().map(|code| code.number().into()).collect()
+    }
+
+    /// What it asks servers for.
+    pub(super) fn wanted(&self) -> Vec<OptionCode> {
         let mut list: Vec<OptionCode> = Vec::new();
         for code in REQUEST.iter().chain(&self.request) {
             if !list.contains(code) {
                 list.push(*code);
             }
         }
-        list.into_iter().map(|code| code.number().into()).collect()
+        list
     }
 }
 

@@ -114,7 +114,12 @@ impl Kernel {
         }
     }
 
-    fn check_address(&mut self, machine: &mut Machine, ip: Ipv4Addr, quest: &Quest<'_>) -> Result<Vec<Action>> {
+    pub(super) fn check_address(
+        &mut self,
+        machine: &mut Machine,
+        ip: Ipv4Addr,
+        quest: &Quest<'_>,
+    ) -> Result<Vec<Action>> {
         let mac = machine.client().mac.bytes();
         let answer = match quest.check_from {
             Some((there, index)) => there.look_inside(|kernel| kernel.probe(index, mac, &[ip], quest.probe))?,
@@ -148,7 +153,7 @@ fn await_packet(socket: &RawSocket, end: Instant) -> io::Result<()> {
     }
 }
 
-fn cannot_ask(quest: &Quest<'_>, error: &io::Error) -> Error {
+pub(super) fn cannot_ask(quest: &Quest<'_>, error: &io::Error) -> Error {
     match error.raw_os_error() {
         Some(libc::ENETDOWN) => Error::failed(format!("cannot ask for an address on {}: it is down", quest.on)),
         Some(libc::ENODEV | libc::ENXIO) => {
@@ -158,7 +163,7 @@ fn cannot_ask(quest: &Quest<'_>, error: &io::Error) -> Error {
     }
 }
 
-fn nothing_got(machine: &Machine, quest: &Quest<'_>) -> Error {
+pub(super) fn nothing_got(machine: &Machine, quest: &Quest<'_>) -> Error {
     let (on, limit) = (quest.on, quest.timeout.as_secs_f64());
     match (machine.complaint(), machine.phase()) {
         (Some(complaint), _) => Error::timed_out(format!("no lease on {on} within {limit} s: {complaint}")),

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod arp;
+pub mod client;
 pub mod dhcp;
 pub mod dhcp6;
 mod icmp;

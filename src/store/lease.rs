@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Attachment, Change, Key, Store};
 use crate::{
-    dhcp::{Client, Lease, Term, v6},
+    dhcp::{Client, External, Lease, Machine, Term, v6},
     error::Result,
     plan::Wish,
     types::{RouteSpec, Span, TargetName},
@@ -17,6 +17,9 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dhcp {
     pub client: Client,
+    /// Who asks; none: plumb itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<External>,
     /// How long the LAN is asked whether an offered address is free; 0: not at all.
     pub probe: Span,
     /// Routes of the attachment's own, beside those of the lease.
@@ -30,6 +33,15 @@ pub struct Dhcp {
 }
 
 impl Dhcp {
+    /// The states of whoever asks. The seed must differ between clients.
+    pub fn machine(&self, seed: u64) -> Machine {
+        let (client, checks) = (self.client.clone(), !self.probe.is_zero());
+        match self.external {
+            Some(_) => Machine::listening(client, checks, seed),
+            None => Machine::new(client, checks, seed),
+        }
+    }
+
     /// `wish` with what the lease says: its address, its first router and its routes. The routes that
     /// the server had the idea of, and that may have to give way, are the last ones.
     pub fn wish(&self, wish: &Wish, lease: &Lease) -> Wish {

@@ -23,13 +23,13 @@ use crate::{
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
-fn engine() -> String {
+pub fn engine() -> String {
     std::env::var("DOCKER_HOST").unwrap_or("unix:///var/run/docker.sock".into())
 }
 
 /// `docker ARGUMENTS`; what it prints.
 #[track_caller]
-fn docker(arguments: &str) -> String {
+pub fn docker(arguments: &str) -> String {
     let output = Command::new("docker").args(["-H", &engine()]).args(arguments.split_whitespace()).output().unwrap();
     let text = |bytes| String::from_utf8_lossy(bytes).trim().to_owned();
     assert!(output.status.success(), "docker {arguments}: {} (scripts/test starts an engine)", text(&output.stderr));
@@ -37,13 +37,13 @@ fn docker(arguments: &str) -> String {
 }
 
 /// An image with nothing but busybox, made once; no registry is asked.
-fn image() -> &'static str {
+pub fn image() -> &'static str {
     static IMAGE: OnceLock<&str> = OnceLock::new();
     IMAGE.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().display();
         sh(&format!(
-            "mkdir {path}/bin && cp $(command -v busybox) {path}/bin/ && for a in sh sleep false ip; do ln -s busybox {path}/bin/$a; done
+            "mkdir {path}/bin && cp $(command -v busybox) {path}/bin/ && for a in sh sleep false ip udhcpc; do ln -s busybox {path}/bin/$a; done
              tar -C {path} -c . | docker -H {} import - plumb-test:latest",
             engine()
         ));
@@ -52,7 +52,7 @@ fn image() -> &'static str {
 }
 
 /// A container that is removed in the end.
-struct Container(String);
+pub struct Container(pub String);
 
 impl Container {
     /// `docker run -d OPTIONS IMAGE COMMAND` under a name of its own.
@@ -62,7 +62,7 @@ impl Container {
         Container(name)
     }
 
-    fn sleeping(options: &str) -> Container {
+    pub fn sleeping(options: &str) -> Container {
         Container::run(options, "/bin/sleep 1d")
     }
 
@@ -82,7 +82,7 @@ impl Drop for Container {
 }
 
 /// Runs `plumb ARGUMENTS` on the lab's host with the engine.
-fn plumb(lab: &Lab, arguments: &str) -> Ran {
+pub fn plumb(lab: &Lab, arguments: &str) -> Ran {
     lab.plumb(&format!("{arguments} --docker {}", engine()))
 }
 

@@ -182,9 +182,12 @@ impl Leases {
         if let Some(process) = tended.process.take() {
             watch.remove(&process);
         }
+        // Its own client must not be who keeps the namespace there.
+        tended.end_client(watch);
         if namespace::find(&tended.place, &tended.mark).is_none() {
             self.end(id, "the container has gone", watch);
         }
+        self.schedule(id);
     }
 
     /// The address is no longer used: the host speaks for who cannot.
@@ -212,6 +215,7 @@ impl Leases {
         let Some(mut tended) = self.tended.remove(&id) else { return };
         tended.scheduled.map(|before| self.due.remove(&(before, id)));
         tended.close(watch);
+        tended.end_client(watch);
         if let Some(process) = &tended.process {
             watch.remove(process);
         }
@@ -237,12 +241,7 @@ impl Leases {
             match action {
                 Action::Send(packet) => match tended.send(&packet, socket_of(id), watch) {
                     Ok(()) => {}
-                    Err(Silence::ContainerGone) => return self.end(id, "the container has gone", watch),
-                    Err(Silence::LinkGone) => {
-                        let why = format!("{} has gone", tended.record.interface);
-                        return self.end(id, &why, watch);
-                    }
-                    Err(Silence::Failed(why)) => self.complain(id, Some(why), watch),
+                    Err(silence) => self.silent(id, silence, watch),
                 },
                 Action::Check(ip) => self.check(id, ip),
                 Action::Bound { lease, .. } => self.bound(id, lease, watch),
@@ -256,6 +255,19 @@ impl Leases {
             }
         }
         self.give_what_is_owed(id);
+    }
+
+    /// Nobody can be asked.
+    fn silent(&mut self, id: u64, silence: Silence, watch: &Watch) {
+        let Some(tended) = self.tended.get(&id) else { return };
+        match silence {
+            Silence::ContainerGone => self.end(id, "the container has gone", watch),
+            Silence::LinkGone => {
+                let why = format!("{} has gone", tended.record.interface);
+                self.end(id, &why, watch);
+            }
+            Silence::Failed(why) => self.complain(id, Some(why), watch),
+        }
     }
 
     fn complain(&mut self, id: u64, what: Option<String>, watch: &Watch) {
@@ -377,7 +389,7 @@ impl Leases {
         match outcome {
             Outcome::ExchangedIpv6(exchanged) => self.remember_ipv6(id, *exchanged, watch),
             Outcome::Checked { in_use } => {
-                let actions = if in_use { tended.machine.in_use(now) } else { tended.machine.free(now) };
+                let actions = if in_use { tended.in_use(now, watch) } else { tended.machine.free(now) };
                 self.perform(id, actions, watch);
             }
             Outcome::Settled { outcome, lease, said } => {
@@ -393,7 +405,7 @@ impl Leases {
                     }
                     Ok(Settled::Gone) => self.end(id, "the interface has gone", watch),
                     Ok(Settled::Taken(owner)) => {
-                        let actions = tended.machine.in_use(now);
+                        let actions = tended.in_use(now, watch);
                         self.perform(id, actions, watch);
                         self.complain(id, Some(format!("the address is given to {owner} on this host")), watch);
                     }
@@ -452,7 +464,7 @@ impl Duty for Leases {
             number if number % 2 == 1 => self.look_whether_there(number / 2, watch),
             number => {
                 let id = number / 2;
-                let actions = self.tended.get_mut(&id).map(Tended::receive).unwrap_or_default();
+                let actions = self.tended.get_mut(&id).map(|tended| tended.receive(watch)).unwrap_or_default();
                 self.perform(id, actions, watch);
                 self.schedule(id);
             }
@@ -462,6 +474,10 @@ impl Duty for Leases {
     fn tick(&mut self, now: Duration, watch: &Watch) {
         let due: Vec<u64> = self.due.range(..=(now, u64::MAX)).map(|(_, id)| *id).collect();
         for id in due {
+            let started = self.tended.get_mut(&id).map(|tended| tended.start_client(now, socket_of(id), watch));
+            if let Some(Err(silence)) = started {
+                self.silent(id, silence, watch);
+            }
             let actions = self.tended.get_mut(&id).map(|tended| tended.tick(now, watch)).unwrap_or_default();
             self.perform(id, actions, watch);
             let ipv6 = self.tended.get_mut(&id).and_then(|tended| tended.ipv6.as_mut()?.tick(now));

@@ -5,13 +5,14 @@ use std::{io, os::fd::AsFd, sync::Arc, time::Duration};
 use nix::{libc, net::if_::if_indextoname};
 
 use super::ipv6::Ipv6;
-
 use crate::{
     agent::watch::{Process, Watch},
-    dhcp::{Action, Lease, Machine, Packet, Phase, Start},
+    dhcp::{Action, External, Lease, Machine, Packet, Phase, Start},
     error::Result,
     kernel::{
-        Lifetimes, Netns, cookie,
+        Lifetimes, Netns,
+        client::Running,
+        cookie,
         dhcp::{BUFFER, LeasedSocket, RawSocket, boot_time},
     },
     namespace,
@@ -22,6 +23,8 @@ use crate::{
 
 /// For how long an answer is waited for with an open socket. Whoever takes longer is asked again.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// RFC 2131 section 3.1 point 5: at least so long after a DECLINE.
+const AFTER_DECLINE: Duration = Duration::from_secs(10);
 
 pub struct Tended {
     home: Arc<Netns>,
@@ -40,6 +43,8 @@ pub struct Tended {
     /// How and when it begins.
     pub begin: Option<(Duration, Start)>,
     exchange: Option<Exchange>,
+    /// Who asks, if not the machine.
+    client: Option<Client>,
     pub process: Option<Process>,
     /// What the container has. Of one that was left half-way nobody knows.
     pub has: Option<Option<Arc<Lease>>>,
@@ -64,6 +69,34 @@ struct Exchange {
 enum Socket {
     Raw(RawSocket),
     Leased(LeasedSocket),
+}
+
+/// A client that others wrote.
+struct Client {
+    external: External,
+    running: Option<Running>,
+    /// When to start it.
+    wake: Option<Duration>,
+    /// How often it has been started since it was granted a lease last.
+    starts: u32,
+}
+
+impl Client {
+    fn new(external: External) -> Client {
+        Client { external, running: None, wake: Some(Duration::ZERO), starts: 0 }
+    }
+
+    /// How long to wait before it is started again: 1, 2, 4 and at last 64 seconds.
+    fn pause(&mut self) -> Duration {
+        self.starts += 1;
+        Duration::from_secs(1 << (self.starts - 1).min(6))
+    }
+
+    fn end(&mut self, watch: &Watch) {
+        if let Some(running) = self.running.take() {
+            running.line().into_iter().for_each(|line| watch.remove(line));
+        }
+    }
 }
 
 /// Why nothing was sent.
@@ -92,9 +125,10 @@ impl Tended {
             parent: link.parent.name.clone(),
             check_on_parent: matches!(link.driver, Driver::Ipvlan(_)),
             probe: dhcp.probe.duration(),
-            machine: Machine::new(dhcp.client.clone(), !dhcp.probe.is_zero(), seed),
+            machine: dhcp.machine(seed),
             begin: None,
             exchange: None,
+            client: dhcp.external.clone().map(Client::new),
             process: None,
             has: is_whole.then(|| held.then(|| lease.clone())),
             shall: held.then(|| (lease, record.asked.clone())),
@@ -113,8 +147,10 @@ impl Tended {
     pub fn wake(&self) -> Option<Duration> {
         let begins = self.begin.as_ref().map(|(at, _)| *at);
         let next = begins.or_else(|| self.machine.wake());
+        let client = self.client.as_ref().and_then(|client| client.wake);
         let ipv6 = self.ipv6.as_ref().and_then(Ipv6::wake);
-        [next, self.exchange.as_ref().map(|exchange| exchange.until), self.retry, ipv6].into_iter().flatten().min()
+        let until = self.exchange.as_ref().map(|exchange| exchange.until);
+        [next, until, self.retry, client, ipv6].into_iter().flatten().min()
     }
 
     /// What is due.
@@ -136,8 +172,8 @@ impl Tended {
     }
 
     /// What has arrived.
-    pub fn receive(&mut self) -> Vec<Action> {
-        let mut actions = Vec::new();
+    pub fn receive(&mut self, watch: &Watch) -> Vec<Action> {
+        let mut actions = self.hear_client(watch);
         let Some(exchange) = &self.exchange else { return actions };
         let mut buffer = [0; BUFFER];
         loop {
@@ -192,6 +228,69 @@ impl Tended {
         })
     }
 
+    /// Starts the client that asks, if there is one and it is time. If it cannot be, it is tried again.
+    pub fn start_client(&mut self, now: Duration, number: u64, watch: &Watch) -> std::result::Result<(), Silence> {
+        let Some(client) = self.client.as_mut().filter(|client| client.wake.is_some_and(|wake| wake <= now)) else {
+            return Ok(());
+        };
+        client.end(watch);
+        client.wake = Some(now + client.pause());
+        let external = client.external.clone();
+        let started = self.there(|| {
+            let name = if_indextoname(self.index)?;
+            let call = external.call(self.machine.client(), &name.to_string_lossy(), Some(&self.record.lease));
+            Running::start(&call.map_err(io::Error::other)?)
+        });
+        let running = started.map_err(|error| match silence(&self.record.interface, &error) {
+            Silence::Failed(_) => {
+                Silence::Failed(format!("cannot start {}: {}", external.program, crate::error::plain(&error)))
+            }
+            gone => gone,
+        })?;
+        running.line().map_or(Ok(()), |line| watch.add(line, number)).map_err(|e| Silence::Failed(e.message))?;
+        if let Some(client) = &mut self.client {
+            (client.running, client.wake) = (Some(running), None);
+        }
+        Ok(())
+    }
+
+    /// What the client says, and whether it has ended.
+    fn hear_client(&mut self, watch: &Watch) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let Some(client) = &mut self.client else { return actions };
+        let now = boot_time();
+        let Some(running) = &mut client.running else { return actions };
+        let (heard, lives) = running.hear(&mut self.machine, now);
+        actions.extend(heard);
+        if actions.iter().any(|action| matches!(action, Action::Bound { .. })) {
+            client.starts = 0;
+        }
+        if let Err(why) = lives {
+            client.end(watch);
+            client.wake = Some(now + client.pause());
+            self.machine.complain(why);
+        }
+        actions
+    }
+
+    /// Somebody else uses the address. A client that others wrote knows nothing of what is declined in
+    /// its name: it begins anew, after a while.
+    pub fn in_use(&mut self, now: Duration, watch: &Watch) -> Vec<Action> {
+        if let Some(client) = &mut self.client {
+            client.end(watch);
+            client.wake = Some(now + AFTER_DECLINE);
+        }
+        self.machine.in_use(now)
+    }
+
+    /// Ends the client, for now.
+    pub fn end_client(&mut self, watch: &Watch) {
+        if let Some(client) = &mut self.client {
+            client.end(watch);
+            client.wake = Some(boot_time());
+        }
+    }
+
     /// Opens sockets inside, which stay there.
     fn open(&self, by_address: bool) -> std::result::Result<(Socket, Lifetimes), Silence> {
         let there = namespace::find(&self.place, &self.mark).ok_or(Silence::ContainerGone)?;
@@ -208,10 +307,23 @@ impl Tended {
     /// The address may be used for as long as the lease that was just renewed. Best effort: a renewal that
     /// did not say so leaves it to the next one.
     pub fn prolong(&self) {
-        let (Some(exchange), Some((lease, _))) = (&self.exchange, &self.shall) else { return };
+        let Some((lease, _)) = &self.shall else { return };
         let (Some(until), Ok(name)) = (self.machine.expires(), self.record.interface.parse()) else { return };
         let address = LinkAddress { index: self.index, name, address: lease.address, skip_dad: false };
-        let _ = exchange.lifetimes.limit(&address, until.saturating_sub(boot_time()));
+        let left = until.saturating_sub(boot_time());
+        let _ = match &self.exchange {
+            Some(exchange) => exchange.lifetimes.limit(&address, left),
+            // Another client asked, by a socket of its own.
+            None => self.there(Lifetimes::open).and_then(|socket| socket.limit(&address, left)),
+        };
+    }
+
+    /// Does `work` inside, for what stays there.
+    fn there<T>(&self, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        let gone = || io::Error::from_raw_os_error(libc::ESRCH);
+        let there = namespace::find(&self.place, &self.mark).ok_or_else(gone)?;
+        let inside = || if cookie() == self.mark.cookie { work() } else { Err(gone()) };
+        there.visit(&self.home, inside).map_err(|error| io::Error::other(error.message))?
     }
 
     pub fn close(&mut self, watch: &Watch) {
@@ -264,6 +376,7 @@ impl Socket {
 
 fn silence(interface: &str, error: &io::Error) -> Silence {
     match error.raw_os_error() {
+        Some(libc::ESRCH) => Silence::ContainerGone,
         Some(libc::ENODEV | libc::ENXIO) => Silence::LinkGone,
         Some(libc::ENETDOWN) => Silence::Failed(format!("{interface} is down")),
         _ => Silence::Failed(format!("cannot ask by {interface}: {}", crate::error::plain(error))),

@@ -8,17 +8,18 @@ use crate::{
     commands::Context,
     config,
     container::{self, Target},
-    dhcp::{Client, ClientId, Lease, Machine, OptionCode, OptionSpec, Start, v6},
+    dhcp::{Client, ClientId, External, Lease, OptionCode, OptionSpec, Program, Start, external::Helper, v6},
+    docker::{Engine, EngineKind},
     error::{Error, Kind, Result},
     kernel::{
-        Kernel, Lifetimes, Netns,
+        Kernel, Lifetimes, Netns, client,
         dhcp::{Quest, boot_time},
         dhcp6, resolver,
     },
     namespace,
     plan::{Advertised, Driver, LinkAddress, Parent, Wiring, Wish, leased},
     store::{Attachment, Committed, Dhcp, Ipv6Lease, LeaseRecord, Moment, attachment, lease},
-    types::{HostAddress, IfName, RouteSpec, Span},
+    types::{HostAddress, IfName, RouteSpec, Span, TargetName, digest},
 };
 
 /// What is asked of the LAN's server, and how.
@@ -37,13 +38,22 @@ pub struct Asking {
     /// Write the lease's resolvers into the container.
     pub dns: bool,
     pub renew: bool,
+    /// Who asks, if not plumb itself, and the image if that is in a container.
+    pub external: Option<(External, String)>,
     /// Ping the router afterwards.
     pub check_gateway: bool,
 }
 
 impl Asking {
     /// How the link of `wiring` asks, now that it has a name and a MAC address.
-    pub fn dhcp(&self, target: &Target, wiring: &Wiring, parent: &Parent, probe: Span) -> Result<Dhcp> {
+    pub fn dhcp(
+        &self,
+        target: &Target,
+        wiring: &Wiring,
+        parent: &Parent,
+        probe: Span,
+        context: &Context,
+    ) -> Result<Dhcp> {
         let (link, name) = (&wiring.link, target.name.to_string());
         let mac = link.mac.or(parent.mac).ok_or_else(|| {
             Error::failed(format!("{} has no MAC address, and DHCP knows its clients by one", parent.name))
@@ -66,7 +76,44 @@ impl Asking {
             options: hostname.into_iter().chain(self.options.iter().cloned()).collect(),
             ..Client::new(mac)
         };
-        Ok(Dhcp { client, probe, routes: self.routes.clone(), dns: self.dns, renew: self.renew })
+        let external = self.external(&client, target, link.name.as_str(), context)?;
+        Ok(Dhcp { client, external, probe, routes: self.routes.clone(), dns: self.dns, renew: self.renew })
+    }
+
+    /// The client that asks instead of plumb's own, if it is there and can ask so.
+    fn external(
+        &self,
+        client: &Client,
+        target: &Target,
+        interface: &str,
+        context: &Context,
+    ) -> Result<Option<External>> {
+        let Some((external, image)) = &self.external else { return Ok(None) };
+        let mut external = external.clone();
+        external.call(client, interface, None).map_err(Error::usage)?;
+        if external.program != Program::Busybox {
+            client::find(external.program)?;
+            return Ok(Some(external));
+        }
+        let engines = &context.engines;
+        let engine = match target.name {
+            TargetName::Docker(_) => Some((EngineKind::Docker, &engines.docker)),
+            TargetName::Podman(_) => Some((EngineKind::Podman, &engines.podman)),
+            _ => None,
+        };
+        let (Some((kind, engine)), Some(id)) = (engine, &target.id) else {
+            return Err(Error::usage(format!(
+                "--client busybox runs in a container that shares its target's network, and {} is no container of an engine",
+                target.name
+            ))
+            .hint("--client udhcpc is the same client, of this host"));
+        };
+        Engine::connect(kind, engine)?.require_image(image)?;
+        let mark = digest(&["plumb dhcp helper", &target.name.to_string(), interface]);
+        let name = format!("plumb-dhcp-{}", mark.get(..12).unwrap_or(&mark));
+        let (kind, engine) = (kind.name().to_owned(), engine.clone());
+        external.helper = Some(Helper { kind, engine, target: id.clone(), image: image.clone(), name });
+        Ok(Some(external))
     }
 }
 
@@ -190,7 +237,7 @@ pub fn obtain(
     let earlier_ipv6 = remembered.as_ref().and_then(|record| record.ipv6.clone());
     let (lease, asked) = {
         let _waiting = context.output.waiting(format!("waiting for a DHCP server on {on}"));
-        seek(tx.executor, &dhcp, remembered, &quest).map_err(|error| explain(error, parent))?
+        seek(tx.executor, &dhcp, remembered, &quest, &wiring.link.name).map_err(|error| explain(error, parent))?
     };
     let name = wiring.link.name.clone();
     let granted = Granted { lease: lease.clone(), client: dhcp.client.clone(), asked, index, name, ipv6: None };
@@ -234,17 +281,26 @@ fn seek(
     dhcp: &Dhcp,
     remembered: Option<LeaseRecord>,
     quest: &Quest<'_>,
+    name: &IfName,
 ) -> Result<(Arc<Lease>, Duration)> {
     const FOR_THE_OLD_ONE: Duration = Duration::from_secs(2);
-    let mut machine = Machine::new(dhcp.client.clone(), !dhcp.probe.is_zero(), u64::from_ne_bytes(random()?));
+    let mut machine = dhcp.machine(u64::from_ne_bytes(random()?));
+    // How another client begins is its own affair.
+    let before = remembered.as_ref().map(|record| &record.lease);
+    let call = dhcp.external.as_ref().map(|external| external.call(&dhcp.client, name.as_str(), before));
+    let call = call.transpose().map_err(Error::usage)?;
     let mut ask = |start, timeout| -> Result<(Arc<Lease>, Duration)> {
-        let lease = kernel.acquire(&mut machine, start, &Quest { timeout, ..quest.clone() })?;
+        let quest = Quest { timeout, ..quest.clone() };
+        let lease = match &call {
+            Some(call) => kernel.acquire_by(call, &mut machine, &quest)?,
+            None => kernel.acquire(&mut machine, start, &quest)?,
+        };
         let began = machine.expires().zip(lease.term.expire());
         let asked = began.map_or_else(boot_time, |(end, whole)| end.saturating_sub(whole));
         Ok((lease, asked))
     };
     let (now, boot) = (boot_time(), namespace::boot());
-    let good = remembered.as_ref().filter(|record| record.standing().is_good(now, &boot));
+    let good = remembered.as_ref().filter(|record| call.is_none() && record.standing().is_good(now, &boot));
     let mut left = quest.timeout;
     if let Some(record) = good {
         let start = Start::Reboot { lease: record.lease.clone().into(), age: record.asked.age(now, &boot) };

@@ -326,7 +326,9 @@ impl Work<'_> {
             return Err(Error::failed(format!("{name} is down, so no DHCP server can be asked"))
                 .hint(format!("ip link set {name} up")));
         }
-        let dhcp = asking.map(|asking| asking.dhcp(self.target, wiring, parent, self.intent.probe)).transpose()?;
+        let dhcp = asking
+            .map(|asking| asking.dhcp(self.target, wiring, parent, self.intent.probe, self.context))
+            .transpose()?;
         Ok(Attachment {
             format: attachment::FORMAT,
             progress: Progress::Unfinished,

@@ -56,14 +56,14 @@ pub struct Report {
 }
 
 /// `leased from 192.168.0.1 for 12 h, and renewed in time`
-fn leased(server: IpAddr, whole: Option<Duration>, dhcp: &Dhcp) -> String {
+fn leased(server: IpAddr, whole: Option<Duration>, by: &str, dhcp: &Dhcp) -> String {
     let how_long = whole.map_or("for ever".to_owned(), |whole| format!("for {}", length(whole)));
     let then = match (whole, dhcp.renew) {
         (None, _) => "",
         (_, true) => ", and renewed in time",
         (_, false) => "; nobody renews it",
     };
-    format!("leased from {server} {how_long}{then}")
+    format!("leased from {server} {how_long}{by}{then}")
 }
 
 /// What a server said.
@@ -147,7 +147,8 @@ impl Report {
     /// Adds what the server said.
     pub fn add_lease(&mut self, lease: &Lease, dhcp: &Dhcp) {
         let whole = lease.term.expire();
-        let mut remarks = vec![leased(lease.server.into(), whole, dhcp)];
+        let by = dhcp.external.as_ref().map_or(String::new(), |external| format!(" by {}", external.program));
+        let mut remarks = vec![leased(lease.server.into(), whole, &by, dhcp)];
         let texts = [("tftp-server", &lease.tftp_server), ("bootfile-name", &lease.bootfile)];
         remarks.extend(texts.into_iter().filter_map(|(name, text)| Some(format!("{name} {}", text.as_ref()?))));
         let asked_for = |code: &&OptionCode| lease.others.contains_key(code);
@@ -166,7 +167,7 @@ impl Report {
         match ipv6 {
             Ipv6::Leased(lease) => {
                 self.addresses.push(lease.address.to_string());
-                let how = leased(lease.from.into(), lease.term.expire(), dhcp);
+                let how = leased(lease.from.into(), lease.term.expire(), "", dhcp);
                 self.remarks.insert(1, format!("{} {how}", lease.address));
             }
             Ipv6::Advertised(addresses) => {

@@ -538,6 +538,64 @@ fn one_that_is_over_is_only_a_wish() {
 
 // The end
 
+/// Another client asks, and this machine is told.
+fn listening(checks: bool) -> Bench {
+    let mut bench = Bench::new(checks);
+    bench.machine = Machine::listening(Client::new(mac()), checks, 7);
+    bench.start(Start::Init { prefer: None });
+    assert_eq!((bench.said.len(), bench.machine.wake()), (0, None), "it asks nobody");
+    bench
+}
+
+fn lease_of(last: u8) -> Arc<Lease> {
+    let lease = Bench::bound().machine.held().unwrap().lease.clone();
+    let address = HostAddress::new(Ipv4Addr::new(192, 168, 0, last).into(), 24).unwrap();
+    Arc::new(Lease { address, ..(*lease).clone() })
+}
+
+#[test]
+fn who_listens_is_bound_by_what_it_is_told_and_lets_time_pass() {
+    let (mut bench, lease) = (listening(false), lease_of(100));
+    bench.said = bench.machine.granted(bench.now, lease.clone());
+    assert_eq!(bench.said, [Action::Bound { lease: lease.clone(), before: None }]);
+    // T1 and T2 are the other client's.
+    bench.pass(seconds(500));
+    assert_eq!((bench.said.len(), bench.phase()), (0, Phase::Bound));
+    bench.pass(seconds(400));
+    assert_eq!((bench.said.len(), bench.phase()), (0, Phase::Bound));
+    bench.said = bench.machine.granted(bench.now, lease.clone());
+    assert_eq!(bench.said, [Action::Bound { lease: lease.clone(), before: Some(lease.clone()) }], "renewed");
+    bench.pass(seconds(999));
+    assert_eq!(bench.said, []);
+    bench.pass(seconds(1));
+    assert_eq!(bench.said, [Action::Lost { lease: lease.clone(), why: Loss::Expired }]);
+    assert_eq!((bench.phase(), bench.machine.wake()), (Phase::Init, None));
+    let other = lease_of(101);
+    bench.said = bench.machine.granted(bench.now, other.clone());
+    assert_eq!(bench.said, [Action::Bound { lease: other.clone(), before: None }]);
+    bench.said = bench.machine.revoked(bench.now, Loss::Refused);
+    assert_eq!(bench.said, [Action::Lost { lease: other, why: Loss::Refused }]);
+    assert_eq!(bench.machine.revoked(bench.now, Loss::Expired), [], "it is known already");
+}
+
+#[test]
+fn who_listens_has_addresses_checked_and_declines_in_the_others_name() {
+    let (mut bench, first, second) = (listening(true), lease_of(100), lease_of(101));
+    assert_eq!(bench.machine.granted(bench.now, first.clone()), [Action::Check(first.ip())]);
+    assert_eq!(bench.machine.free(bench.now), [Action::Bound { lease: first.clone(), before: None }]);
+    assert_eq!(
+        bench.machine.granted(bench.now, first.clone()),
+        [Action::Bound { lease: first.clone(), before: Some(first.clone()) }],
+        "one that is known is not checked"
+    );
+    assert_eq!(bench.machine.granted(bench.now, second.clone()), [Action::Check(second.ip())]);
+    let said = bench.machine.in_use(bench.now);
+    assert!(matches!(&said[0], Action::Send(packet) if packet.to == BROADCAST), "{said:?}");
+    assert_eq!(said[1..], [Action::Lost { lease: first, why: Loss::InUse }]);
+    bench.pass(seconds(1000));
+    assert_eq!((bench.said.len(), bench.phase()), (0, Phase::Init));
+}
+
 #[test]
 fn a_released_address_is_given_back_by_unicast() {
     for mut bench in [Bench::bound(), Bench::renewing(), Bench::rebinding(), Bench::rebooting(1)] {
