@@ -271,5 +271,6 @@ proptest! {
                 prop_assert!(!lease.ip().is_multicast() && !lease.ip().is_unspecified());
             }
         }
+        prop_assert!(bench.machine.wake().is_none_or(|wake| wake > bench.now), "it would spin");
     }
 }
