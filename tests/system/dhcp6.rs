@@ -141,7 +141,8 @@ fn a_lease_lives(mut lan: Lan, command: Option<&str>, kept: &str) {
 
     // Another run of the container has the same.
     sh(&format!("ip -n {} link del eth1", lan.lab.full("box")));
-    dhcp(&lan, "--no-renew --ipv6 dhcp").ok();
+    let said = dhcp(&lan, "--no-renew --ipv6 dhcp --json").ok().json();
+    assert_eq!(said["lease"]["ipv6"]["address"], address.as_str());
     assert_eq!(addresses(&lan), std::slice::from_ref(address));
     lan.lab.plumb("detach --all").ok();
     lan.lab.state().is(&before);

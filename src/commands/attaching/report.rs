@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::Duration,
 };
 
@@ -74,8 +74,21 @@ struct Granted {
     seconds: Option<u64>,
     renewed: bool,
     client_id: Option<ClientId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ipv6: Option<GrantedIpv6>,
     #[serde(flatten)]
     terms: Terms,
+}
+
+/// What a server of DHCPv6 said.
+#[derive(Debug, Serialize)]
+struct GrantedIpv6 {
+    address: String,
+    server: IpAddr,
+    /// None: for ever.
+    seconds: Option<u64>,
+    dns: Vec<Ipv6Addr>,
+    search: Vec<String>,
 }
 
 /// What plumb leaves to others to use.
@@ -159,7 +172,7 @@ impl Report {
         let Lease { dns, domain, search, hostname, ntp, tftp_server, bootfile, others, .. } = lease.clone();
         let terms = Terms { dns, domain, search, hostname, ntp, tftp_server, bootfile, options: others };
         let (seconds, client_id) = (whole.map(|whole| whole.as_secs()), dhcp.client.id.clone());
-        self.lease = Some(Granted { server: lease.server, seconds, renewed: dhcp.renew, client_id, terms });
+        self.lease = Some(Granted { server: lease.server, seconds, renewed: dhcp.renew, client_id, ipv6: None, terms });
     }
 
     /// Adds the IPv6 addresses that the LAN gave.
@@ -167,8 +180,18 @@ impl Report {
         match ipv6 {
             Ipv6::Leased(lease) => {
                 self.addresses.push(lease.address.to_string());
-                let how = leased(lease.from.into(), lease.term.expire(), "", dhcp);
+                let whole = lease.term.expire();
+                let how = leased(lease.from.into(), whole, "", dhcp);
                 self.remarks.insert(1, format!("{} {how}", lease.address));
+                if let Some(granted) = &mut self.lease {
+                    granted.ipv6 = Some(GrantedIpv6 {
+                        address: lease.address.to_string(),
+                        server: lease.from.into(),
+                        seconds: whole.map(|whole| whole.as_secs()),
+                        dns: lease.dns.clone(),
+                        search: lease.search.clone(),
+                    });
+                }
             }
             Ipv6::Advertised(addresses) => {
                 let addresses: Vec<String> = addresses.iter().map(|address| address.to_string()).collect();
