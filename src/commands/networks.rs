@@ -3,12 +3,13 @@
 use comfy_table::{Table, presets};
 use serde::Serialize;
 
-use super::Context;
+use super::{Context, ls::State};
 use crate::{
     error::Result,
     ipam::Pool,
     output::flush_left,
-    store::{Network, network},
+    store::{Attachment, Network, attachment, network},
+    types::TargetName,
 };
 
 pub fn run(context: &Context) -> Result<()> {
@@ -17,7 +18,26 @@ pub fn run(context: &Context) -> Result<()> {
     let row = |kept: Result<Network>| kept.map_or_else(|damaged| Ok(Err(damaged)), |n| Row::new(n, context).map(Ok));
     let rows = all.into_iter().map(row).collect::<Result<_>>()?;
     context.output.list("networks", rows, "there are no networks", table);
+    lost_gateways(context)?.iter().for_each(|warning| context.output.warn(warning));
     Ok(())
+}
+
+/// A gateway that this host is on record as, and is not: nobody in its network has a way out.
+fn lost_gateways(context: &Context) -> Result<Vec<String>> {
+    let own = attachment::all(&*context.store, Some(&TargetName::Host))?;
+    let gateways = own.into_iter().flatten().filter(Attachment::is_gateway);
+    let how = |gateway: Attachment| match (gateway.network.as_ref(), State::of(&gateway)) {
+        (_, State::Up | State::Unknown | State::Unfinished) | (None, _) => None,
+        (Some(name), State::Down) => {
+            let interface = gateway.interface();
+            Some(format!("{interface}, this host's gateway of {name}, is down; ip link set {interface} up"))
+        }
+        (Some(name), State::Missing | State::Stopped) => Some(format!(
+            "{}, this host's gateway of {name}, has gone; plumb restore brings it back",
+            gateway.interface()
+        )),
+    };
+    Ok(gateways.filter_map(how).collect())
 }
 
 #[derive(Serialize)]

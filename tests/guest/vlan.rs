@@ -350,7 +350,13 @@ fn a_lost_gateway_is_regained_and_not_detached_with_the_rest() {
         lab.plumb("detach --all").ok();
         lab.plumb("detach host:").refused(4, "gw-blue is the gateway of blue");
         assert!(lab.ip("host", "addr show dev gw-blue").contains("10.1.0.1/24"));
+        assert_eq!(lab.plumb("networks").ok().err, "");
         lab.ip("host", "link del gw-blue");
+        let warned = lab.plumb("networks").ok().err;
+        assert!(
+            warned.contains("gw-blue, this host's gateway of blue, has gone; plumb restore brings it back"),
+            "{warned}"
+        );
         attach(&lab, "box", "blue").ok();
         lab.plumb(blue).ok();
         assert!(lab.pings("box", "10.1.0.1"));
