@@ -6,6 +6,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::engine::ArgValueCandidates;
 
 use crate::{
+    bench::{Test, Way},
     complete,
     dhcp::{ClientId, OptionCode, OptionSpec},
     types::{
@@ -112,6 +113,7 @@ pub enum Verb {
     Qos(Qos),
     Shim(Shim),
     Restore(Restore),
+    Bench(Bench),
     Ls(Ls),
     Show(Show),
     Gc(Gc),
@@ -716,6 +718,94 @@ pub struct Restore {
     /// Say what would be done, and change nothing
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// Measure which way of connecting containers is fastest here
+///
+/// By itself it makes throw-away namespaces, connects a pair of them by each way, and measures all ways in
+/// turns. Between two containers, or two hosts, it measures what connects them. Nothing is needed inside
+/// the containers, and nothing is left behind.
+#[derive(Debug, Args)]
+#[command(override_usage = "plumb bench [OPTIONS]\n       \
+    plumb bench CLIENT SERVER [OPTIONS]\n       \
+    plumb bench --server TARGET [--port PORT]\n       \
+    plumb bench TARGET --to ADDR [--port PORT] [OPTIONS]")]
+#[command(after_help = "Examples:\n  \
+    plumb bench\n  \
+    plumb bench --ways bridge,macvlan --tests TCP_RR,UDP_RR --rounds 10\n  \
+    plumb bench --tune --tests TCP_STREAM --streams 1\n  \
+    plumb bench --report bench.html\n  \
+    plumb bench web db\n  \
+    plumb bench --server db                  # on one host, and on another:\n  \
+    plumb bench web --to 192.168.0.57")]
+pub struct Bench {
+    /// Container that sends, and container that receives: name or id, podman:NAME, pid:N, netns:NAME or netns:/PATH, host: for this host
+    #[arg(value_name = "TARGET", num_args = 0..=2, add = ArgValueCandidates::new(complete::targets))]
+    pub targets: Vec<TargetName>,
+    /// Be the receiver of a measurement from another host, in this target, until ctrl-C
+    #[arg(long, value_name = "TARGET", conflicts_with_all = ["targets", "to"], add = ArgValueCandidates::new(complete::targets))]
+    pub server: Option<TargetName>,
+    /// Measure to this address, where plumb bench --server listens
+    #[arg(long, value_name = "ADDR")]
+    pub to: Option<std::net::IpAddr>,
+    /// The TCP port by which --server and --to find one another
+    #[arg(long, value_name = "PORT", default_value_t = 12866, value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: u16,
+    #[command(flatten)]
+    pub what: BenchWhat,
+    #[command(flatten)]
+    pub how: BenchHow,
+    #[command(flatten)]
+    pub into: BenchInto,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "What to measure")]
+pub struct BenchWhat {
+    /// These ways, separated by commas [default: all that this kernel has]
+    #[arg(long, value_name = "WAYS", value_enum, value_delimiter = ',', conflicts_with_all = ["targets", "server"])]
+    pub ways: Vec<Way>,
+    /// These tests, in netperf's meaning [default: all]
+    #[arg(
+        long,
+        value_name = "TESTS",
+        value_enum,
+        value_delimiter = ',',
+        ignore_case = true,
+        conflicts_with = "server"
+    )]
+    pub tests: Vec<Test>,
+    /// So many connections at once, each number by itself [default: 1,2,4,8,16 for TCP_STREAM, otherwise 1]
+    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=64), conflicts_with = "server")]
+    pub streams: Vec<u16>,
+    /// Hang macvlan and ipvlan on this interface of the host, for as long as it takes [default: a throw-away veth]
+    #[arg(long, value_name = "HOSTIF", conflicts_with_all = ["targets", "server"], add = ArgValueCandidates::new(complete::interfaces))]
+    pub parent: Option<IfName>,
+    /// Largest packet between hosts in bytes [default: the parent's, or 1500]
+    #[arg(long, value_name = "BYTES", conflicts_with_all = ["targets", "server"])]
+    pub mtu: Option<Mtu>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "How to measure")]
+pub struct BenchHow {
+    /// Each turn measures so long [default: 200ms to 1s, so that all take two and a half minutes]
+    #[arg(long, value_name = "DURATION", conflicts_with = "server")]
+    pub duration: Option<Span>,
+    /// So many turns for each way and test
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub rounds: u32,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Output")]
+pub struct BenchInto {
+    /// Print comma-separated values, a line for each way and test
+    #[arg(long, conflicts_with_all = ["json", "markdown", "server"])]
+    pub csv: bool,
+    /// Print tables for a Markdown document
+    #[arg(long, conflicts_with_all = ["json", "server"])]
+    pub markdown: bool,
 }
 
 /// List what is attached

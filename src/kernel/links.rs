@@ -193,13 +193,8 @@ fn creation(link: &Link, name: &str, namespace: RawFd, up: bool) -> LinkMessage 
     let mode = match &link.driver {
         Driver::Macvlan(mode) => mode,
         Driver::Ipvlan(mode) => {
-            let kernel_mode = match mode {
-                IpvlanMode::L2 => IpVlanMode::L2,
-                IpvlanMode::L3 => IpVlanMode::L3,
-                IpvlanMode::L3s => IpVlanMode::L3S,
-            };
             // Without flags: they are the parent's, for all its links, and stay what they are.
-            return placed(LinkIpVlan::new(name, link.parent.index, kernel_mode), link, namespace, up);
+            return placed(LinkIpVlan::new(name, link.parent.index, kernel_mode(*mode)), link, namespace, up);
         }
     };
     let kernel_mode = match mode {
@@ -217,6 +212,14 @@ fn creation(link: &Link, name: &str, namespace: RawFd, up: bool) -> LinkMessage 
             .append_info_data(InfoMacVlan::MacAddrData(macs));
     }
     placed(builder, link, namespace, up)
+}
+
+pub(super) fn kernel_mode(mode: IpvlanMode) -> IpVlanMode {
+    match mode {
+        IpvlanMode::L2 => IpVlanMode::L2,
+        IpvlanMode::L3 => IpVlanMode::L3,
+        IpvlanMode::L3s => IpVlanMode::L3S,
+    }
 }
 
 /// What a link of any kind is created with.

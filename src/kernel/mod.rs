@@ -2,6 +2,7 @@
 
 mod addresses;
 mod arp;
+pub mod counters;
 pub mod dhcp;
 mod icmp;
 mod links;
@@ -14,6 +15,7 @@ pub mod resolver;
 mod routes;
 pub mod survey;
 mod sysctl;
+pub mod throwaway;
 mod vlan;
 
 use std::{os::fd::RawFd, time::Instant};

@@ -10,7 +10,7 @@ use std::{
 use crate::project;
 
 /// The modules from top to bottom, each with those that it may use. All of them stand below it.
-const TABLE: [(&str, &[&str]); 20] = [
+const TABLE: [(&str, &[&str]); 21] = [
     ("main", &["commands", "cli", "output", "interrupt", "error"]),
     ("lib", &[]),
     (
@@ -23,6 +23,7 @@ const TABLE: [(&str, &[&str]); 20] = [
             "container",
             "docker",
             "kernel",
+            "bench",
             "apply",
             "store",
             "plan",
@@ -36,12 +37,13 @@ const TABLE: [(&str, &[&str]); 20] = [
     ),
     ("agent", &["namespace", "container", "kernel", "apply", "store", "plan", "dhcp", "types", "interrupt", "error"]),
     ("namespace", &["container", "kernel", "store", "types", "error"]),
-    ("cli", &["complete", "dhcp", "types"]),
+    ("cli", &["complete", "bench", "dhcp", "types"]),
     ("complete", &["config", "docker", "store", "error"]),
     ("config", &["store", "types", "error"]),
     ("container", &["docker", "types", "interrupt", "error"]),
     ("docker", &["types", "error"]),
-    ("kernel", &["apply", "plan", "dhcp", "types", "interrupt", "error"]),
+    ("kernel", &["bench", "apply", "plan", "dhcp", "types", "interrupt", "error"]),
+    ("bench", &["plan", "types", "error"]),
     ("apply", &["plan", "interrupt", "error"]),
     ("store", &["plan", "ipam", "dhcp", "types", "error"]),
     ("plan", &["types", "error"]),
