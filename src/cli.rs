@@ -6,7 +6,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::engine::ArgValueCandidates;
 
 use crate::{
-    bench::{Test, Way},
+    bench::{Test, Tool, Way},
     complete,
     dhcp::{ClientId, OptionCode, OptionSpec},
     types::{
@@ -428,6 +428,21 @@ pub struct LinkOptions {
     /// Largest packet in bytes [default: the parent's]
     #[arg(long, value_name = "BYTES")]
     pub mtu: Option<Mtu>,
+    /// Let segments of up to SIZE bytes pass between containers unsegmented, instead of 64 KiB (needs Linux 6.3) [default SIZE: the most that the parent takes]
+    ///
+    /// Raised on the interface and on its parent, and given back with the parent's last user. It makes TCP between
+    /// containers of one host faster; over a wire nothing changes. Captures show the large packets.
+    #[arg(long, value_name = "SIZE", num_args = 0..=1, require_equals = true, default_missing_value = "524280", value_parser = clap::value_parser!(u32).range(65_537..=524_280))]
+    pub big_tcp: Option<u32>,
+    /// Packets that a qdisc on the interface may keep [default: 1000]
+    #[arg(long, value_name = "PACKETS")]
+    pub txqueuelen: Option<u32>,
+    /// Queues of the interface, each way [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub queues: Option<u32>,
+    /// macvlan: broadcasts that may wait for the parent's children [default: 1000]
+    #[arg(long, value_name = "PACKETS")]
+    pub bc_queue_len: Option<u32>,
     /// Use a wifi parent although access points usually drop foreign MAC addresses
     #[arg(long)]
     pub allow_wifi: bool,
@@ -746,7 +761,7 @@ pub struct Bench {
     #[arg(long, value_name = "TARGET", conflicts_with_all = ["targets", "to"], add = ArgValueCandidates::new(complete::targets))]
     pub server: Option<TargetName>,
     /// Measure to this address, where plumb bench --server listens
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", requires = "targets", conflicts_with_all = ["ways", "parent", "mtu"])]
     pub to: Option<std::net::IpAddr>,
     /// The TCP port by which --server and --to find one another
     #[arg(long, value_name = "PORT", default_value_t = 12866, value_parser = clap::value_parser!(u16).range(1..))]
@@ -781,6 +796,9 @@ pub struct BenchWhat {
     /// Hang macvlan and ipvlan on this interface of the host, for as long as it takes [default: a throw-away veth]
     #[arg(long, value_name = "HOSTIF", conflicts_with_all = ["targets", "server"], add = ArgValueCandidates::new(complete::interfaces))]
     pub parent: Option<IfName>,
+    /// Each way once more with segments of up to SIZE bytes, as --big-tcp of plumb flat makes them [default SIZE: 524280]
+    #[arg(long, value_name = "SIZE", num_args = 0..=1, require_equals = true, default_missing_value = "524280", value_parser = clap::value_parser!(u32).range(65_537..=524_280), conflicts_with_all = ["targets", "server"])]
+    pub tune: Option<u32>,
     /// Largest packet between hosts in bytes [default: the parent's, or 1500]
     #[arg(long, value_name = "BYTES", conflicts_with_all = ["targets", "server"])]
     pub mtu: Option<Mtu>,
@@ -795,6 +813,9 @@ pub struct BenchHow {
     /// So many turns for each way and test
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub rounds: u32,
+    /// Measure with another program's senders and receivers, for a cross-check; they count whole seconds
+    #[arg(long, value_enum, default_value_t = Tool::Plumb, conflicts_with_all = ["server", "to"])]
+    pub tool: Tool,
 }
 
 #[derive(Debug, Args)]
@@ -806,6 +827,12 @@ pub struct BenchInto {
     /// Print tables for a Markdown document
     #[arg(long, conflicts_with_all = ["json", "server"])]
     pub markdown: bool,
+    /// Draw bars, throughput over streams and latencies into this file
+    #[arg(long, value_name = "FILE.svg", value_hint = ValueHint::FilePath, conflicts_with = "server")]
+    pub plot: Option<PathBuf>,
+    /// Write one page of HTML with pictures, tables, the machine and how to repeat it
+    #[arg(long, value_name = "FILE.html", value_hint = ValueHint::FilePath, conflicts_with = "server")]
+    pub report: Option<PathBuf>,
 }
 
 /// List what is attached

@@ -79,6 +79,8 @@ pub struct Layout {
     pub to: IpAddr,
     /// The MTU of the ends.
     pub mtu: u32,
+    /// The MTU between hosts, which is larger where a tunnel's headers come in addition.
+    pub wire_mtu: u32,
     /// Whether it hangs on an uplink, which may be a real interface.
     pub has_uplink: bool,
 }
@@ -101,7 +103,7 @@ impl Way {
         let make = match self {
             Way::Loopback => {
                 let to = Ipv4Addr::LOCALHOST.into();
-                return Layout { make: Vec::new(), to, mtu, has_uplink: false };
+                return Layout { make: Vec::new(), to, mtu, wire_mtu: mtu, has_uplink: false };
             }
             Way::Bridge => bridge(),
             Way::Nat => nat(),
@@ -114,8 +116,9 @@ impl Way {
         };
         let to = if self == Way::Nat { ROUTER } else { SERVER };
         let has_uplink = make.contains(&Make::Uplink);
+        let wire_mtu = mtu;
         let mtu = if self == Way::Vxlan { mtu.saturating_sub(VXLAN_HEADERS) } else { mtu };
-        Layout { make, to: to.into(), mtu, has_uplink }
+        Layout { make, to: to.into(), mtu, wire_mtu, has_uplink }
     }
 }
 

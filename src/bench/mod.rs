@@ -1,8 +1,10 @@
 //! Measuring the ways to connect containers: what is compared, in which order, by which senders and
 //! receivers, and what the figures say. The namespaces and their devices are the kernel's part.
 
+pub mod chart;
 pub mod generator;
 pub mod layout;
+pub mod page;
 pub mod report;
 pub mod rounds;
 pub mod statistics;
@@ -81,6 +83,27 @@ pub enum Test {
     #[value(name = "UDP_RR", alias = "udp-rr")]
     #[serde(rename = "UDP_RR")]
     UdpRr,
+}
+
+/// Whose senders and receivers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Tool {
+    /// Its own
+    Plumb,
+    /// iperf3's, which has the streams only
+    Iperf3,
+    /// netperf's
+    Netperf,
+}
+
+impl Tool {
+    pub fn name(self) -> &'static str {
+        match self {
+            Tool::Plumb => "plumb",
+            Tool::Iperf3 => "iperf3",
+            Tool::Netperf => "netperf",
+        }
+    }
 }
 
 impl Test {

@@ -10,6 +10,7 @@ use super::{
     rounds::Task,
     statistics::{Summary, median, not_told_apart},
 };
+use crate::error::Error;
 
 /// What one turn gave.
 #[derive(Debug, Clone, Default)]
@@ -111,6 +112,9 @@ pub struct Report {
     /// What could not be ranked.
     pub warnings: Vec<String>,
     pub interrupted: bool,
+    /// What ended it before its time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<Error>,
 }
 
 /// The samples of each way for each task, as they come.
@@ -373,6 +377,7 @@ pub(super) mod samples {
             warnings: not_ranked(&figures),
             figures,
             interrupted: false,
+            error: None,
         }
     }
 }

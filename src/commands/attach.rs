@@ -70,6 +70,7 @@ fn meaning(options: &Attach, stored: Stored, context: &Context) -> Result<(Wish,
         off_link_gateway: options.routing.off_link_gateway,
         allow_wifi: options.link.allow_wifi,
         skip_dad: probe.is_zero(),
+        tuning: attaching::tuning(&options.link),
         forwarding: None,
     };
     let host_interface = options.host_interface.clone().unwrap_or_else(|| network.parent.clone());

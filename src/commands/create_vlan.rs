@@ -13,7 +13,7 @@ use crate::{
     error::{Error, Kind, Result},
     ipam::{Pool, Unfit},
     kernel::Kernel,
-    plan::{Driver, MacvlanMode, Parent, Wish, wiring::Forwarding},
+    plan::{Driver, MacvlanMode, Parent, Tuning, Wish, wiring::Forwarding},
     store::{
         Network,
         network::{self, Created, GatewayHost, Stored},
@@ -276,6 +276,7 @@ fn become_gateway(stored: &Stored, options: &CreateVlan, context: &Context) -> R
         off_link_gateway: false,
         allow_wifi: true,
         skip_dad: probe.is_zero(),
+        tuning: Tuning::default(),
         forwarding: Some(Forwarding {
             masquerade: network.pools.iter().map(|pool| pool.subnet).filter(|_| options.router.nat).collect(),
         }),

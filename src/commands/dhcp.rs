@@ -48,6 +48,7 @@ fn meaning(options: &Dhcp, context: &Context) -> Result<(Wish, Intent)> {
         off_link_gateway: true,
         allow_wifi: options.link.allow_wifi,
         skip_dad: probe.is_zero(),
+        tuning: attaching::tuning(&options.link),
         forwarding: None,
     };
     let lease = Some(asking(options, context)?);

@@ -49,6 +49,7 @@ fn meaning(options: &Flat, context: &Context) -> Result<(Wish, Intent)> {
         off_link_gateway: options.routing.off_link_gateway,
         allow_wifi: options.link.allow_wifi,
         skip_dad: probe.is_zero(),
+        tuning: attaching::tuning(&options.link),
         forwarding: None,
     };
     Ok((wish, intent))

@@ -36,6 +36,7 @@ pub struct Standing {
     /// The host's interface that it hangs on.
     uplink: Option<Parent>,
     mtu: u32,
+    wire_mtu: u32,
 }
 
 /// Why there is no such way here.
@@ -101,7 +102,7 @@ impl Standing {
     /// no failure.
     pub fn make(layout: &Layout, uplink: Option<&Parent>) -> Result<std::result::Result<Standing, Lacking>> {
         let uplink = uplink.filter(|_| layout.has_uplink).cloned();
-        let mut standing = Standing { sites: HashMap::new(), uplink, mtu: layout.mtu };
+        let mut standing = Standing { sites: HashMap::new(), uplink, mtu: layout.mtu, wire_mtu: layout.wire_mtu };
         standing.site(Site::Client)?;
         for make in &layout.make {
             match standing.add(make) {
@@ -124,6 +125,22 @@ impl Standing {
     /// Where the receivers are: with the senders, where there is one namespace only.
     pub fn server(&self) -> Option<&Netns> {
         self.sites.get(&Site::Server).or(self.sites.get(&Site::Client)).map(|site| &site.namespace)
+    }
+
+    /// Lets segments of up to `size` bytes pass all that was made, on the host's own uplink as it is.
+    pub fn tune(&mut self, size: u32) -> Result<std::result::Result<(), Lacking>> {
+        for site in self.sites.values_mut() {
+            match site.kernel.raise_segments(size)? {
+                Ok(()) => {}
+                Err(refusal) if is_unknown(&refusal) => {
+                    return Ok(Err(Lacking(
+                        "this kernel is older than 6.3, which brought segments above 64 KiB".into(),
+                    )));
+                }
+                Err(refusal) => return Err(Error::failed(format!("cannot raise the segments' size: {refusal}"))),
+            }
+        }
+        Ok(Ok(()))
     }
 
     /// Deletes what hangs on the host's own interface at once: with its namespace it would go a little later,
@@ -158,10 +175,13 @@ impl Standing {
 
     fn add(&mut self, make: &Make) -> Outcome {
         match make {
+            Make::Veth(ends @ [(Site::Host, _), (Site::Host | Site::OtherHost, _)]) => {
+                self.add_veth(*ends, self.wire_mtu)
+            }
             Make::Veth(ends) => self.add_veth(*ends, self.mtu),
             Make::Bridge { at, name, ports } => self.add_bridge(*at, name, ports),
             Make::Uplink if self.uplink.is_some() => Ok(()),
-            Make::Uplink => self.add_veth([(Site::Host, UPLINK), (Site::Host, LAN)], self.mtu),
+            Make::Uplink => self.add_veth([(Site::Host, UPLINK), (Site::Host, LAN)], self.wire_mtu),
             Make::Vlan { name, id } => self.add_vlan(name, *id),
             Make::Child { at, on, driver } => self.add_container_link(*at, *on, driver),
             Make::Vxlan { at, name, over, local, remote } => {

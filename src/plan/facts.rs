@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Route, link::GROUP};
+use super::{Route, Segments, link::GROUP};
 use crate::types::{IfName, Mac, Tag, VlanId, VlanProtocol};
 
 /// All that a plan for one target depends on.
@@ -36,6 +36,10 @@ pub struct Parent {
     pub wireless: bool,
     /// The bridge, bond or team that this interface is a port of.
     pub port_of: Option<String>,
+    /// Its largest segments; none where the kernel has none above 64 KiB for IPv4 (before 6.3).
+    pub segments: Option<Segments>,
+    /// The most that they may be raised to.
+    pub segments_most: u32,
 }
 
 /// Another link on the parent, in whatever namespace.

@@ -6,9 +6,10 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Driver, Facts, Inside, Leased, Link, LinkAddress, MacvlanMode, Parent, Route, Sibling, Step, TaggedLink,
+    Driver, Facts, Inside, Leased, Link, LinkAddress, MacvlanMode, Parent, Route, Sibling, Step, TaggedLink, Tuning,
     forwarding,
     link::{ABOVE_THE_HOSTS, ParentLink},
+    tuning,
 };
 use crate::{
     error::{Error, Result},
@@ -41,6 +42,8 @@ pub struct Wish {
     pub allow_wifi: bool,
     /// IPv6 addresses are used without the kernel's duplicate address detection.
     pub skip_dad: bool,
+    #[serde(default, skip_serializing_if = "Tuning::is_none")]
+    pub tuning: Tuning,
     /// The target is to forward for a network: it is its gateway.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forwarding: Option<Forwarding>,
@@ -155,6 +158,7 @@ impl Wish {
             }
         }
         forwarding::check(self)?;
+        tuning::check(self)?;
         let ipv6 = self.addresses.iter().any(|address| address.is_ipv6());
         match self.mtu {
             Some(mtu) if ipv6 && mtu.bytes() < Mtu::LEAST_IPV6 => Err(Error::usage(format!(
@@ -251,13 +255,16 @@ pub fn plan(wish: &Wish, facts: &Facts, tag: &Tag) -> Result<Wiring> {
         mtu: mtu(wish, &facts.parent)?,
         parent: ParentLink { name: facts.parent.name.clone(), index: facts.parent.index },
         driver: wish.driver.clone(),
+        tuning: wish.tuning,
     };
     let link = Link { mac: mac(wish, &link.name, &facts.parent)?, ..link };
     let routes = routes(wish, &link, &facts.inside)?;
     let connect = connect(wish, &link, &facts.inside, tag)?;
+    let larger = tuning::steps(wish, &link, &facts.parent, &mut warnings)?;
     Ok(Wiring {
         connect: connect
             .into_iter()
+            .chain(larger)
             .chain(forwarding::keep_parent_quiet(wish, &link, facts))
             .chain(forwarding::answer_only_whom_it_reaches(wish, &link, facts))
             .collect(),

@@ -68,6 +68,7 @@ fn wish(masquerade: &[&str]) -> Wish {
         off_link_gateway: false,
         allow_wifi: false,
         skip_dad: true,
+        tuning: netplumb::plan::Tuning::default(),
         forwarding: Some(Forwarding { masquerade: masquerade.iter().map(|text| text.parse().unwrap()).collect() }),
     }
 }

@@ -4,6 +4,7 @@
 
 mod agent;
 mod attach;
+mod bench;
 mod concurrency;
 mod detach;
 mod dhcp;

@@ -6,7 +6,7 @@ use netplumb::{
     apply::{Execute, StepError, all_or_nothing},
     error::{Error, Result},
     kernel::{Kernel, Netns},
-    plan::{Driver, Facts, MacvlanMode, Step, Wish, wiring, wiring::MacRule},
+    plan::{Driver, Facts, MacvlanMode, Step, Tuning, Wish, wiring, wiring::MacRule},
     types::{StoreMark, Tag},
 };
 
@@ -45,6 +45,7 @@ fn wish() -> Wish {
         off_link_gateway: false,
         allow_wifi: false,
         skip_dad: true,
+        tuning: Tuning::default(),
         forwarding: None,
     }
 }

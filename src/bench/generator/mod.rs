@@ -141,7 +141,11 @@ mod tests {
         let mut asking = Asking::start(spec, HERE, answering.ports(), &[]).unwrap();
         std::thread::sleep(Duration::from_millis(20));
         let (far, near) = (answering.mark(), asking.begin());
-        std::thread::sleep(Duration::from_millis(100));
+        // However busy the machine is.
+        let end = std::time::Instant::now() + Duration::from_secs(10);
+        while answering.mark().since(&far).messages < 200 && std::time::Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(20));
+        }
         let (near, far) = (asking.end().since(&near), answering.mark().since(&far));
         let asked = asking.finish().unwrap();
         answering.finish();

@@ -11,7 +11,7 @@ use std::{fs, net::IpAddr, time::Duration};
 
 pub use joining::{HostLock, Joining};
 pub use leasing::Asking;
-pub use options::{checks, checks_gateway, derived_mac, driver, host_interface, mac_rule};
+pub use options::{checks, checks_gateway, derived_mac, driver, host_interface, mac_rule, tuning};
 pub use report::Report;
 
 use super::{Context, namespace, qos, require_capabilities, shim, siblings, take_back};
@@ -207,6 +207,8 @@ impl Work<'_> {
                     Driver::Macvlan(_) => false,
                     Driver::Ipvlan(_) => true,
                 };
+                // What others have raised the parent's segments to is what this one found.
+                let must_agree = must_agree || wish.tuning.big_tcp.is_some();
                 let lock = if must_agree { HostLock::unless_held(self.namespace, self.host)? } else { None };
                 let parent = parent(self.kernel, name)?;
                 self.record_plan(wish, inside, parent, here, elsewhere, None).map(|begun| Begun { lock, ..begun })
@@ -326,7 +328,10 @@ impl Work<'_> {
         match self.wire(attachment, wiring, parent, beside, lock).map(|granted| *lease = granted) {
             // Made is made: what could not be given back gc finds.
             Ok(()) => {
-                let _ = earlier.as_ref().map(|earlier| earlier.yield_to(attachment, store));
+                if let Some(earlier) = earlier {
+                    let _ = take_back::parents_segments(self.context, earlier);
+                    let _ = earlier.yield_to(attachment, store);
+                }
                 Ok(())
             }
             // What was left behind must stay on record, or gc could not find it.

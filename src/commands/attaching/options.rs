@@ -7,7 +7,7 @@ use crate::{
     commands::Context,
     config,
     error::{Error, Result},
-    plan::{Driver, IpvlanMode, MacvlanMode, wiring::MacRule},
+    plan::{Driver, IpvlanMode, MacvlanMode, Tuning, wiring::MacRule},
     types::{IfName, Span},
 };
 
@@ -42,6 +42,11 @@ pub fn mac_rule(options: &LinkOptions) -> MacRule {
 
 pub fn derived_mac() -> MacRule {
     MacRule::Derived { host: config::host_identity() }
+}
+
+pub fn tuning(options: &LinkOptions) -> Tuning {
+    let LinkOptions { big_tcp, txqueuelen, queues, bc_queue_len, .. } = *options;
+    Tuning { big_tcp, txqueuelen, queues, bc_queue_len }
 }
 
 pub fn driver(options: &LinkOptions) -> Result<Driver> {

@@ -17,7 +17,6 @@ pub fn circumstances() -> Circumstances {
         processors: processors().len(),
         version: env!("CARGO_PKG_VERSION"),
         when: moment(now.as_secs()),
-        tool: "plumb",
         command: format!("plumb {}", words.join(" ")),
         ..Circumstances::default()
     }

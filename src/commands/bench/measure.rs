@@ -5,9 +5,10 @@ use std::{
     time::Duration,
 };
 
+use super::{remote::Session, tool};
 use crate::{
     bench::{
-        Test,
+        Test, Tool,
         generator::{Answering, Asking, Mark, Spec, UDP_HEADERS, processors},
         report::Sample,
         rounds::Task,
@@ -31,11 +32,14 @@ pub struct Turn<'a> {
 /// Where the receivers are.
 pub enum Far<'a> {
     Here(&'a Netns),
+    /// On another host.
+    Elsewhere(&'a mut Session),
 }
 
 /// Receivers at work.
-enum Receiving {
+enum Receiving<'a> {
     Here(Answering),
+    Elsewhere(&'a mut Session),
 }
 
 /// Long enough for TCP to have found its window, and for the neighbours to have found one another.
@@ -44,11 +48,27 @@ fn warm_up(duration: Duration) -> Duration {
 }
 
 impl Turn<'_> {
-    pub fn measure(mut self, task: Task, duration: Duration) -> Result<Sample> {
+    pub fn measure(self, task: Task, duration: Duration, tool: Tool) -> Result<Sample> {
         let headers = UDP_HEADERS[usize::from(self.to.is_ipv6())];
         let datagram = u16::try_from(self.mtu.saturating_sub(headers).clamp(1, 65_507)).unwrap_or(u16::MAX);
-        let spec = Spec { task, datagram };
-        let (senders, receivers) = pins(task.streams);
+        match (tool, &self.far) {
+            (Tool::Iperf3 | Tool::Netperf, Far::Here(far)) => {
+                let counters = Counters::of(self.near)?;
+                let before = counters.read()?;
+                let sample = tool::measure(tool, self.near, far, self.to, datagram, task, duration)?;
+                let counted = counters.read()?.since(&before);
+                Ok(Sample { packets: counted.packets_sent, bytes: counted.bytes_sent, ..sample })
+            }
+            (Tool::Plumb, _) | (_, Far::Elsewhere(_)) => self.by_ourselves(Spec { task, datagram }, duration),
+        }
+    }
+
+    fn by_ourselves(self, spec: Spec, duration: Duration) -> Result<Sample> {
+        let task = spec.task;
+        let (senders, receivers) = match self.far {
+            Far::Here(_) => pins(task.streams),
+            Far::Elsewhere(_) => (Vec::new(), Vec::new()),
+        };
         let counters = Counters::of(self.near)?;
         let mut receiving = self.far.start(spec, self.to, &receivers)?;
         let ports = receiving.ports().to_vec();
@@ -85,9 +105,9 @@ impl Turn<'_> {
 
 /// What the receivers have done, and how much of the processor's time this took, theirs and the senders'
 /// where both are here.
-struct Progress {
-    mark: Mark,
-    processor: Duration,
+pub struct Progress {
+    pub mark: Mark,
+    pub processor: Duration,
 }
 
 impl Progress {
@@ -97,11 +117,15 @@ impl Progress {
     }
 }
 
-impl Far<'_> {
-    fn start(&mut self, spec: Spec, to: IpAddr, processors: &[usize]) -> Result<Receiving> {
+impl<'a> Far<'a> {
+    fn start(self, spec: Spec, to: IpAddr, processors: &[usize]) -> Result<Receiving<'a>> {
         match self {
             Far::Here(namespace) => {
                 namespace.look_inside(|_| listen(spec, to.is_ipv6(), processors)).map(Receiving::Here)
+            }
+            Far::Elsewhere(session) => {
+                session.start(spec, to.is_ipv6())?;
+                Ok(Receiving::Elsewhere(session))
             }
         }
     }
@@ -113,22 +137,25 @@ pub fn listen(spec: Spec, ipv6: bool, processors: &[usize]) -> Result<Answering>
     Answering::start(spec, any, processors).map_err(|error| Error::io("cannot listen", &error))
 }
 
-impl Receiving {
+impl Receiving<'_> {
     fn ports(&self) -> &[u16] {
         match self {
             Receiving::Here(answering) => answering.ports(),
+            Receiving::Elsewhere(session) => session.ports(),
         }
     }
 
     fn mark(&mut self) -> Result<Progress> {
         match self {
             Receiving::Here(answering) => Ok(Progress { mark: answering.mark(), processor: processor_time() }),
+            Receiving::Elsewhere(session) => session.mark(),
         }
     }
 
     fn finish(self) -> Result<()> {
         match self {
             Receiving::Here(answering) => answering.finish(),
+            Receiving::Elsewhere(session) => session.finish()?,
         }
         Ok(())
     }

@@ -1,18 +1,20 @@
 //! `plumb bench`: which way of connecting containers is fastest here.
 
+mod between;
 mod connection;
+mod files;
 mod machine;
 mod measure;
+mod remote;
 mod say;
+mod tool;
 
 use std::time::Duration;
-
-use clap::ValueEnum;
 
 use super::{Context, attaching, require_capabilities};
 use crate::{
     bench::{
-        Test, Way,
+        Tool, Way,
         report::{Circumstances, Gathered, Report, Subject, not_ranked},
         rounds::{self, SHORTEST, Task},
     },
@@ -24,11 +26,17 @@ use crate::{
 use connection::Connection;
 
 pub fn run(options: Bench, context: &Context) -> Result<()> {
+    if let Some(target) = &options.server {
+        require_capabilities()?;
+        return remote::serve(target, options.port, context);
+    }
     let plan = Plan::new(&options)?;
     require_capabilities()?;
+    tool::require(plan.tool)?;
+    let files = say::Files::new(&options.into)?;
     let (subjects, mut connections) = connection::make(&options, context)?;
     let (report, outcome) = plan.measure(subjects, &mut connections, context);
-    say::report(&report, &options.into, context);
+    say::report(&report, &options.into, files, context)?;
     outcome.map_err(|error| if context.output.json { Error { said: true, ..error } } else { error })
 }
 
@@ -38,6 +46,7 @@ struct Plan {
     rounds: u32,
     /// As it was asked for.
     duration: Option<Duration>,
+    tool: Tool,
 }
 
 impl Plan {
@@ -47,12 +56,16 @@ impl Plan {
             return Err(Error::usage(format!("{short:?} is too short to measure anything"))
                 .hint(format!("--duration {SHORTEST:?} is the least")));
         }
-        let tests = match &options.what.tests[..] {
-            [] => Test::value_variants(),
-            some => some,
-        };
+        let tool = options.how.tool;
+        let there = tool::tests(tool);
+        if let Some(test) = options.what.tests.iter().find(|test| !there.contains(test)) {
+            let names: Vec<&str> = there.iter().map(|test| test.name()).collect();
+            return Err(Error::usage(format!("{} has no {test}", tool.name()))
+                .hint(format!("it has {}; netperf and plumb itself have all", names.join(" and "))));
+        }
+        let tests = if options.what.tests.is_empty() { there } else { &options.what.tests };
         let streams = Some(&options.what.streams[..]).filter(|streams| !streams.is_empty());
-        Ok(Plan { tasks: rounds::tasks(tests, streams), rounds: options.how.rounds, duration })
+        Ok(Plan { tasks: rounds::tasks(tests, streams), rounds: options.how.rounds, duration, tool })
     }
 
     /// All turns, or as many as there were until something ended them. What there is by then is reported.
@@ -66,7 +79,7 @@ impl Plan {
         for turn in &turns {
             let way = measured[turn.way];
             progress.next(format!("round {} of {}: {}, {}", turn.round + 1, self.rounds, turn.task, way.title));
-            match connections[turn.way].measure(turn.task, duration) {
+            match connections[turn.way].measure(turn.task, duration, self.tool) {
                 Ok(sample) => gathered.add(turn.task, turn.way, sample),
                 Err(error) => {
                     let message = format!("{}, {}: {}", way.title, turn.task, error.message);
@@ -81,6 +94,7 @@ impl Plan {
         let figures = gathered.figures(&measured, baseline);
         let report = Report {
             circumstances: Circumstances {
+                tool: self.tool.name(),
                 rounds: self.rounds,
                 seconds_each: duration.as_secs_f64(),
                 mtu: connections.first().map_or(0, |connection| connection.mtu()),
@@ -89,6 +103,7 @@ impl Plan {
             warnings: not_ranked(&figures),
             figures,
             interrupted: outcome.as_ref().is_err_and(|error| error.kind == Kind::Interrupted),
+            error: outcome.as_ref().err().cloned(),
             ways,
         };
         (report, outcome)

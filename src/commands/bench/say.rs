@@ -1,28 +1,64 @@
 //! The report, as a person reads it or a program.
 
+use std::path::PathBuf;
+
 use comfy_table::{CellAlignment, Table as Drawn, presets::NOTHING};
 
-use super::baseline;
+use super::{baseline, files::Writable};
 use crate::{
     bench::{
+        chart, page,
         report::{Report, Subject},
         table::{self, Table},
     },
     cli::BenchInto,
     commands::Context,
+    error::Result,
     output::flush_left,
 };
 
-pub fn report(report: &Report, into: &BenchInto, context: &Context) {
-    let output = context.output;
-    output.document(report);
+/// The files of a picture and of a page, if they are wanted.
+pub struct Files {
+    plot: Option<Writable>,
+    page: Option<Writable>,
+}
+
+impl Files {
+    pub fn new(into: &BenchInto) -> Result<Files> {
+        let writable = |path: &Option<PathBuf>| path.as_deref().map(Writable::new).transpose();
+        Ok(Files { plot: writable(&into.plot)?, page: writable(&into.report)? })
+    }
+}
+
+/// On stdout, and into the files.
+pub fn report(report: &Report, into: &BenchInto, mut files: Files, context: &Context) -> Result<()> {
     let measured: Vec<&Subject> = report.ways.iter().filter(|way| way.lacking.is_none()).collect();
     let tables = table::tables(report, baseline(&measured).map(|place| measured[place].title.as_str()));
+    print(report, &tables, into, context);
+    let pictures = chart::pictures(report);
+    if pictures.is_empty() {
+        return Ok(());
+    }
+    let conditions = conditions(report);
+    if let Some(plot) = &mut files.plot {
+        plot.write(&chart::document("Ways to connect containers", &conditions, &pictures))?;
+        context.output.line(format_args!("\nthe picture is in {}", plot.path()));
+    }
+    if let Some(page) = &mut files.page {
+        page.write(&page::page(report, &conditions, &pictures, &tables))?;
+        context.output.line(format_args!("\nthe report is in {}", page.path()));
+    }
+    Ok(())
+}
+
+fn print(report: &Report, tables: &[Table], into: &BenchInto, context: &Context) {
+    let output = context.output;
+    output.document(report);
     if into.csv {
         output.line(table::csv(&report.figures).trim_end());
     } else if into.markdown {
         output.line(conditions(report));
-        output.line(format_args!("\n{}", table::markdown(&tables).trim_end()));
+        output.line(format_args!("\n{}", table::markdown(tables).trim_end()));
     } else if !tables.is_empty() {
         output.line(conditions(report));
         tables.iter().for_each(|table| output.line(format_args!("\n{}\n{}", table.title, drawn(table))));

@@ -18,7 +18,7 @@ use crate::{
     cli::{Shim, ShimVerb},
     error::{Error, Result},
     kernel::{Kernel, Netns, survey},
-    plan::{Driver, IpvlanMode, MacvlanMode, Parent, Wish},
+    plan::{Driver, IpvlanMode, MacvlanMode, Parent, Tuning, Wish},
     store::{Attachment, attachment},
     types::{HostAddress, IfName, Span, TargetName},
 };
@@ -141,6 +141,7 @@ fn wish(options: &Shim, parent: &IfName, driver: Driver) -> Wish {
         off_link_gateway: false,
         allow_wifi: false,
         skip_dad: options.probe.is_some_and(Span::is_zero),
+        tuning: Tuning::default(),
         forwarding: None,
     }
 }

@@ -7,7 +7,7 @@ use super::super::{
     wiring::MacRule,
 };
 use super::*;
-use crate::types::HostAddress;
+use crate::{plan::Tuning, types::HostAddress};
 
 const DOCKERS: &str = "172.17.0.1";
 
@@ -26,6 +26,7 @@ fn wish(address: &str, gateway: &str) -> Wish {
         off_link_gateway: true,
         allow_wifi: false,
         skip_dad: false,
+        tuning: Tuning::default(),
         forwarding: None,
     }
 }
