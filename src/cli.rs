@@ -9,6 +9,7 @@ use clap::{
 use clap_complete::engine::ArgValueCandidates;
 
 use crate::{
+    bench::{Test, Tool, Way},
     complete,
     dhcp::{ClientId, OptionCode, OptionSpec, Program},
     types::{
@@ -115,6 +116,7 @@ pub enum Verb {
     Qos(Qos),
     Shim(Shim),
     Restore(Restore),
+    Bench(Bench),
     Ls(Ls),
     Show(Show),
     Gc(Gc),
@@ -457,6 +459,21 @@ pub struct LinkOptions {
     /// Largest packet in bytes [default: the parent's]
     #[arg(long, value_name = "BYTES")]
     pub mtu: Option<Mtu>,
+    /// Let segments of up to SIZE bytes pass between containers unsegmented, instead of 64 KiB (needs Linux 6.3) [default SIZE: the most that the parent takes]
+    ///
+    /// Raised on the interface and on its parent, and given back with the parent's last user. It makes TCP between
+    /// containers of one host faster; over a wire nothing changes. Captures show the large packets.
+    #[arg(long, value_name = "SIZE", num_args = 0..=1, require_equals = true, default_missing_value = "524280", value_parser = clap::value_parser!(u32).range(65_537..=524_280))]
+    pub big_tcp: Option<u32>,
+    /// Packets that a qdisc on the interface may keep [default: 1000]
+    #[arg(long, value_name = "PACKETS")]
+    pub txqueuelen: Option<u32>,
+    /// Queues of the interface, each way [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub queues: Option<u32>,
+    /// macvlan: broadcasts that may wait for the parent's children [default: 1000]
+    #[arg(long, value_name = "PACKETS")]
+    pub bc_queue_len: Option<u32>,
     /// Use a wifi parent although access points usually drop foreign MAC addresses
     #[arg(long)]
     pub allow_wifi: bool,
@@ -750,6 +767,106 @@ pub struct Restore {
     /// Say what would be done, and change nothing
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// Measure which way of connecting containers is fastest here
+///
+/// By itself it makes throw-away namespaces, connects a pair of them by each way, and measures all ways in
+/// turns. Between two containers, or two hosts, it measures what connects them. Nothing is needed inside
+/// the containers, and nothing is left behind.
+#[derive(Debug, Args)]
+#[command(override_usage = "plumb bench [OPTIONS]\n       \
+    plumb bench CLIENT SERVER [OPTIONS]\n       \
+    plumb bench --server TARGET [--port PORT]\n       \
+    plumb bench TARGET --to ADDR [--port PORT] [OPTIONS]")]
+#[command(after_help = "Examples:\n  \
+    plumb bench\n  \
+    plumb bench --ways bridge,macvlan --tests TCP_RR,UDP_RR --rounds 10\n  \
+    plumb bench --tune --tests TCP_STREAM --streams 1\n  \
+    plumb bench --report bench.html\n  \
+    plumb bench web db\n  \
+    plumb bench --server db                  # on one host, and on another:\n  \
+    plumb bench web --to 192.168.0.57")]
+pub struct Bench {
+    /// Container that sends, and container that receives: name or id, podman:NAME, pid:N, netns:NAME or netns:/PATH, host: for this host
+    #[arg(value_name = "TARGET", num_args = 0..=2, add = ArgValueCandidates::new(complete::targets))]
+    pub targets: Vec<TargetName>,
+    /// Be the receiver of a measurement from another host, in this target, until ctrl-C
+    #[arg(long, value_name = "TARGET", conflicts_with_all = ["targets", "to"], add = ArgValueCandidates::new(complete::targets))]
+    pub server: Option<TargetName>,
+    /// Measure to this address, where plumb bench --server listens
+    #[arg(long, value_name = "ADDR", requires = "targets", conflicts_with_all = ["ways", "parent", "mtu"])]
+    pub to: Option<std::net::IpAddr>,
+    /// The TCP port by which --server and --to find one another
+    #[arg(long, value_name = "PORT", default_value_t = 12866, value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: u16,
+    #[command(flatten)]
+    pub what: BenchWhat,
+    #[command(flatten)]
+    pub how: BenchHow,
+    #[command(flatten)]
+    pub into: BenchInto,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "What to measure")]
+pub struct BenchWhat {
+    /// These ways, separated by commas [default: all that this kernel has]
+    #[arg(long, value_name = "WAYS", value_enum, value_delimiter = ',', conflicts_with_all = ["targets", "server"])]
+    pub ways: Vec<Way>,
+    /// These tests, in netperf's meaning [default: all]
+    #[arg(
+        long,
+        value_name = "TESTS",
+        value_enum,
+        value_delimiter = ',',
+        ignore_case = true,
+        conflicts_with = "server"
+    )]
+    pub tests: Vec<Test>,
+    /// So many connections at once, each number by itself [default: 1,2,4,8,16 for TCP_STREAM, otherwise 1]
+    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=64), conflicts_with = "server")]
+    pub streams: Vec<u16>,
+    /// Hang macvlan and ipvlan on this interface of the host, for as long as it takes [default: a throw-away veth]
+    #[arg(long, value_name = "HOSTIF", conflicts_with_all = ["targets", "server"], add = ArgValueCandidates::new(complete::interfaces))]
+    pub parent: Option<IfName>,
+    /// Each way once more with segments of up to SIZE bytes, as --big-tcp of plumb flat makes them [default SIZE: 524280]
+    #[arg(long, value_name = "SIZE", num_args = 0..=1, require_equals = true, default_missing_value = "524280", value_parser = clap::value_parser!(u32).range(65_537..=524_280), conflicts_with_all = ["targets", "server"])]
+    pub tune: Option<u32>,
+    /// Largest packet between hosts in bytes [default: the parent's, or 1500]
+    #[arg(long, value_name = "BYTES", conflicts_with_all = ["targets", "server"])]
+    pub mtu: Option<Mtu>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "How to measure")]
+pub struct BenchHow {
+    /// Each turn measures so long [default: 200ms to 1s, so that all take two and a half minutes]
+    #[arg(long, value_name = "DURATION", conflicts_with = "server")]
+    pub duration: Option<Span>,
+    /// So many turns for each way and test
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub rounds: u32,
+    /// Measure with another program's senders and receivers, for a cross-check; they count whole seconds
+    #[arg(long, value_enum, default_value_t = Tool::Plumb, conflicts_with_all = ["server", "to"])]
+    pub tool: Tool,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Output")]
+pub struct BenchInto {
+    /// Print comma-separated values, a line for each way and test
+    #[arg(long, conflicts_with_all = ["json", "markdown", "server"])]
+    pub csv: bool,
+    /// Print tables for a Markdown document
+    #[arg(long, conflicts_with_all = ["json", "server"])]
+    pub markdown: bool,
+    /// Draw bars, throughput over streams and latencies into this file
+    #[arg(long, value_name = "FILE.svg", value_hint = ValueHint::FilePath, conflicts_with = "server")]
+    pub plot: Option<PathBuf>,
+    /// Write one page of HTML with pictures, tables, the machine and how to repeat it
+    #[arg(long, value_name = "FILE.html", value_hint = ValueHint::FilePath, conflicts_with = "server")]
+    pub report: Option<PathBuf>,
 }
 
 /// List what is attached

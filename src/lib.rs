@@ -11,6 +11,7 @@
 //! - [`kernel`]: the only folder that speaks to the kernel: netlink, ARP, ICMP, DHCP's
 //!   sockets, sysctls, namespaces.
 //! - [`docker`] and [`container`]: from `web` or `pid:42` to a running target and its namespace.
+//! - [`bench`]: what is measured, in which order, by which senders and receivers, and what it says.
 //! - [`ipam`]: which address a network gives next. Pure.
 //! - [`store`]: what is remembered, and who has claimed which address.
 //! - [`namespace`]: the namespace of a target or of a record, opened and made sure of.
@@ -25,6 +26,7 @@
 
 pub mod agent;
 pub mod apply;
+pub mod bench;
 pub mod cli;
 pub mod commands;
 pub mod complete;

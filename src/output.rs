@@ -123,6 +123,38 @@ impl Output {
         bar.enable_steady_tick(Duration::from_millis(100));
         Waiting(bar)
     }
+
+    /// A bar that fills in `steps`, on a terminal.
+    pub fn progress(self, steps: u64) -> Progress {
+        if self.json || self.quiet || !std::io::stderr().is_terminal() {
+            return Progress(ProgressBar::hidden());
+        }
+        let style = ProgressStyle::with_template("{spinner} {wide_bar} {percent}% {eta} left\n  {msg}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = ProgressBar::new(steps).with_style(style);
+        bar.enable_steady_tick(Duration::from_millis(100));
+        Progress(bar)
+    }
+}
+
+/// Disappears with the last step, or when it is dropped.
+pub struct Progress(ProgressBar);
+
+impl Progress {
+    /// What was being done is done, and `this` is next.
+    pub fn next(&self, this: String) {
+        // The first has nothing before it.
+        if !self.0.message().is_empty() {
+            self.0.inc(1);
+        }
+        self.0.set_message(this);
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
 }
 
 /// Disappears when what was waited for is over.

@@ -3,6 +3,7 @@
 mod agent;
 mod attach;
 mod attaching;
+mod bench;
 mod completions;
 mod create_vlan;
 mod delete_vlan;
@@ -89,6 +90,7 @@ pub fn run(typed: Cli, output: Output) -> Result<()> {
         Verb::Qos(options) => qos::run(options, &context(typed.global)?),
         Verb::Shim(options) => shim::run(options, &context(typed.global)?),
         Verb::Restore(options) => restore::run(&options, &context(typed.global)?),
+        Verb::Bench(options) => bench::run(options, &context(typed.global)?),
         Verb::Ls(_) => ls::run(&context(typed.global)?),
         Verb::Show(options) => show::run(options, &context(typed.global)?),
         Verb::Gc(options) => gc::run(options, &context(typed.global)?),

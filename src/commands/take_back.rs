@@ -16,7 +16,8 @@ use crate::{
     plan::{
         Inside, Link, Step,
         facts::{InsideAddress, InsideLink},
-        undo,
+        qdisc::{Device, Side},
+        tuning, undo,
     },
     store::{Attachment, Kept, attachment, lease, shaped},
     types::{IfName, Place},
@@ -32,6 +33,7 @@ pub fn here(context: &Context, attachment: &Attachment, namespace: &Netns, kerne
 
 /// With the attachment its limits are forgotten; of one that was never finished the earlier one's stay.
 fn forget(context: &Context, attachment: &Attachment) -> Result<()> {
+    parents_segments(context, attachment)?;
     if !attachment.is_unfinished() {
         shaped::forget_of(&*context.store, &attachment.target, attachment.interface())?;
     }
@@ -96,6 +98,34 @@ pub fn anywhere(context: &Context, attachment: &Attachment) -> Result<()> {
 pub fn links(context: &Context, attachment: &Attachment, namespace: &Netns) -> Result<()> {
     namespace.lock()?;
     namespace.look_inside(|kernel| undo_here(context, attachment, namespace, kernel))
+}
+
+/// Gives the parent the segments back that `gone` found there, if it was the last to raise them; otherwise
+/// who raised them next gives them back one day. What somebody else has set since is theirs.
+pub fn parents_segments(context: &Context, gone: &Attachment) -> Result<()> {
+    let Some((parent, before, raised)) = tuning::raised(&gone.steps) else { return Ok(()) };
+    if !namespace::is_of_this_boot(gone) {
+        return Ok(());
+    }
+    let _lock = HostLock::new()?;
+    let is_next = |other: &Attachment| {
+        let same = tuning::raised(&other.steps).is_some_and(|(on, ..)| on == parent);
+        same && other.tag != gone.tag && other.begun > gone.begun && namespace::is_of_this_boot(other)
+    };
+    let later = attachment::all(&*context.store, None)?.into_iter().flatten().filter(is_next);
+    if let Some(mut heir) = later.min_by_key(|other| other.begun) {
+        tuning::hand_down(&mut heir.steps, before);
+        return heir.save(&*context.store);
+    }
+    Netns::open(Path::new(Place::HOST))?.look_inside(|kernel| {
+        if before == raised || kernel.segments(parent.index)? != Some(raised) {
+            return Ok(());
+        }
+        let on = Device { side: Side::Inside, ..parent.clone() };
+        let step = Step::SetSegments { on, from: raised, to: before };
+        let mut observe = |step: &Step, took| context.output.step(&step.command(Place::HOST), took);
+        apply::undo(kernel, &[step], &mut observe, Place::HOST)
+    })
 }
 
 /// Deletes a VLAN's device or a bridge if plumb made it and nobody uses it. The caller has locked the host.

@@ -20,7 +20,10 @@ use rtnetlink::{
     },
 };
 
-use super::{Kernel, Netlink, Netns, Refusal, cannot_read, refused};
+use super::{
+    Kernel, Netlink, Netns, Refusal, cannot_read, refused,
+    segments::{segments_most, segments_of},
+};
 use crate::{
     apply::StepError,
     error::{Error, Result},
@@ -218,13 +221,8 @@ fn creation(link: &Link, name: &str, namespace: RawFd, up: bool) -> LinkMessage 
     let mode = match &link.driver {
         Driver::Macvlan(mode) => mode,
         Driver::Ipvlan(mode) => {
-            let kernel_mode = match mode {
-                IpvlanMode::L2 => IpVlanMode::L2,
-                IpvlanMode::L3 => IpVlanMode::L3,
-                IpvlanMode::L3s => IpVlanMode::L3S,
-            };
             // Without flags: they are the parent's, for all its links, and stay what they are.
-            return placed(LinkIpVlan::new(name, link.parent.index, kernel_mode), link, namespace, up);
+            return placed(LinkIpVlan::new(name, link.parent.index, kernel_mode(*mode)), link, namespace, up);
         }
         Driver::Veth { host_end } => {
             let outside = host_end.as_ref().map_or("", IfName::as_str);
@@ -239,6 +237,9 @@ fn creation(link: &Link, name: &str, namespace: RawFd, up: bool) -> LinkMessage 
         MacvlanMode::Source(_) => MacVlanMode::Source,
     };
     let mut builder = LinkMacVlan::new(name, link.parent.index, kernel_mode);
+    if let Some(length) = link.tuning.bc_queue_len {
+        builder = builder.append_info_data(InfoMacVlan::BcQueueLen(length));
+    }
     if let MacvlanMode::Source(macs) = mode {
         let macs = macs.iter().map(|mac| InfoMacVlan::MacAddr(mac.bytes())).collect();
         builder = builder
@@ -248,11 +249,26 @@ fn creation(link: &Link, name: &str, namespace: RawFd, up: bool) -> LinkMessage 
     placed(builder, link, namespace, up)
 }
 
+pub(super) fn kernel_mode(mode: IpvlanMode) -> IpVlanMode {
+    match mode {
+        IpvlanMode::L2 => IpVlanMode::L2,
+        IpvlanMode::L3 => IpVlanMode::L3,
+        IpvlanMode::L3s => IpVlanMode::L3S,
+    }
+}
+
 /// What a link of any kind is created with.
 fn placed<T>(builder: LinkMessageBuilder<T>, link: &Link, namespace: RawFd, up: bool) -> LinkMessage {
     let mut builder = builder.index(link.index).mtu(link.mtu.bytes()).link_group(GROUP).setns_by_fd(namespace);
     if let Some(mac) = link.mac {
         builder = builder.address(mac.bytes().to_vec());
+    }
+    if let Some(length) = link.tuning.txqueuelen {
+        builder = builder.txqueuelen(length);
+    }
+    if let Some(count) = link.tuning.queues {
+        let queues = [LinkAttribute::NumTxQueues(count), LinkAttribute::NumRxQueues(count)];
+        builder = queues.into_iter().fold(builder, LinkMessageBuilder::append_extra_attribute);
     }
     if up { builder.up().build() } else { builder.build() }
 }
@@ -315,7 +331,7 @@ async fn name_of(host: &mut Netlink, index: u32) -> Option<String> {
     host.get(Message::GetLink(request)).await.ok().flatten().and_then(|message| link_of(&message)).map(|link| link.name)
 }
 
-fn attribute<T>(message: &LinkMessage, pick: impl FnMut(&LinkAttribute) -> Option<T>) -> Option<T> {
+pub(super) fn attribute<T>(message: &LinkMessage, pick: impl FnMut(&LinkAttribute) -> Option<T>) -> Option<T> {
     message.attributes.iter().find_map(pick)
 }
 
@@ -335,6 +351,8 @@ fn parent(name: &IfName, message: &LinkMessage, port_of: Option<String>) -> Pare
         ethernet: message.header.link_layer_type == LinkLayerType::Ether,
         wireless: is_wireless(name),
         port_of,
+        segments: segments_of(message),
+        segments_most: segments_most(message),
     }
 }
 
@@ -428,7 +446,9 @@ mod tests {
 
     fn why(driver: Driver, errno: Errno, text: Option<&str>) -> Error {
         let parent = ParentLink { name: "nic0".parse().unwrap(), index: 2 };
-        let link = Link { index: 7, name: IfName::eth(1), mac: None, mtu: 1500.try_into().unwrap(), parent, driver };
+        let mtu = 1500.try_into().unwrap();
+        let tuning = crate::plan::Tuning::default();
+        let link = Link { index: 7, name: IfName::eth(1), mac: None, mtu, parent, driver, tuning };
         let refusal = Refusal { errno, text: text.map(str::to_owned) };
         match why_not_created(&link, &refusal) {
             StepError::Refused(error) => error,

@@ -3,6 +3,7 @@
 mod addresses;
 mod arp;
 pub mod client;
+pub mod counters;
 pub mod dhcp;
 pub mod dhcp6;
 mod icmp;
@@ -14,8 +15,10 @@ mod packet;
 mod qdiscs;
 pub mod resolver;
 mod routes;
+mod segments;
 pub mod survey;
 mod sysctl;
+pub mod throwaway;
 mod vlan;
 
 use std::{os::fd::RawFd, time::Instant};
@@ -137,6 +140,7 @@ impl Execute for Kernel {
             Step::DeleteTag(tagged) => self.delete_tag(tagged),
             Step::SetSysctl { key, to, .. } => sysctl::write(key, to),
             Step::SetMtu { index, name, to, .. } => self.set_mtu(*index, name, *to),
+            Step::SetSegments { on, to, .. } => self.set_segments(on, *to),
             Step::AddAddress(address) => self.add_address(address),
             Step::DeleteAddress(address) => self.delete_address(address),
             Step::AddRoute(route) => self.add_route(route),

@@ -166,7 +166,7 @@ fn setns(file: BorrowedFd<'_>, path: &Path) -> Result<()> {
     })
 }
 
-fn on_a_thread<T: Send>(body: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+pub(super) fn on_a_thread<T: Send>(body: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new()
             // Five hundred of them shall not ask for a gigabyte of address space.

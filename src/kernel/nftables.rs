@@ -1,11 +1,11 @@
 //! Masquerading by nftables: a table of its own for each gateway, made and deleted as a whole.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily as Family,
     nftables::{
-        Bitwise, ChainAttribute, ChainMessage, Cmp, DataAttribute, ExpressionAttribute, Expressions, Hook,
+        Bitwise, ChainAttribute, ChainMessage, Cmp, DataAttribute, ExpressionAttribute, Expressions, Hook, Immediate,
         InetHookNumber, ListAttribute, Meta, MetaKey, NfTablesMessage, Operator, Payload, Register, RuleAttribute,
         RuleMessage, TableAttribute, TableMessage,
     },
@@ -14,7 +14,8 @@ use netlink_packet_netfilter::{
 use nix::errno::Errno;
 use rtnetlink::{
     packet_core::{
-        DecodeError, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+        DecodeError, DefaultNla, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage,
+        NetlinkPayload,
     },
     sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER},
 };
@@ -67,6 +68,67 @@ pub fn delete(unwanted: &Masquerade) -> Result<(), StepError> {
     })
 }
 
+/// What comes for `address` goes to `to`. Equivalent to `nft 'table ip plumb-publish { chain prerouting
+/// { type nat hook prerouting priority dstnat; ip daddr ADDRESS dnat to TO; } }'`.
+pub(super) fn publish(address: Ipv4Addr, to: Ipv4Addr) -> Result<(), Refusal> {
+    // NF_IP_PRI_NAT_DST of the kernel's `include/uapi/linux/netfilter_ipv4.h`, which nft calls `dstnat`.
+    const NF_IP_PRI_NAT_DST: i32 = -100;
+    // From `include/uapi/linux/netfilter/nf_tables.h`: the attributes of `nat`, each a number in network order.
+    const NFTA_NAT_TYPE: u16 = 1;
+    const NFTA_NAT_FAMILY: u16 = 2;
+    const NFTA_NAT_REG_ADDR_MIN: u16 = 3;
+    const NFT_NAT_DNAT: u32 = 1;
+    const NFPROTO_IPV4: u32 = 2;
+    let number = |kind, number: u32| DefaultNla::new(kind, number.to_be_bytes().to_vec());
+    let (table, chain) = ("plumb-publish".to_owned(), "prerouting".to_owned());
+    let new_chain = ChainMessage {
+        attributes: vec![
+            ChainAttribute::Table(table.clone()),
+            ChainAttribute::Name(chain.clone()),
+            ChainAttribute::Hook(vec![
+                Hook::Number(InetHookNumber::PreRouting.into()),
+                Hook::Priority(NF_IP_PRI_NAT_DST.cast_unsigned()),
+            ]),
+            ChainAttribute::Type("nat".into()),
+        ],
+    };
+    let expressions = [
+        Expressions::Payload(vec![
+            Payload::DestinationRegister(Register::Reg1),
+            Payload::Base(NFT_PAYLOAD_NETWORK_HEADER),
+            Payload::Offset(16),
+            Payload::Len(4),
+        ]),
+        compare(Operator::Equal, address.octets().to_vec()),
+        Expressions::Immediate(vec![
+            Immediate::DestinationRegister(Register::Reg1),
+            Immediate::Data(DataAttribute::Value(to.octets().to_vec())),
+        ]),
+        Expressions::Other {
+            expression_type: "nat".into(),
+            attributes: vec![
+                number(NFTA_NAT_TYPE, NFT_NAT_DNAT),
+                number(NFTA_NAT_FAMILY, NFPROTO_IPV4),
+                number(NFTA_NAT_REG_ADDR_MIN, Register::Reg1.into()),
+            ],
+        },
+    ];
+    let new_rule = RuleMessage {
+        attributes: vec![
+            RuleAttribute::Table(table.clone()),
+            RuleAttribute::Chain(chain),
+            RuleAttribute::Expressions(expressions.into_iter().map(ListAttribute::from).collect()),
+        ],
+    };
+    let new_table = TableMessage { attributes: vec![TableAttribute::Name(table)] };
+    let changes = [
+        (NfTablesMessage::NewTable(new_table), NLM_F_CREATE | NLM_F_EXCL),
+        (NfTablesMessage::NewChain(new_chain), NLM_F_CREATE | NLM_F_EXCL),
+        (NfTablesMessage::NewRule(new_rule), NLM_F_CREATE | NLM_F_APPEND),
+    ];
+    transaction(Family::IPv4, changes)
+}
+
 /// The chain of iptables in which to accept what is forwarded, if its policy for that is to drop.
 ///
 /// Seen is what iptables has in nftables, as it does on all distributions of today. The older
@@ -81,9 +143,10 @@ pub fn accept_in() -> Option<&'static str> {
 /// NF_IP_PRI_NAT_SRC of the kernel's `include/uapi/linux/netfilter_ipv4.h`, which nft calls `srcnat`.
 const NF_IP_PRI_NAT_SRC: u32 = 100;
 
+const NFT_PAYLOAD_NETWORK_HEADER: u32 = 1;
+
 /// `ip saddr SUBNET oifname != "INTERFACE" masquerade`, as nft itself puts it.
 fn rule(subnet: Subnet, interface: &IfName) -> Vec<ListAttribute<ExpressionAttribute>> {
-    const NFT_PAYLOAD_NETWORK_HEADER: u32 = 1;
     let network = subnet.network();
     let octets = |ip: IpAddr| match ip {
         IpAddr::V4(ip) => ip.octets().to_vec(),

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Route, link::GROUP};
+use super::{Route, Segments, link::GROUP, tuning};
 use crate::types::{IfName, Mac, Tag, VlanId, VlanProtocol};
 
 /// All that a plan for one target depends on.
@@ -40,6 +40,10 @@ pub struct Parent {
     pub wireless: bool,
     /// The bridge, bond or team that this interface is a port of.
     pub port_of: Option<String>,
+    /// Its largest segments; none where the kernel has none above 64 KiB for IPv4 (before 6.3).
+    pub segments: Option<Segments>,
+    /// The most that they may be raised to.
+    pub segments_most: u32,
 }
 
 impl Parent {
@@ -57,6 +61,8 @@ impl Parent {
             ethernet: true,
             wireless: false,
             port_of: None,
+            segments: Some(Segments::ORDINARY),
+            segments_most: tuning::MOST,
         }
     }
 }

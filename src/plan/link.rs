@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::Tuning;
 use crate::types::{IfName, Mac, Mtu};
 
 /// The group number of every link that plumb makes: the letters "plum". One request can so find or
@@ -25,6 +26,8 @@ pub struct Link {
     pub mtu: Mtu,
     pub parent: ParentLink,
     pub driver: Driver,
+    #[serde(default, skip_serializing_if = "Tuning::is_none")]
+    pub tuning: Tuning,
 }
 
 impl Link {

@@ -13,6 +13,7 @@ pub mod qdisc;
 pub mod render;
 pub mod route;
 pub mod shaping;
+pub mod tuning;
 pub mod undo;
 pub mod vlan;
 pub mod wiring;
@@ -27,13 +28,15 @@ pub use leased::Leased;
 pub use link::{Driver, IpvlanMode, Link, MacvlanMode};
 pub use qdisc::{Ifb, Qdisc, Redirect};
 pub use route::Route;
+pub use tuning::{Segments, Tuning};
 pub use wiring::{Advertised, Wiring, Wish};
 
 use crate::types::{HostAddress, IfName, Mtu, Tag};
 
 /// One change to the kernel, and what it replaces.
 ///
-/// Every change is in the target's namespace, but for those of a qdisc at the host's end of a veth.
+/// Every change is in the target's namespace, but for those of a qdisc at the host's end of a veth, and of the
+/// segments of the parent.
 /// Matches over steps name each of them: a new step
 /// does not compile without its inverse, its text and its execution.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +56,12 @@ pub enum Step {
         name: IfName,
         from: Mtu,
         to: Mtu,
+    },
+    /// How large segments may be that pass unsegmented: of the link, or on the host of its parent.
+    SetSegments {
+        on: qdisc::Device,
+        from: Segments,
+        to: Segments,
     },
     AddAddress(LinkAddress),
     DeleteAddress(LinkAddress),
@@ -112,6 +121,7 @@ impl Step {
             Step::DeleteTag(tagged) => Step::AddTag(tagged),
             Step::SetSysctl { key, from, to } => Step::SetSysctl { key, from: to, to: from },
             Step::SetMtu { index, name, from, to } => Step::SetMtu { index, name, from: to, to: from },
+            Step::SetSegments { on, from, to } => Step::SetSegments { on, from: to, to: from },
             Step::AddAddress(address) => Step::DeleteAddress(address),
             Step::DeleteAddress(address) => Step::AddAddress(address),
             Step::AddRoute(route) => Step::DeleteRoute(route),
@@ -147,7 +157,12 @@ pub(crate) mod samples {
             mtu: 1500.try_into().unwrap(),
             parent: link::ParentLink { name: "eth0".parse().unwrap(), index: 2 },
             driver: Driver::Macvlan(MacvlanMode::Bridge),
+            tuning: Tuning::default(),
         }
+    }
+
+    pub fn segments(size: u32) -> Segments {
+        Segments { gso: size, gro: size, gso_ipv4: size, gro_ipv4: size }
     }
 
     pub fn tag() -> Tag {
@@ -186,6 +201,7 @@ pub(crate) mod samples {
             Step::AddTag(TaggedLink { index, name: name.clone(), tag: tag() }),
             Step::SetSysctl { key: "net/ipv6/conf/eth1/accept_ra".into(), from: "1".into(), to: "0".into() },
             Step::SetMtu { index, name: name.clone(), from: 1500.try_into().unwrap(), to: 1400.try_into().unwrap() },
+            Step::SetSegments { on: device(Side::Host, 2, "eth0"), from: segments(65_536), to: segments(131_072) },
             Step::AddAddress(LinkAddress {
                 index,
                 name,

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::{
-    Driver, Ifb, Link, MacvlanMode, Masquerade, Route, Step,
+    Driver, Ifb, Link, MacvlanMode, Masquerade, Route, Step, Tuning,
     link::GROUP,
     qdisc::{Device, Side},
 };
@@ -36,6 +36,7 @@ impl Step {
                 quote(&format!("echo {} > {}", quote(to), quote(&format!("/proc/sys/{key}"))))
             )),
             Step::SetMtu { name, to, .. } => inside(format!("ip link set dev {} mtu {to}", quote(name.as_str()))),
+            Step::SetSegments { on, to, .. } => at(on, to.command(&quote(on.name.as_str()))),
             Step::AddAddress(a) => {
                 let broadcast = if !a.address.is_ipv6() && a.address.prefix() < 31 { " brd +" } else { "" };
                 let nodad = if a.address.is_ipv6() && a.skip_dad { " nodad" } else { "" };
@@ -87,17 +88,21 @@ fn ip_route(verb: &str, route: &Route) -> String {
 fn add_link(link: &Link, namespace: &str) -> String {
     let mac = link.mac.map(|mac| format!(" address {mac}")).unwrap_or_default();
     let netns = if namespace == Place::HOST { String::new() } else { format!(" netns {}", quote(namespace)) };
+    let Tuning { txqueuelen, queues, bc_queue_len, .. } = link.tuning;
+    let length = txqueuelen.map(|length| format!(" txqueuelen {length}")).unwrap_or_default();
+    let queues = queues.map(|count| format!(" numtxqueues {count} numrxqueues {count}")).unwrap_or_default();
+    let broadcasts = bc_queue_len.map(|length| format!(" bcqueuelen {length}")).unwrap_or_default();
     if let Some((outside, its_mac)) = link.host_end() {
         let (name, outside, bridge) =
             (quote(link.name.as_str()), quote(outside.as_str()), quote(link.parent.name.as_str()));
         return format!(
-            "ip link add name {name} index {}{mac} mtu {} group {GROUP}{netns} up type veth \
+            "ip link add name {name} index {}{mac} mtu {}{length}{queues} group {GROUP}{netns} up type veth \
              peer name {outside} address {its_mac} mtu {} group {GROUP} && ip link set dev {outside} master {bridge} up",
             link.index, link.mtu, link.mtu
         );
     }
     format!(
-        "ip link add link {} name {} index {}{mac} mtu {} group {GROUP}{netns} up {}",
+        "ip link add link {} name {} index {}{mac} mtu {}{length}{queues} group {GROUP}{netns} up {}{broadcasts}",
         quote(link.parent.name.as_str()),
         quote(link.name.as_str()),
         link.index,
@@ -162,6 +167,8 @@ mod tests {
                 format!("{inside} sh -c 'echo 1 > /proc/sys/net/ipv6/conf/eth1/accept_ra'"),
                 format!("{inside} ip link set dev eth1 mtu 1400"),
                 format!("{inside} ip link set dev eth1 mtu 1500"),
+                "ip link set dev eth0 gso_max_size 131072 gro_max_size 131072 gso_ipv4_max_size 131072 gro_ipv4_max_size 131072".into(),
+                "ip link set dev eth0 gso_max_size 65536 gro_max_size 65536 gso_ipv4_max_size 65536 gro_ipv4_max_size 65536".into(),
                 format!("{inside} ip addr add 192.168.0.100/24 brd + dev eth1"),
                 format!("{inside} ip addr del 192.168.0.100/24 dev eth1"),
                 format!("{inside} ip route add 10.0.0.0/8 dev eth1 proto 4 scope link"),

@@ -39,6 +39,8 @@ fn undo_one(step: &Step, ours: Option<&Link>, of_parent: Option<&str>, now: &Ins
         // These live on the link and go with it, but for the forwarding of IPv4. That stays on: others
         // may rely on it by now. Docker turns it on only where it is off, and cannot tell that it was us.
         Step::AddTag(_) | Step::SetSysctl { .. } | Step::SetMtu { .. } | Step::AddAddress(_) => None,
+        // The link's own go with it. Those of the parent others may still need: that is seen to with the record.
+        Step::SetSegments { .. } => None,
         // A limit has a record of its own, and goes by that.
         Step::AddIfb(_) | Step::DeleteIfb(_) | Step::AddRedirect(_) | Step::DeleteRedirect(_) => None,
         Step::AddQdisc(_) | Step::DeleteQdisc(_) | Step::ReplaceQdisc { .. } => None,
@@ -97,7 +99,7 @@ pub fn after(steps: &[Step], mut now: Inside) -> Inside {
                 now.addresses.retain(|there| there.index != gone.index || there.ip != gone.address.ip());
             }
             Step::AddLink(_) | Step::AddTag(_) | Step::DeleteTag(_) | Step::SetSysctl { .. } => {}
-            Step::AddAddress(_) | Step::SetMtu { .. } => {}
+            Step::AddAddress(_) | Step::SetMtu { .. } | Step::SetSegments { .. } => {}
             Step::AddMasquerade(_) | Step::DeleteMasquerade(_) | Step::SetResolver { .. } => {}
             Step::AddIfb(_) | Step::DeleteIfb(_) | Step::AddRedirect(_) | Step::DeleteRedirect(_) => {}
             Step::AddQdisc(_) | Step::DeleteQdisc(_) | Step::ReplaceQdisc { .. } => {}
@@ -136,6 +138,7 @@ fn remembered(step: &Step) -> Option<&Route> {
         Step::ReplaceRoute { old, .. } | Step::DeleteRoute(old) => Some(old),
         Step::AddLink(_) | Step::DeleteLink(_) | Step::AddTag(_) | Step::DeleteTag(_) | Step::SetSysctl { .. } => None,
         Step::AddAddress(_) | Step::DeleteAddress(_) | Step::AddRoute(_) | Step::SetMtu { .. } => None,
+        Step::SetSegments { .. } => None,
         Step::AddMasquerade(_) | Step::DeleteMasquerade(_) | Step::SetResolver { .. } => None,
         Step::AddIfb(_) | Step::DeleteIfb(_) | Step::AddRedirect(_) | Step::DeleteRedirect(_) => None,
         Step::AddQdisc(_) | Step::DeleteQdisc(_) | Step::ReplaceQdisc { .. } => None,

@@ -6,9 +6,10 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Driver, Facts, Inside, Leased, Link, LinkAddress, MacvlanMode, Parent, Route, Sibling, Step, TaggedLink,
+    Driver, Facts, Inside, Leased, Link, LinkAddress, MacvlanMode, Parent, Route, Sibling, Step, TaggedLink, Tuning,
     forwarding,
     link::{ABOVE_THE_HOSTS, ParentLink},
+    tuning,
 };
 use crate::{
     error::{Error, Result},
@@ -44,6 +45,8 @@ pub struct Wish {
     /// What the interface takes from IPv6 routers.
     #[serde(default, skip_serializing_if = "Advertised::is_nothing")]
     pub advertised: Advertised,
+    #[serde(default, skip_serializing_if = "Tuning::is_none")]
+    pub tuning: Tuning,
     /// The target is to forward for a network: it is its gateway.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forwarding: Option<Forwarding>,
@@ -152,6 +155,7 @@ impl Wish {
             allow_wifi: false,
             skip_dad: false,
             advertised: Advertised::Nothing,
+            tuning: Tuning::default(),
             forwarding: None,
         }
     }
@@ -200,6 +204,7 @@ impl Wish {
             }
         }
         forwarding::check(self)?;
+        tuning::check(self)?;
         let ipv6 = self.addresses.iter().any(|address| address.is_ipv6());
         match self.mtu {
             Some(mtu) if ipv6 && mtu.bytes() < Mtu::LEAST_IPV6 => Err(Error::usage(format!(
@@ -308,14 +313,17 @@ pub fn plan(wish: &Wish, facts: &Facts, tag: &Tag) -> Result<Wiring> {
             }
             other => other.clone(),
         },
+        tuning: wish.tuning,
         name,
     };
     let link = Link { mac: mac(wish, &link.name, &facts.parent)?, ..link };
     let routes = routes(wish, &link, &facts.inside)?;
     let connect = connect(wish, &link, &facts.inside, tag)?;
+    let larger = tuning::steps(wish, &link, &facts.parent, &mut warnings)?;
     Ok(Wiring {
         connect: connect
             .into_iter()
+            .chain(larger)
             .chain(forwarding::keep_parent_quiet(wish, &link, facts))
             .chain(forwarding::answer_only_whom_it_reaches(wish, &link, facts))
             .collect(),

@@ -69,6 +69,7 @@ fn wish(masquerade: &[&str]) -> Wish {
         allow_wifi: false,
         skip_dad: true,
         advertised: Advertised::Nothing,
+        tuning: netplumb::plan::Tuning::default(),
         forwarding: Some(Forwarding { masquerade: masquerade.iter().map(|text| text.parse().unwrap()).collect() }),
     }
 }

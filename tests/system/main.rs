@@ -4,6 +4,7 @@
 
 mod agent;
 mod attach;
+mod bench;
 mod clients;
 mod concurrency;
 mod detach;

@@ -6,7 +6,7 @@ use netplumb::{
     apply::{Execute, StepError, all_or_nothing},
     error::{Error, Result},
     kernel::{Kernel, Netns},
-    plan::{Advertised, Driver, Facts, MacvlanMode, Step, Wish, wiring, wiring::MacRule},
+    plan::{Advertised, Driver, Facts, MacvlanMode, Step, Tuning, Wish, wiring, wiring::MacRule},
     types::{StoreMark, Tag},
 };
 
@@ -46,6 +46,7 @@ fn wish() -> Wish {
         allow_wifi: false,
         skip_dad: true,
         advertised: Advertised::Nothing,
+        tuning: Tuning::default(),
         forwarding: None,
     }
 }

@@ -215,6 +215,8 @@ impl Work<'_> {
         match &self.intent.uplink {
             Uplink::Interface(name) => {
                 let locks = wish.driver.is_made_under_lock();
+                // What others have raised the parent's segments to is what this one found.
+                let locks = locks || wish.tuning.big_tcp.is_some();
                 let lock = if locks { HostLock::unless_held(self.namespace, self.host)? } else { None };
                 let device = match wish.driver.needs_a_bridge() {
                     true => bridge::device(self, name)?,
@@ -355,7 +357,10 @@ impl Work<'_> {
         match self.wire(attachment, wiring, parent, beside, lock).map(|granted| *lease = granted) {
             // Made is made: what could not be given back gc finds.
             Ok(()) => {
-                let _ = earlier.as_ref().map(|earlier| earlier.yield_to(attachment, store));
+                if let Some(earlier) = earlier {
+                    let _ = take_back::parents_segments(self.context, earlier);
+                    let _ = earlier.yield_to(attachment, store);
+                }
                 Ok(())
             }
             // What was left behind must stay on record, or gc could not find it.

@@ -8,7 +8,7 @@ use crate::{
     config,
     error::{Error, Result},
     kernel,
-    plan::{Driver, IpvlanMode, MacvlanMode, Wish, wiring::MacRule},
+    plan::{Driver, IpvlanMode, MacvlanMode, Tuning, Wish, wiring::MacRule},
     types::{IfName, Span, TargetName},
 };
 
@@ -43,6 +43,7 @@ pub fn wish(target: &TargetName, options: &LinkOptions) -> Result<Wish> {
         name: options.name.clone(),
         mtu: options.mtu,
         allow_wifi: options.allow_wifi,
+        tuning: tuning(options),
         ..Wish::of(target, driver(options)?, mac_rule(options))
     })
 }
@@ -63,6 +64,11 @@ fn mac_rule(options: &LinkOptions) -> MacRule {
 
 pub fn derived_mac() -> MacRule {
     MacRule::Derived { host: config::host_identity() }
+}
+
+fn tuning(options: &LinkOptions) -> Tuning {
+    let LinkOptions { big_tcp, txqueuelen, queues, bc_queue_len, .. } = *options;
+    Tuning { big_tcp, txqueuelen, queues, bc_queue_len }
 }
 
 fn driver(options: &LinkOptions) -> Result<Driver> {

@@ -7,7 +7,7 @@ use super::super::{
     wiring::{Advertised, MacRule},
 };
 use super::*;
-use crate::types::HostAddress;
+use crate::{plan::Tuning, types::HostAddress};
 
 const DOCKERS: &str = "172.17.0.1";
 
@@ -27,6 +27,7 @@ fn wish(address: &str, gateway: &str) -> Wish {
         allow_wifi: false,
         skip_dad: false,
         advertised: Advertised::Nothing,
+        tuning: Tuning::default(),
         forwarding: None,
     }
 }

@@ -1,8 +1,8 @@
 //! Plans and refusals, without a kernel.
 
-use super::super::IpvlanMode;
 use super::super::facts::{InsideAddress, InsideLink, Ipv4Forwarding, Ipv6Defaults};
 use super::super::samples;
+use super::super::{IpvlanMode, qdisc};
 use super::*;
 use crate::error::Kind;
 
@@ -19,6 +19,8 @@ fn facts() -> Facts {
         ethernet: true,
         wireless: false,
         port_of: None,
+        segments: Some(samples::segments(65_536)),
+        segments_most: 524_280,
     };
     let link = |index: u32, name: &str| InsideLink {
         index,
@@ -70,6 +72,7 @@ fn wish() -> Wish {
         allow_wifi: false,
         skip_dad: false,
         advertised: Advertised::Nothing,
+        tuning: Tuning::default(),
         forwarding: None,
     }
 }
@@ -506,4 +509,51 @@ fn a_gateway_masquerades_for_one_subnet_of_each_version() {
         error.message,
         "subnets 10.1.0.0/24 and 10.2.0.0/24 are of one IP version; a gateway masquerades for one of each"
     );
+}
+
+fn raises(steps: &[Step]) -> Vec<(qdisc::Side, u32, u32)> {
+    let raise = |step: &Step| match step {
+        Step::SetSegments { on, from, to } => Some((on.side, from.gso_ipv4, to.gso_ipv4)),
+        _ => None,
+    };
+    steps.iter().filter_map(raise).collect()
+}
+
+#[test]
+fn larger_segments_are_the_parents_first_and_no_larger_than_it_takes() {
+    use qdisc::Side;
+    let wish = Wish { tuning: Tuning { big_tcp: Some(262_144), ..Tuning::default() }, ..wish() };
+    let mut facts = facts();
+    let wiring = plan(&wish, &facts, &samples::tag()).unwrap();
+    assert_eq!(raises(&wiring.connect), [(Side::Host, 65_536, 262_144), (Side::Inside, 65_536, 262_144)]);
+
+    facts.parent.segments_most = 131_072;
+    let wiring = plan(&wish, &facts, &samples::tag()).unwrap();
+    assert_eq!(raises(&wiring.connect), [(Side::Host, 65_536, 131_072), (Side::Inside, 65_536, 131_072)]);
+    assert_eq!(wiring.warnings, ["eth0 takes segments of up to 131072 bytes, not 262144"]);
+
+    facts.parent.segments_most = 65_536;
+    let wiring = plan(&wish, &facts, &samples::tag()).unwrap();
+    assert_eq!(raises(&wiring.connect), []);
+    assert_eq!(wiring.warnings, ["eth0 takes segments of up to 65536 bytes, so --big-tcp has no effect on it"]);
+
+    facts.parent.segments = None;
+    let error = plan(&wish, &facts, &samples::tag()).unwrap_err();
+    assert_eq!(error.message, "this kernel has no IPv4 segments above 64 KiB: they came with Linux 6.3");
+}
+
+#[test]
+fn what_others_have_raised_further_is_not_lowered() {
+    let wish = Wish { tuning: Tuning { big_tcp: Some(131_072), ..Tuning::default() }, ..wish() };
+    let mut facts = facts();
+    facts.parent.segments = Some(samples::segments(262_144));
+    let wiring = plan(&wish, &facts, &samples::tag()).unwrap();
+    assert_eq!(raises(&wiring.connect)[0], (qdisc::Side::Host, 262_144, 262_144));
+}
+
+#[test]
+fn a_queue_of_broadcasts_is_macvlans() {
+    let tuning = Tuning { bc_queue_len: Some(5000), ..Tuning::default() };
+    let wish = Wish { driver: Driver::Ipvlan(IpvlanMode::L2), tuning, ..wish() };
+    assert!(wish.check().unwrap_err().message.starts_with("--bc-queue-len is macvlan's"));
 }
