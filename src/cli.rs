@@ -310,7 +310,8 @@ pub struct Attach {
     plumb dhcp web -i eth0\n  \
     plumb dhcp web -i eth0 --hostname www --keep-default\n  \
     plumb dhcp web -i wlan0 --driver ipvlan\n  \
-    plumb dhcp web --network blue --timeout 30s")]
+    plumb dhcp web --network blue --timeout 30s\n  \
+    plumb dhcp web -i eth0 --client udhcpc --client-arg=-S")]
 pub struct Dhcp {
     /// Container (name or id), podman:NAME, pid:N, netns:NAME or netns:/PATH
     #[arg(add = ArgValueCandidates::new(complete::targets))]

@@ -9,7 +9,7 @@ use std::{
 
 use bollard::{
     Docker,
-    models::{ContainerCreateBody, ContainerInspectResponse, ContainerStateStatusEnum, HostConfig},
+    models::{ContainerCreateBody, ContainerInspectResponse, ContainerStateStatusEnum, HostConfig, ResourcesUlimits},
     query_parameters::{
         CreateContainerOptions, InspectContainerOptions, ListContainersOptions, LogsOptions, RemoveContainerOptions,
         StartContainerOptions,
@@ -222,12 +222,15 @@ impl Engine {
         let name = sidecar.name;
         self.remove(name)?;
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let few = |what: &str| ResourcesUlimits { name: Some(what.to_owned()), soft: Some(1024), hard: Some(1024) };
         let host_config = HostConfig {
             network_mode: Some(format!("container:{}", sidecar.target)),
             binds: Some(sidecar.binds),
             cap_drop: Some(words(&["ALL"])),
             cap_add: Some(words(sidecar.capabilities)),
             readonly_rootfs: Some(true),
+            // Engines set limits of their own, and may not be allowed to raise them.
+            ulimits: Some(["nofile", "nproc"].map(few).into()),
             ..Default::default()
         };
         let body = ContainerCreateBody {

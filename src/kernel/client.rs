@@ -60,8 +60,8 @@ pub struct Running {
     program: Program,
     /// Whether it has been granted a lease. Before, it says that it has none, which is no news.
     has_had_one: bool,
-    keeper: Child,
-    /// `None` only while it ends.
+    /// `None` only while it ends, as the line.
+    keeper: Option<Child>,
     line: Option<OwnedFd>,
 }
 
@@ -76,8 +76,9 @@ impl Running {
         let mut command = Command::new("/proc/self/exe");
         command.arg0(format!("plumb: keeps {}", call.program)).env(CALL, serde_json::to_string(call)?);
         command.stdin(Stdio::from(its)).stdout(Stdio::null()).stderr(Stdio::null());
-        let keeper = command.spawn()?;
-        Ok(Running { program: call.program, has_had_one: false, keeper, line: Some(ours) })
+        // What is typed at a terminal is not meant for it.
+        let keeper = command.process_group(0).spawn()?;
+        Ok(Running { program: call.program, has_had_one: false, keeper: Some(keeper), line: Some(ours) })
     }
 
     /// What has been said so far, and what follows from it. An error says why the client has ended.
@@ -120,11 +121,23 @@ impl Running {
     }
 }
 
-/// It has ended when this returns: two clients never ask for the same interface.
+/// How long it may take until all of a client has ended. It takes milliseconds, or as long as an engine.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// It has ended when this returns, so that two clients never ask by the same interface. An engine that
+/// hangs holds nobody up: it removes the container whenever it can.
 impl Drop for Running {
     fn drop(&mut self) {
         self.line = None;
-        let _ = self.keeper.wait();
+        let Some(mut keeper) = self.keeper.take() else { return };
+        let end = Instant::now() + PATIENCE;
+        while Instant::now() < end {
+            if !matches!(keeper.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::spawn(move || keeper.wait());
     }
 }
 

@@ -5,7 +5,10 @@ use std::{
     process::{Child, Command},
 };
 
-use crate::lab::{FREE, Lab, ROUTER, sh, wait_for};
+use crate::{
+    dhcp::{DNSMASQ, Lan},
+    lab::{FREE, Lab, ROUTER, sh, wait_for},
+};
 
 /// Podman's API on a socket of its own.
 struct Podman {
@@ -69,4 +72,32 @@ fn a_podman_container_is_a_target_like_any_other() {
     plumb(&format!("flat podman:web -i nic0 --ip {FREE}"))
         .refused(3, "container web is not running (exited)")
         .hints("podman start web; or --wait 10s");
+}
+
+#[test]
+fn busybox_asks_in_a_container_beside_the_target() {
+    let lan = Lan::bare(DNSMASQ);
+    let folder = lan.lab.folder().join("podman");
+    std::fs::create_dir(&folder).unwrap();
+    let podman = Podman::start(&folder);
+    let path = folder.display();
+    podman.sh(&format!(
+        "mkdir -p {path}/image/bin && for a in sleep udhcpc; do cp $(command -v busybox) {path}/image/bin/$a; done
+         tar -C {path}/image -cf {path}/image.tar . && podman import -q {path}/image.tar plumb-test
+         podman run -q -d --name web --network none --ulimit nofile=1024:1024 --ulimit nproc=1024:1024 plumb-test /bin/sleep 1d"
+    ));
+    let plumb = |arguments: &str| lan.lab.plumb(&format!("{arguments} --podman {}", podman.socket));
+    let containers = || {
+        let list = folder.join("list");
+        podman.sh(&format!("podman ps -a --format '{{{{.Names}}}}' >{}", list.display()));
+        std::fs::read_to_string(list).unwrap().lines().count()
+    };
+    plumb("dhcp podman:web -i nic0 --probe 0 --no-check --client busybox")
+        .refused(3, "Podman has no image busybox")
+        .hints("podman pull busybox, or name another with --client-image");
+    let ran = plumb("dhcp podman:web -i nic0 --probe 0 --no-check --client busybox --client-image plumb-test").ok();
+    assert!(ran.out.contains("leased from 192.168.9.1 for 20 min by busybox, and renewed in time"), "{ran:?}");
+    wait_for("the client to go on", || lan.lab.log("lan").matches("DHCPACK").count() >= 2 && containers() == 2);
+    plumb("detach podman:web").ok();
+    wait_for("the client's container to go", || containers() == 1);
 }

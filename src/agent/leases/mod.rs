@@ -474,6 +474,10 @@ impl Duty for Leases {
     fn tick(&mut self, now: Duration, watch: &Watch) {
         let due: Vec<u64> = self.due.range(..=(now, u64::MAX)).map(|(_, id)| *id).collect();
         for id in due {
+            if let Some(tended) = self.tended.get_mut(&id).filter(|tended| tended.look.is_some_and(|at| at <= now)) {
+                tended.look = None;
+                self.look_whether_there(id, watch);
+            }
             let started = self.tended.get_mut(&id).map(|tended| tended.start_client(now, socket_of(id), watch));
             if let Some(Err(silence)) = started {
                 self.silent(id, silence, watch);

@@ -23,6 +23,8 @@ use crate::{
 
 /// For how long an answer is waited for with an open socket. Whoever takes longer is asked again.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// When to look again at a network whose container has gone, and that somebody keeps.
+const AGAIN: Duration = Duration::from_secs(300);
 /// RFC 2131 section 3.1 point 5: at least so long after a DECLINE.
 const AFTER_DECLINE: Duration = Duration::from_secs(10);
 
@@ -58,6 +60,8 @@ pub struct Tended {
     pub scheduled: Option<Duration>,
     /// When to try again what failed.
     pub retry: Option<Duration>,
+    /// When to look whether anybody but its client is in the container's network still.
+    pub look: Option<Duration>,
 }
 
 struct Exchange {
@@ -136,6 +140,7 @@ impl Tended {
             busy: false,
             scheduled: None,
             retry: None,
+            look: None,
             record,
         })
     }
@@ -150,7 +155,7 @@ impl Tended {
         let client = self.client.as_ref().and_then(|client| client.wake);
         let ipv6 = self.ipv6.as_ref().and_then(Ipv6::wake);
         let until = self.exchange.as_ref().map(|exchange| exchange.until);
-        [next, until, self.retry, client, ipv6].into_iter().flatten().min()
+        [next, until, self.retry, self.look, client, ipv6].into_iter().flatten().min()
     }
 
     /// What is due.
@@ -288,6 +293,8 @@ impl Tended {
         if let Some(client) = &mut self.client {
             client.end(watch);
             client.wake = Some(boot_time());
+            // Nobody else will tell: where the process or the name is gone, the client may be the last one.
+            self.look = Some(boot_time() + AGAIN);
         }
     }
 
