@@ -10,7 +10,7 @@ use std::{
 use crate::project;
 
 /// The modules from top to bottom, each with those that it may use. All of them stand below it.
-const TABLE: [(&str, &[&str]); 21] = [
+const TABLE: [(&str, &[&str]); 22] = [
     ("main", &["commands", "cli", "output", "interrupt", "error"]),
     ("lib", &[]),
     (
