@@ -9,7 +9,7 @@ use crate::{
     cli::Detach,
     error::{Error, Result},
     plan::undo,
-    store::{Attachment, Kept, attachment},
+    store::{Attachment, Kept, Record, attachment},
 };
 
 pub fn run(options: Detach, context: &Context) -> Result<()> {

@@ -12,7 +12,7 @@ use crate::{
     error::{Error, Kind, Result},
     kernel::{Netns, survey},
     plan::facts::InsideLink,
-    store::{Attachment, Change, Condition, Key, Placed, attachment, lease, network, shaped},
+    store::{Attachment, Change, Condition, Key, Placed, Record, attachment, lease, network, shaped},
     types::{Tag, TargetName},
 };
 

@@ -11,7 +11,7 @@ use crate::{
     error::{Error, Result},
     output::flush_left,
     plan::{Advertised, Inside, Step, facts::InsideLink},
-    store::Attachment,
+    store::{Attachment, Record},
     types::HostAddress,
 };
 
