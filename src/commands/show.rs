@@ -79,7 +79,7 @@ impl Shown {
         let by_lease = lease.as_ref().map_or(String::new(), |lease| format!(", {lease}"));
         let title = format!(
             "{}: {} on {} ({}), {}{by_lease}",
-            attachment.target,
+            attachment.target.in_words(),
             link.name,
             link.parent.name,
             link.driver,
