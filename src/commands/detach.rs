@@ -9,7 +9,7 @@ use crate::{
     cli::Detach,
     error::{Error, Result},
     plan::undo,
-    store::{Attachment, Kept, attachment},
+    store::{Attachment, Kept, Record, attachment},
 };
 
 pub fn run(options: Detach, context: &Context) -> Result<()> {
@@ -144,7 +144,7 @@ fn say(options: &Detach, detached: &[Attachment], all_well: bool, context: &Cont
         let addresses: Vec<String> = attachment.wish.addresses.iter().map(|address| format!(" {address}")).collect();
         context.output.line(format_args!(
             "{}: {}{} detached",
-            attachment.target,
+            attachment.target.in_words(),
             attachment.interface(),
             addresses.concat()
         ));

@@ -12,7 +12,7 @@ use crate::{
     error::{Error, Kind, Result},
     kernel::{Netns, survey},
     plan::facts::InsideLink,
-    store::{Attachment, Change, Condition, Key, Placed, attachment, lease, network, shaped},
+    store::{Attachment, Change, Condition, Key, Placed, Record, attachment, lease, network, shaped},
     types::{Tag, TargetName},
 };
 
@@ -66,7 +66,7 @@ impl Sweep<'_> {
                 Err(error) => self.failures.push(error),
                 Ok(attachment) if attachment.is_unfinished() => self.unfinished(&attachment)?,
                 Ok(attachment) if is_gone_for_good(&attachment, self.context) => {
-                    let (target, interface) = (&attachment.target, attachment.interface());
+                    let (target, interface) = (attachment.target.in_words(), attachment.interface());
                     let text = format!("{target}: {interface} forgotten, the target exists no more");
                     let context = self.context;
                     // Its namespace may have outlived it, with the interface in it.
@@ -79,13 +79,10 @@ impl Sweep<'_> {
     }
 
     fn unfinished(&mut self, attachment: &Attachment) -> Result<()> {
-        let text = format!("{}: {} taken back, its run was killed", attachment.target, attachment.interface());
+        let (target, interface) = (attachment.target.in_words(), attachment.interface());
+        let text = format!("{target}: {interface} taken back, its run was killed");
         if !namespace::is_of_this_boot(attachment) {
-            let text = format!(
-                "{}: {} kept, the power was lost when it was just made",
-                attachment.target,
-                attachment.interface()
-            );
+            let text = format!("{target}: {interface} kept, the power was lost when it was just made");
             self.note("record", text, || attachment.clone().keep(&*self.context.store));
             return Ok(());
         }

@@ -11,7 +11,7 @@ use crate::{
     error::{Error, Result},
     kernel::{Kernel, Netns},
     plan::{Wish, vlan::VlanDevice},
-    store::{Attachment, Network, Progress, attachment, shaped},
+    store::{Attachment, Network, Progress, Record, attachment, shaped},
     types::{IfName, Span, TargetName},
 };
 

@@ -11,7 +11,7 @@ use crate::{
     error::{Error, Result},
     output::flush_left,
     plan::{Advertised, Inside, Step, facts::InsideLink},
-    store::Attachment,
+    store::{Attachment, Record},
     types::HostAddress,
 };
 
@@ -79,7 +79,7 @@ impl Shown {
         let by_lease = lease.as_ref().map_or(String::new(), |lease| format!(", {lease}"));
         let title = format!(
             "{}: {} on {} ({}), {}{by_lease}",
-            attachment.target,
+            attachment.target.in_words(),
             link.name,
             link.parent.name,
             link.driver,

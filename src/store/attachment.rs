@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Change, Committed, Condition, Dhcp, Key, LeaseRecord, Network, Store, lease, network};
+use super::{Change, Committed, Condition, Dhcp, Key, LeaseRecord, Network, Record, Store, lease, network, record};
 use crate::{
     error::{Error, Result},
     plan::{Link, Step, Wish},
@@ -46,9 +46,6 @@ pub struct Attachment {
 }
 
 pub const FORMAT: u32 = 1;
-
-/// What to do about a damaged record.
-const REMEDY: &str = "mend it by hand, or remove the file and run plumb gc: that deletes its interface, but a default route that it had replaced must then be set by hand";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Progress {
@@ -110,15 +107,24 @@ pub const KINDS: [&str; 4] = [UNFINISHED, FLAT, DHCP, VLAN];
 pub const CLAIM: &str = "claim";
 pub const POOL: &str = "pool";
 
-impl Attachment {
-    /// Where the record lies now.
-    pub fn key(&self) -> Key {
+impl Record for Attachment {
+    const FORMAT: u32 = FORMAT;
+    const REMEDY: &'static str = "mend it by hand, or remove the file and run plumb gc: that deletes its interface, but a default route that it had replaced must then be set by hand";
+
+    fn key(&self) -> Key {
         match self.progress {
             Progress::Unfinished => self.key_of(UNFINISHED),
             Progress::Done => self.final_key(),
         }
     }
 
+    fn found_at(&mut self, key: &Key) {
+        self.progress = if key.kind() == UNFINISHED { Progress::Unfinished } else { Progress::Done };
+        self.host = record::host_in(key);
+    }
+}
+
+impl Attachment {
     /// Where it will lie when the attachment is made. Claims belong to this key all the time.
     pub fn final_key(&self) -> Key {
         self.key_of(match (&self.dhcp, &self.network) {
@@ -239,7 +245,7 @@ impl Attachment {
     /// under its name by now nothing is touched.
     pub fn forget(&self, store: &dyn Store) -> Result<()> {
         let Some(text) = store.get(&self.key())? else { return Ok(()) };
-        if parse(store, &self.key(), &text)?.tag != self.tag {
+        if record::parse::<Attachment>(store, &self.key(), &text)?.tag != self.tag {
             return Ok(());
         }
         let earlier = if self.is_unfinished() { read(store, &self.final_key()).ok().flatten() } else { None };
@@ -312,8 +318,7 @@ fn under(store: &dyn Store, kinds: &[&str], target: Option<&TargetName>) -> Resu
     let target = target.map(TargetName::to_string);
     let rest: Vec<&str> = target.iter().map(String::as_str).collect();
     let prefixes: Vec<Key> = kinds.iter().map(|kind| Key::of_host(kind, store.host(), &rest)).collect();
-    let records = store.records(&prefixes)?;
-    Ok(records.into_iter().map(|(key, value)| parse(store, &key, &value?)).collect())
+    record::under(store, &prefixes)
 }
 
 /// The attachment as its record is now, or `None` if it has gone or another has taken its name. Who
@@ -345,7 +350,9 @@ pub fn lost_claim(store: &dyn Store, claim: &Key, owner: &Key) -> Result<Option<
     let keys = records_of(owner);
     let found = store.values(&keys)?;
     let speaks_of_it = |(key, text): (&Key, &Option<Vec<u8>>)| {
-        text.as_ref().is_some_and(|text| parse(store, key, text).map_or(true, |owner| owner.claims().contains(claim)))
+        text.as_ref().is_some_and(|text| {
+            record::parse(store, key, text).map_or(true, |owner: Attachment| owner.claims().contains(claim))
+        })
     };
     if keys.iter().zip(&found).any(speaks_of_it) {
         return Ok(None);
@@ -364,21 +371,7 @@ pub fn owner(store: &dyn Store, key: &Key) -> Result<Option<Attachment>> {
 
 /// One attachment, or `None` if there is no record of it.
 pub fn read(store: &dyn Store, key: &Key) -> Result<Option<Attachment>> {
-    store.get(key)?.map(|value| parse(store, key, &value)).transpose()
-}
-
-fn parse(store: &dyn Store, key: &Key, text: &[u8]) -> Kept {
-    let mut attachment: Attachment = super::value(store, key, text, FORMAT, REMEDY)?;
-    attachment.progress = if key.kind() == UNFINISHED { Progress::Unfinished } else { Progress::Done };
-    if let [_, host, _, _] = key.parts() {
-        attachment.host = Some(host.clone());
-    }
-    if attachment.key() != *key {
-        let (place, described) = (store.place(key), attachment.key());
-        return Err(Error::failed(format!("the record {place} is damaged: it describes {described}"))
-            .hint(format!("it was left as it is; {REMEDY}")));
-    }
-    Ok(attachment)
+    record::read(store, key)
 }
 
 /// The attachments that were made of one target, however it was named: by name, or by the

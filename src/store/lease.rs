@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Attachment, Change, Key, Store};
+use super::{Attachment, Change, Key, Record, Store, record};
 use crate::{
     dhcp::{Client, External, Lease, Machine, Term, v6},
     error::Result,
@@ -159,7 +159,18 @@ impl Moment {
 pub const FORMAT: u32 = 1;
 pub const LEASE: &str = "lease";
 
-const REMEDY: &str = "remove the file; the agent then asks for a lease anew";
+impl Record for LeaseRecord {
+    const FORMAT: u32 = FORMAT;
+    const REMEDY: &'static str = "remove the file; the agent then asks for a lease anew";
+
+    fn key(&self) -> Key {
+        Key::of_host(LEASE, self.host.as_deref(), &[&self.target.to_string(), &self.interface])
+    }
+
+    fn found_at(&mut self, key: &Key) {
+        self.host = record::host_in(key);
+    }
+}
 
 impl LeaseRecord {
     pub fn new(attachment: &Attachment, lease: Lease, asked: Moment) -> LeaseRecord {
@@ -175,10 +186,6 @@ impl LeaseRecord {
             problem: None,
             ipv6: None,
         }
-    }
-
-    pub fn key(&self) -> Key {
-        Key::of_host(LEASE, self.host.as_deref(), &[&self.target.to_string(), &self.interface])
     }
 
     pub fn is_of(&self, attachment: &Attachment) -> bool {
@@ -255,21 +262,12 @@ pub fn read(store: &dyn Store, attachment: &Attachment) -> Result<Option<LeaseRe
 
 /// The lease at `key`, or `None` if there is none.
 pub fn at(store: &dyn Store, key: &Key) -> Result<Option<LeaseRecord>> {
-    store.get(key)?.map(|text| parse(store, key, &text)).transpose()
+    record::read(store, key)
 }
 
 /// All leases of this host. Damaged records are in their places, as errors.
 pub fn all(store: &dyn Store) -> Result<Vec<Result<LeaseRecord>>> {
-    let records = store.records(&[Key::of_host(LEASE, store.host(), &[])])?;
-    Ok(records.into_iter().map(|(key, value)| parse(store, &key, &value?)).collect())
-}
-
-fn parse(store: &dyn Store, key: &Key, text: &[u8]) -> Result<LeaseRecord> {
-    let mut record: LeaseRecord = super::value(store, key, text, FORMAT, REMEDY)?;
-    if let [_, host, _, _] = key.parts() {
-        record.host = Some(host.clone());
-    }
-    Ok(record)
+    record::under(store, &[Key::of_host(LEASE, store.host(), &[])])
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod etcd;
 pub mod kinds;
 pub mod lease;
 pub mod network;
+pub mod record;
 pub mod shaped;
 
 use std::fmt;
@@ -15,6 +16,7 @@ pub use directory::Directory;
 pub use etcd::{Access, Etcd};
 pub use lease::{Dhcp, Holding, Ipv6Lease, LeaseRecord, Moment, Standing};
 pub use network::Network;
+pub use record::Record;
 pub use shaped::Shaped;
 
 /// Where records are kept unless somebody says otherwise.

@@ -3,11 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Change, Key, Store,
+    Change, Key, Record, Store,
     attachment::{NamespaceMark, Placed, Progress, done},
+    record,
 };
 use crate::{
-    error::{Error, Result},
+    error::Result,
     plan::shaping::{Displaced, Limits},
     types::{IfName, Place, TargetName},
 };
@@ -41,8 +42,6 @@ pub const FORMAT: u32 = 1;
 pub const QOS: &str = "qos";
 /// Written before the first step, beside the record of what held before.
 pub const UNFINISHED: &str = "qos-unfinished";
-const REMEDY: &str =
-    "mend it by hand, or remove the file: the interface's qdiscs then stay until plumb qos sets others";
 
 impl Placed for Shaped {
     fn target(&self) -> &TargetName {
@@ -62,12 +61,22 @@ impl Placed for Shaped {
     }
 }
 
-impl Shaped {
-    /// Where the record lies now.
-    pub fn key(&self) -> Key {
+impl Record for Shaped {
+    const FORMAT: u32 = FORMAT;
+    const REMEDY: &'static str =
+        "mend it by hand, or remove the file: the interface's qdiscs then stay until plumb qos sets others";
+
+    fn key(&self) -> Key {
         self.key_of(if self.progress == Progress::Unfinished { UNFINISHED } else { QOS })
     }
 
+    fn found_at(&mut self, key: &Key) {
+        self.progress = if key.kind() == UNFINISHED { Progress::Unfinished } else { Progress::Done };
+        self.host = record::host_in(key);
+    }
+}
+
+impl Shaped {
     fn key_of(&self, kind: &str) -> Key {
         key(kind, self.host.as_deref(), &self.target, self.interface.as_str())
     }
@@ -98,7 +107,7 @@ impl Shaped {
 
     /// What held before this unfinished change, or nothing.
     pub fn before(&self, store: &dyn Store) -> Result<Option<Shaped>> {
-        read(store, &self.key_of(QOS))
+        record::read(store, &self.key_of(QOS))
     }
 
     pub fn is_still_unfinished(&self, store: &dyn Store) -> Result<bool> {
@@ -112,7 +121,7 @@ fn key(kind: &str, host: Option<&str>, target: &TargetName, interface: &str) -> 
 
 /// What is on record for an interface: what holds, and what a killed run was about to set.
 pub fn of(store: &dyn Store, target: &TargetName, interface: &str) -> Result<(Option<Shaped>, Option<Shaped>)> {
-    let read = |kind| read(store, &key(kind, store.host(), target, interface));
+    let read = |kind| record::read(store, &key(kind, store.host(), target, interface));
     Ok((read(QOS)?, read(UNFINISHED)?))
 }
 
@@ -138,24 +147,5 @@ pub fn unfinished(store: &dyn Store) -> Result<Vec<Result<Shaped>>> {
 fn under(store: &dyn Store, kind: &str, target: Option<&TargetName>) -> Result<Vec<Result<Shaped>>> {
     let target = target.map(TargetName::to_string);
     let rest: Vec<&str> = target.iter().map(String::as_str).collect();
-    let records = store.records(&[Key::of_host(kind, store.host(), &rest)])?;
-    Ok(records.into_iter().map(|(key, value)| parse(store, &key, &value?)).collect())
-}
-
-fn read(store: &dyn Store, key: &Key) -> Result<Option<Shaped>> {
-    store.get(key)?.map(|value| parse(store, key, &value)).transpose()
-}
-
-fn parse(store: &dyn Store, key: &Key, text: &[u8]) -> Result<Shaped> {
-    let mut shaped: Shaped = super::value(store, key, text, FORMAT, REMEDY)?;
-    shaped.progress = if key.kind() == UNFINISHED { Progress::Unfinished } else { Progress::Done };
-    if let [_, host, _, _] = key.parts() {
-        shaped.host = Some(host.clone());
-    }
-    if shaped.key() != *key {
-        let (place, described) = (store.place(key), shaped.key());
-        return Err(Error::failed(format!("the record {place} is damaged: it describes {described}"))
-            .hint(format!("it was left as it is; {REMEDY}")));
-    }
-    Ok(shaped)
+    record::under(store, &[Key::of_host(kind, store.host(), &rest)])
 }

@@ -70,6 +70,16 @@ fn container(text: &str) -> Result<String, String> {
     }
 }
 
+impl TargetName {
+    /// What is said of it, before a colon: that of the host would be the second.
+    pub fn in_words(&self) -> String {
+        match self {
+            TargetName::Host => "this host".to_owned(),
+            other => other.to_string(),
+        }
+    }
+}
+
 impl fmt::Display for TargetName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

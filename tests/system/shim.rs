@@ -80,7 +80,8 @@ fn by_ipv6_the_shims_own_address_is_the_hosts() {
     for (from, to) in [("host", "fd09::100"), ("box", "fd09::254"), ("host", "fd09::1"), ("lan", "fd09::2")] {
         wait_for(&format!("{from} to reach {to}"), || lab.pings(from, to));
     }
-    lab.plumb("shim rm nic0").ok();
+    assert!(lab.plumb("show host:").ok().out.starts_with("this host: shim-nic0 on nic0 (macvlan bridge), up\n"));
+    assert_eq!(lab.plumb("detach host:").ok().out, "this host: shim-nic0 fd09::254/128 detached\n");
     lab.state().is(&before);
 }
 

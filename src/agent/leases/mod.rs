@@ -30,7 +30,7 @@ use crate::{
         dhcp6,
     },
     namespace, shim,
-    store::{Change, Holding, Key, LeaseRecord, Moment, Store, attachment, lease},
+    store::{Change, Holding, Key, LeaseRecord, Moment, Record, Store, attachment, lease},
     types::Place,
 };
 use ipv6::{Exchanged, Ipv6};

@@ -24,7 +24,7 @@ use crate::{
     kernel::{Kernel, Netns},
     namespace::HostLock,
     plan::{Facts, Inside, Parent, Step, Wiring, Wish, wiring},
-    store::{Attachment, Change, Committed, Progress, attachment},
+    store::{Attachment, Change, Committed, Progress, Record, attachment},
     types::{IfName, NetworkName, Span, Tag, TargetName, nearest},
 };
 

@@ -7,7 +7,7 @@ use crate::{
     error::{Error, Result},
     kernel::Netns,
     plan::shaping::Limits,
-    store::Shaped,
+    store::{Record, Shaped},
 };
 
 pub fn run(options: QosClear, context: &Context) -> Result<()> {

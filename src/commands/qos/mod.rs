@@ -17,7 +17,7 @@ use crate::{
         link::GROUP,
         shaping::{self, Displaced, Impairment, Limits, Queues, RateLimit, Shape, Shaping, Tick, ifb_name},
     },
-    store::{Attachment, Change, Progress, Shaped, shaped},
+    store::{Attachment, Change, Progress, Record, Shaped, shaped},
     types::TargetName,
 };
 use report::Report;

@@ -10,7 +10,7 @@ use crate::{
     output::flush_left,
     plan::Step,
     shim,
-    store::Attachment,
+    store::{Attachment, Record},
 };
 
 #[derive(Serialize)]
