@@ -15,6 +15,7 @@ mod dhcp;
 #[allow(dead_code, reason = "the tests that need no guest use the rest")]
 mod etcd_cluster;
 #[path = "../system/etcd_fault.rs"]
+#[allow(dead_code, reason = "the tests that need no guest use the rest")]
 mod etcd_fault;
 mod hosts;
 mod ipvlan;
