@@ -157,7 +157,8 @@ fn bars(figures: &[Figure]) -> Picture {
         );
         picture.text(left - 10.0, y + 15.0, "end", 13, &figure.title);
         picture.whisker([x(low), x(high)], y + 10.0);
-        let relative = figure.relative.filter(|_| !is_base).map(|r| format!("  × {:.2}", r.median)).unwrap_or_default();
+        let relative =
+            figure.relative.filter(|_| !is_base).map(|r| format!(" (× {:.2})", r.median)).unwrap_or_default();
         picture.text(x(high) + 9.0, y + 15.0, "start", 12, &format!("{}{relative}", digits(median)));
     }
     picture
