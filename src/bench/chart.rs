@@ -191,7 +191,9 @@ fn over_streams(of_test: &[&[Figure]]) -> Picture {
         .map(|number| f64::from(number) * step)
         .map(|tick| (y(tick), tick_text(tick, step)))
         .collect();
-    let series = first.iter().map(|way| {
+    // Side by side, or the intervals would hide one another.
+    let aside = |number: usize| 5.0 * (number as f64 - (first.len() - 1) as f64 / 2.0);
+    let series = first.iter().enumerate().map(|(number, way)| {
         let found = of_test.iter().enumerate().filter_map(|(place, figures)| {
             let figure = figures.iter().find(|figure| figure.way == way.way)?;
             Some((place, figure.rate))
@@ -199,7 +201,7 @@ fn over_streams(of_test: &[&[Figure]]) -> Picture {
         let found: Vec<_> = found.collect();
         Series {
             title: way.title.clone(),
-            points: found.iter().map(|(place, rate)| [x(*place), y(rate.median)]).collect(),
+            points: found.iter().map(|(place, rate)| [x(*place) + aside(number), y(rate.median)]).collect(),
             intervals: found.iter().map(|(_, rate)| [y(rate.low), y(rate.high)]).collect(),
         }
     });
