@@ -157,7 +157,8 @@ fn bars(figures: &[Figure]) -> Picture {
         );
         picture.text(left - 10.0, y + 15.0, "end", 13, &figure.title);
         picture.whisker([x(low), x(high)], y + 10.0);
-        let relative = figure.relative.filter(|_| !is_base).map(|r| format!("  × {:.2}", r.median)).unwrap_or_default();
+        let relative =
+            figure.relative.filter(|_| !is_base).map(|r| format!(" (× {:.2})", r.median)).unwrap_or_default();
         picture.text(x(high) + 9.0, y + 15.0, "start", 12, &format!("{}{relative}", digits(median)));
     }
     picture
@@ -190,7 +191,9 @@ fn over_streams(of_test: &[&[Figure]]) -> Picture {
         .map(|number| f64::from(number) * step)
         .map(|tick| (y(tick), tick_text(tick, step)))
         .collect();
-    let series = first.iter().map(|way| {
+    // Side by side, or the intervals would hide one another.
+    let aside = |number: usize| 5.0 * (number as f64 - (first.len() - 1) as f64 / 2.0);
+    let series = first.iter().enumerate().map(|(number, way)| {
         let found = of_test.iter().enumerate().filter_map(|(place, figures)| {
             let figure = figures.iter().find(|figure| figure.way == way.way)?;
             Some((place, figure.rate))
@@ -198,7 +201,7 @@ fn over_streams(of_test: &[&[Figure]]) -> Picture {
         let found: Vec<_> = found.collect();
         Series {
             title: way.title.clone(),
-            points: found.iter().map(|(place, rate)| [x(*place), y(rate.median)]).collect(),
+            points: found.iter().map(|(place, rate)| [x(*place) + aside(number), y(rate.median)]).collect(),
             intervals: found.iter().map(|(_, rate)| [y(rate.low), y(rate.high)]).collect(),
         }
     });

@@ -228,6 +228,12 @@ pub fn not_ranked(figures: &[Figure]) -> Vec<String> {
     warnings
 }
 
+/// "UDP_STREAM: nothing arrived by VXLAN": a firewall may let one protocol through and not the other.
+pub fn nothing_arrived(figures: &[Figure]) -> Vec<String> {
+    let silent = figures.iter().filter(|figure| figure.rate.median <= 0.0);
+    silent.map(|figure| format!("{}: nothing arrived by {}", figure.task(), figure.title)).collect()
+}
+
 /// The figures of each task.
 pub fn by_task(figures: &[Figure]) -> impl Iterator<Item = &[Figure]> {
     figures.chunk_by(|one, other| one.test == other.test && one.streams == other.streams)
@@ -308,6 +314,12 @@ mod tests {
         ] {
             assert_eq!(moment(seconds), text);
         }
+    }
+
+    #[test]
+    fn a_way_by_which_nothing_arrives_is_named() {
+        let figures = gathered(&[&[10.0, 10.0, 10.0], &[0.0, 0.0, 0.1]]);
+        assert_eq!(nothing_arrived(&figures), ["TCP_STREAM: nothing arrived by way 1"]);
     }
 
     #[test]

@@ -5,16 +5,16 @@ use std::{
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::{AsRawFd, OwnedFd},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
     time::Instant,
 };
 
-use nix::sys::socket::{MsgFlags, Shutdown, SockaddrStorage, recvfrom, sendto, shutdown};
+use nix::sys::socket::{MsgFlags, SockaddrStorage, recvfrom, sendto};
 
-use super::{BLOCK, Count, LONGEST_DATAGRAM, Mark, Spec, be_impatient, spawn};
+use super::{BLOCK, Count, LONGEST_DATAGRAM, Mark, Spec, be_impatient, be_patient, spawn, wake};
 use crate::bench::Test;
 
 /// Each has a few of the 28,232 local ports that Linux gives out by itself, as the port of a connection
@@ -26,7 +26,7 @@ pub struct Answering {
     ports: Vec<u16>,
     counts: Vec<Arc<Count>>,
     /// The sockets once more: who waits on one is woken by its shutdown.
-    sockets: Vec<OwnedFd>,
+    sockets: Arc<Mutex<Vec<OwnedFd>>>,
     over: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
     since: Instant,
@@ -38,7 +38,7 @@ impl Answering {
         let mut answering = Answering {
             ports: Vec::new(),
             counts: Vec::new(),
-            sockets: Vec::new(),
+            sockets: Arc::default(),
             over: Arc::default(),
             threads: Vec::new(),
             since: Instant::now(),
@@ -61,21 +61,35 @@ impl Answering {
                 let listener = TcpListener::bind(any)?;
                 be_impatient(&listener)?;
                 self.ports.push(listener.local_addr()?.port());
-                self.sockets.push(listener.try_clone()?.into());
-                let serve = if test == Test::TcpStream { drain } else { echo };
-                spawn(processor, move || accept(&listener, &over, |stream| serve(stream, &count, &over)))?
+                self.keep(listener.try_clone()?.into());
+                let sockets = self.sockets.clone();
+                let serve = move |stream: TcpStream| {
+                    if test == Test::TcpCrr {
+                        return echo(stream, &count, &over);
+                    }
+                    // There is one connection, and time to remember it.
+                    let kept = stream.try_clone().and_then(|kept| be_patient(&kept).map(|()| kept.into()));
+                    sockets.lock().unwrap_or_else(PoisonError::into_inner).extend(kept);
+                    let serve = if test == Test::TcpStream { drain } else { echo };
+                    serve(stream, &count, &over);
+                };
+                let over = self.over.clone();
+                spawn(processor, move || accept(&listener, &over, serve))?
             }
             Test::UdpStream | Test::UdpRr => {
                 let socket = UdpSocket::bind(any)?;
-                be_impatient(&socket)?;
                 self.ports.push(socket.local_addr()?.port());
-                self.sockets.push(socket.try_clone()?.into());
+                self.keep(socket.try_clone()?.into());
                 let work = if test == Test::UdpStream { drain_datagrams } else { echo_datagrams };
                 spawn(processor, move || work(&socket, &count, &over))?
             }
         };
         self.threads.push(thread);
         Ok(())
+    }
+
+    fn keep(&self, socket: OwnedFd) {
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner).push(socket);
     }
 
     /// The ports to send to: those of the first stream, those of the second …
@@ -95,10 +109,7 @@ impl Answering {
 
     fn stop(&self) {
         self.over.store(true, Ordering::Relaxed);
-        // Of a socket without a partner it fails, and wakes all the same.
-        for socket in &self.sockets {
-            let _ = shutdown(socket.as_raw_fd(), Shutdown::Both);
-        }
+        wake(&self.sockets);
     }
 }
 

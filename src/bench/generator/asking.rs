@@ -3,9 +3,9 @@
 use std::{
     io::{self, Read, Write},
     net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
-    os::fd::AsRawFd,
+    os::fd::{AsRawFd, OwnedFd},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU8, Ordering},
     },
     thread::JoinHandle,
@@ -18,7 +18,7 @@ use nix::{
     sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, setsockopt, socket, sockopt},
 };
 
-use super::{BLOCK, Count, Mark, Spec, be_impatient, is_passing, spawn};
+use super::{BLOCK, Count, Mark, PATIENCE, Spec, be_impatient, be_patient, is_passing, spawn, wake};
 use crate::bench::Test;
 
 /// Senders at work. They begin at once; what counts is what they do between `begin` and `end`.
@@ -26,6 +26,8 @@ pub struct Asking {
     counts: Vec<Arc<Count>>,
     phase: Arc<Phase>,
     threads: Vec<JoinHandle<io::Result<Asked>>>,
+    /// Connections on which somebody may wait for ever.
+    sockets: Mutex<Vec<OwnedFd>>,
     since: Instant,
 }
 
@@ -68,15 +70,20 @@ impl Asking {
     /// Connects to `ports` of `to` and begins to send.
     pub fn start(spec: Spec, to: IpAddr, ports: &[u16], processors: &[usize]) -> io::Result<Asking> {
         let phase = Arc::new(Phase(AtomicU8::new(WARMING_UP)));
-        let mut asking =
-            Asking { counts: Vec::new(), phase: phase.clone(), threads: Vec::new(), since: Instant::now() };
+        let mut asking = Asking {
+            counts: Vec::new(),
+            phase: phase.clone(),
+            threads: Vec::new(),
+            sockets: Mutex::default(),
+            since: Instant::now(),
+        };
         let each = ports.len() / usize::from(spec.task.streams).max(1);
         for (number, ports) in ports.chunks(each.max(1)).enumerate() {
             let count = Arc::new(Count::default());
             asking.counts.push(count.clone());
             let to = ports.iter().map(|port| SocketAddr::new(to, *port)).collect();
             let stream = Stream { to, datagram: spec.datagram.into(), count, phase: phase.clone() };
-            let thread = stream.start(spec.task.test, processors.get(number).copied())?;
+            let thread = stream.start(spec.task.test, processors.get(number).copied(), &asking.sockets)?;
             asking.threads.push(thread);
         }
         Ok(asking)
@@ -98,14 +105,10 @@ impl Asking {
         Mark::of(self.counts.iter(), self.since.elapsed())
     }
 
-    /// Whether a thread has ended before its time: something keeps it from sending.
-    pub fn has_failed(&self) -> bool {
-        self.threads.iter().any(JoinHandle::is_finished)
-    }
-
     /// Ends all threads and waits for them.
     pub fn finish(mut self) -> io::Result<Asked> {
         self.end();
+        self.wake_the_stuck();
         let mut all = Asked::default();
         for thread in self.threads.drain(..) {
             let one = thread.join().unwrap_or_else(|_| Err(io::Error::other("a sender ended unexpectedly")))?;
@@ -116,6 +119,19 @@ impl Asking {
             }
         }
         Ok(all)
+    }
+}
+
+impl Asking {
+    /// An answer that is under way comes within a moment, or it does not come.
+    fn wake_the_stuck(&self) {
+        let end = Instant::now() + PATIENCE;
+        while !self.threads.iter().all(JoinHandle::is_finished) {
+            if Instant::now() > end {
+                return wake(&self.sockets);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 
@@ -132,7 +148,12 @@ fn latencies() -> io::Result<Histogram<u64>> {
 }
 
 impl Stream {
-    fn start(self, test: Test, processor: Option<usize>) -> io::Result<JoinHandle<io::Result<Asked>>> {
+    fn start(
+        self,
+        test: Test,
+        processor: Option<usize>,
+        sockets: &Mutex<Vec<OwnedFd>>,
+    ) -> io::Result<JoinHandle<io::Result<Asked>>> {
         let to = self.to[0];
         match test {
             Test::TcpStream => {
@@ -143,6 +164,8 @@ impl Stream {
             }
             Test::TcpRr => {
                 let stream = connected(to)?;
+                be_patient(&stream)?;
+                sockets.lock().unwrap_or_else(PoisonError::into_inner).push(stream.try_clone()?.into());
                 spawn(processor, move || self.ask(stream))
             }
             Test::TcpCrr => spawn(processor, move || self.connect_and_ask()),
@@ -185,7 +208,10 @@ impl Stream {
         let (mut latency, mut before) = (latencies()?, Instant::now());
         let mut byte = [0];
         while !self.phase.is_over() {
-            stream.write_all(&byte)?;
+            match stream.write_all(&byte) {
+                Err(_) if self.phase.is_over() => break,
+                sent => sent?,
+            }
             self.await_byte(&mut stream, &mut byte)?;
             before = self.done(before, &mut latency);
         }
@@ -249,6 +275,7 @@ impl Stream {
             match stream.read(byte) {
                 Err(error) if is_passing(&error) && !self.phase.is_over() => {}
                 Err(error) if is_passing(&error) => return Ok(()),
+                Err(_) if self.phase.is_over() => return Ok(()),
                 other => return other.map(drop),
             }
         }

@@ -8,8 +8,11 @@ mod asking;
 
 use std::{
     io,
-    os::fd::AsFd,
-    sync::atomic::{AtomicU64, Ordering},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     thread::JoinHandle,
     time::Duration,
 };
@@ -17,7 +20,7 @@ use std::{
 use nix::{
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     sys::{
-        socket::{setsockopt, sockopt},
+        socket::{Shutdown, setsockopt, shutdown, sockopt},
         time::{TimeVal, TimeValLike},
     },
     unistd::Pid,
@@ -117,6 +120,21 @@ fn be_impatient(socket: &impl AsFd) -> io::Result<()> {
     setsockopt(socket, sockopt::ReceiveTimeout, &time)?;
     setsockopt(socket, sockopt::SendTimeout, &time)?;
     Ok(())
+}
+
+/// Waits on the socket have no end: each timer would cost as much as a tenth of a microsecond. Who waits on
+/// one is woken by its shutdown.
+fn be_patient(socket: &impl AsFd) -> io::Result<()> {
+    setsockopt(socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(0))?;
+    setsockopt(socket, sockopt::SendTimeout, &TimeVal::milliseconds(0))?;
+    Ok(())
+}
+
+/// Wakes whoever waits on one of them. Of a socket without a partner it fails, and wakes all the same.
+fn wake(sockets: &Mutex<Vec<OwnedFd>>) {
+    for socket in sockets.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        let _ = shutdown(socket.as_raw_fd(), Shutdown::Both);
+    }
 }
 
 /// Whether it is worth while to try once more: time was up, a signal came, a buffer was full.

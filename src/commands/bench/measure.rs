@@ -83,9 +83,6 @@ impl Turn<'_> {
         let (far, counted) = (receiving.mark()?.since(&far), counters.read()?.since(&counted));
         let asked = asking.finish().map_err(|error| Error::io(format!("no longer reaches {to}"), &error))?;
         receiving.finish()?;
-        if far.mark.messages == 0 {
-            return Err(Error::timed_out(format!("nothing arrived at {to} within {duration:?}")));
-        }
         let per_second = |count: u64, mark: &Mark| count as f64 / mark.at.as_secs_f64().max(1e-9);
         let gigabits = |mark: &Mark| per_second(mark.bytes, mark) * 8.0 / 1e9;
         Ok(Sample {

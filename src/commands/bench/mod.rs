@@ -15,7 +15,7 @@ use super::{Context, attaching, require_capabilities};
 use crate::{
     bench::{
         Tool, Way,
-        report::{Circumstances, Gathered, Report, Subject, not_ranked},
+        report::{Circumstances, Gathered, Report, Subject, not_ranked, nothing_arrived},
         rounds::{self, SHORTEST, Task},
     },
     cli::Bench,
@@ -100,7 +100,7 @@ impl Plan {
                 mtu: connections.first().map_or(0, |connection| connection.mtu()),
                 ..machine::circumstances()
             },
-            warnings: not_ranked(&figures),
+            warnings: nothing_arrived(&figures).into_iter().chain(not_ranked(&figures)).collect(),
             figures,
             interrupted: outcome.as_ref().is_err_and(|error| error.kind == Kind::Interrupted),
             error: outcome.as_ref().err().cloned(),
