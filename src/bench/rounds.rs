@@ -56,7 +56,7 @@ pub fn turns(rounds: u32, tasks: &[Task], ways: usize) -> Vec<Turn> {
 /// The shortest time that says something: at a transaction each 100 µs a thousand of them.
 pub const SHORTEST: Duration = Duration::from_millis(100);
 /// Beside what is measured a turn takes about so long: to open the sockets, to warm up and to close.
-pub const BESIDE: Duration = Duration::from_millis(100);
+pub const BESIDE: Duration = Duration::from_millis(150);
 
 /// How long each turn measures where nobody says: so long that all take two and a half minutes, but no longer
 /// than a second.

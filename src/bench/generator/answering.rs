@@ -14,7 +14,7 @@ use std::{
 
 use nix::sys::socket::{MsgFlags, SockaddrStorage, recvfrom, sendto};
 
-use super::{BLOCK, Count, LONGEST_DATAGRAM, Mark, Spec, be_impatient, be_patient, spawn, wake};
+use super::{BLOCK, Count, LONGEST_DATAGRAM, Mark, Spec, join, spawn, wake};
 use crate::bench::Test;
 
 /// Each has a few of the 28,232 local ports that Linux gives out by itself, as the port of a connection
@@ -59,7 +59,6 @@ impl Answering {
         let thread = match test {
             Test::TcpStream | Test::TcpRr | Test::TcpCrr => {
                 let listener = TcpListener::bind(any)?;
-                be_impatient(&listener)?;
                 self.ports.push(listener.local_addr()?.port());
                 self.keep(listener.try_clone()?.into());
                 let sockets = self.sockets.clone();
@@ -68,7 +67,7 @@ impl Answering {
                         return echo(stream, &count, &over);
                     }
                     // There is one connection, and time to remember it.
-                    let kept = stream.try_clone().and_then(|kept| be_patient(&kept).map(|()| kept.into()));
+                    let kept = stream.try_clone().map(OwnedFd::from);
                     sockets.lock().unwrap_or_else(PoisonError::into_inner).extend(kept);
                     let serve = if test == Test::TcpStream { drain } else { echo };
                     serve(stream, &count, &over);
@@ -104,7 +103,9 @@ impl Answering {
     /// Ends all threads and waits for them.
     pub fn finish(mut self) {
         self.stop();
-        self.threads.drain(..).for_each(|thread| drop(thread.join()));
+        self.threads.drain(..).for_each(|thread| {
+            join(thread);
+        });
     }
 
     fn stop(&self) {

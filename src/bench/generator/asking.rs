@@ -3,7 +3,7 @@
 use std::{
     io::{self, Read, Write},
     net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
-    os::fd::{AsRawFd, OwnedFd},
+    os::fd::OwnedFd,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU8, Ordering},
@@ -15,10 +15,10 @@ use std::{
 use hdrhistogram::Histogram;
 use nix::{
     libc::linger,
-    sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, setsockopt, socket, sockopt},
+    sys::socket::{setsockopt, sockopt},
 };
 
-use super::{BLOCK, Count, Mark, PATIENCE, Spec, be_impatient, be_patient, is_passing, spawn, wake};
+use super::{BLOCK, Count, Mark, PATIENCE, Spec, be_impatient, is_passing, join, spawn, wake};
 use crate::bench::Test;
 
 /// Senders at work. They begin at once; what counts is what they do between `begin` and `end`.
@@ -111,7 +111,7 @@ impl Asking {
         self.wake_the_stuck();
         let mut all = Asked::default();
         for thread in self.threads.drain(..) {
-            let one = thread.join().unwrap_or_else(|_| Err(io::Error::other("a sender ended unexpectedly")))?;
+            let one = join(thread).unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))?;
             all.lost += one.lost;
             match (&mut all.latency, one.latency) {
                 (Some(sum), Some(latency)) => drop(sum.add(latency)),
@@ -157,14 +157,14 @@ impl Stream {
         let to = self.to[0];
         match test {
             Test::TcpStream => {
-                let stream = connected(to)?;
+                let stream = TcpStream::connect_timeout(&to, CONNECTING)?;
+                be_impatient(&stream)?;
                 // What is under way at the end is of no use: the receiver need not wait for it.
                 setsockopt(&stream, sockopt::Linger, &linger { l_onoff: 1, l_linger: 0 })?;
                 spawn(processor, move || self.push(stream))
             }
             Test::TcpRr => {
-                let stream = connected(to)?;
-                be_patient(&stream)?;
+                let stream = TcpStream::connect_timeout(&to, CONNECTING)?;
                 sockets.lock().unwrap_or_else(PoisonError::into_inner).push(stream.try_clone()?.into());
                 spawn(processor, move || self.ask(stream))
             }
@@ -223,7 +223,7 @@ impl Stream {
         let (mut latency, mut before) = (latencies()?, Instant::now());
         let (mut at, mut byte) = (0, [0]);
         while !self.phase.is_over() {
-            let mut stream = match connected(self.to[at % self.to.len()]) {
+            let mut stream = match TcpStream::connect(self.to[at % self.to.len()]) {
                 Ok(stream) => stream,
                 // All ports towards this listener are in use or were a moment ago.
                 Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable && at < 4 * self.to.len() => {
@@ -295,23 +295,3 @@ impl Stream {
 
 /// How long a connection may take to come about.
 const CONNECTING: Duration = Duration::from_secs(2);
-
-/// Connected, by a socket that nobody waits on for long. The standard library's own wants a poll for that.
-fn connected(to: SocketAddr) -> io::Result<TcpStream> {
-    let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-    be_impatient(&socket)?;
-    let end = Instant::now() + CONNECTING;
-    loop {
-        // Time is up with "in progress", and one that goes on is "already".
-        match connect(socket.as_raw_fd(), &SockaddrStorage::from(to)) {
-            Ok(()) | Err(nix::errno::Errno::EISCONN) => return Ok(TcpStream::from(socket)),
-            Err(nix::errno::Errno::EINPROGRESS | nix::errno::Errno::EALREADY | nix::errno::Errno::EINTR)
-                if Instant::now() < end => {}
-            Err(nix::errno::Errno::EINPROGRESS | nix::errno::Errno::EALREADY) => {
-                return Err(io::Error::from(nix::errno::Errno::ETIMEDOUT));
-            }
-            Err(errno) => return Err(errno.into()),
-        }
-    }
-}

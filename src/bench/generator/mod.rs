@@ -14,7 +14,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -114,7 +114,8 @@ fn spawn<T: Send + 'static>(
     })
 }
 
-/// Waits on the socket end after a while, those for connections included; whom it accepts inherits that.
+/// Waits on the socket end after a while. Each then arms a timer, which costs a part of what a transaction
+/// takes: so only those do that nobody can wake.
 fn be_impatient(socket: &impl AsFd) -> io::Result<()> {
     let time = TimeVal::milliseconds(PATIENCE.as_millis() as i64);
     setsockopt(socket, sockopt::ReceiveTimeout, &time)?;
@@ -122,12 +123,17 @@ fn be_impatient(socket: &impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Waits on the socket have no end: each timer would cost as much as a tenth of a microsecond. Who waits on
-/// one is woken by its shutdown.
-fn be_patient(socket: &impl AsFd) -> io::Result<()> {
-    setsockopt(socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(0))?;
-    setsockopt(socket, sockopt::SendTimeout, &TimeVal::milliseconds(0))?;
-    Ok(())
+/// What the thread returns, once it has ended. One that waits for somebody who has gone without a word is not
+/// waited for: it ends when the kernel gives up, or with the process.
+fn join<T>(thread: JoinHandle<T>) -> Option<T> {
+    let end = Instant::now() + 2 * PATIENCE;
+    while !thread.is_finished() {
+        if Instant::now() > end {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    thread.join().ok()
 }
 
 /// Wakes whoever waits on one of them. Of a socket without a partner it fails, and wakes all the same.
