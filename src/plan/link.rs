@@ -36,9 +36,10 @@ impl Link {
     /// none's (libvirt does the same with its taps).
     pub fn host_end(&self) -> Option<(&IfName, Mac)> {
         let Driver::Veth { host_end: Some(name) } = &self.driver else { return None };
-        let [_, rest @ ..] = self.mac?.bytes();
-        let [a, b, c, d, e] = rest;
-        Some((name, Mac::try_from([0xfe, a, b, c, d, e]).ok()?))
+        let [inside, a, b, c, d, e] = self.mac?.bytes();
+        // The two ends must not have one address: the bridge would keep what is for the other.
+        let first = if inside == 0xfe { 0xfa } else { 0xfe };
+        Some((name, Mac::try_from([first, a, b, c, d, e]).ok()?))
     }
 }
 
@@ -176,6 +177,28 @@ impl MacvlanMode {
             MacvlanMode::Vepa => "vepa",
             MacvlanMode::Passthru => "passthru",
             MacvlanMode::Source(_) => "source",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_two_ends_of_a_pair_never_have_one_address() {
+        for inside in ["02:00:00:00:00:01", "fe:00:00:00:00:01", "fa:00:00:00:00:01"] {
+            let link = Link {
+                index: 7,
+                name: IfName::eth(1),
+                mac: Some(inside.parse().unwrap()),
+                mtu: Mtu::try_from(1500).unwrap(),
+                parent: ParentLink { name: "br0".parse().unwrap(), index: 2 },
+                driver: Driver::Veth { host_end: Some("web-eth1".parse().unwrap()) },
+                tuning: Tuning::default(),
+            };
+            let (_, outside) = link.host_end().unwrap();
+            assert!(Some(outside) != link.mac && outside.bytes()[0] >= 0xfa, "{outside}");
         }
     }
 }

@@ -217,7 +217,10 @@ fn there_is_one_agent_and_one_that_stays_takes_over() {
     assert_eq!(Ran::of(&mut lan.lab.command("agent")).ok().out, format!("the agent runs, as process {pid}\n"));
 
     let mut staying = lan.lab.command("agent --foreground").stderr(std::process::Stdio::null()).spawn().unwrap();
-    wait_for("the first to make way", || agent(&lan) == Some(staying.id()));
+    // Who holds the post signs the lock.
+    let signed = |path: PathBuf| fs::read_to_string(path).is_ok_and(|text| text.trim() == staying.id().to_string());
+    let holds = || fs::read_dir("/run/plumb").unwrap().flatten().any(|entry| signed(entry.path()));
+    wait_for("the first to make way", holds);
     assert_eq!(
         lan.lab
             .plumb("agent --foreground")
