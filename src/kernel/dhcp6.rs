@@ -10,7 +10,6 @@ use std::{
 };
 
 use nix::{
-    libc,
     net::if_::if_indextoname,
     poll::{PollFd, PollFlags, poll},
     sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, SockaddrIn6, bind, setsockopt, socket, sockopt},
@@ -83,7 +82,7 @@ impl Kernel {
     ) -> Result<Option<Outcome>> {
         let cannot_ask =
             |error: io::Error| Error::io(format!("cannot ask for an IPv6 address on {}", quest.on), &error);
-        let socket = LinkLocalSocket::open(quest.index, quest.name).map_err(cannot_ask)?;
+        let socket = LinkLocalSocket::open(quest.index).map_err(cannot_ask)?;
         let mut outcome = None;
         loop {
             for action in std::mem::take(&mut actions) {
@@ -213,11 +212,9 @@ fn nothing_got(machine: &Machine, quest: &Quest<'_>) -> Error {
 
 /// Gives a lease back by an interface of the calling thread's namespace: nobody waits for the answer.
 pub fn release(index: u32, client: Client, lease: &Lease) -> io::Result<()> {
-    let gone = || io::Error::from_raw_os_error(libc::ENODEV);
-    let name: IfName = if_indextoname(index)?.to_string_lossy().parse().map_err(|_| gone())?;
     let mut machine = Machine::new(client, boot_time().as_nanos() as u64);
     machine.start(boot_time(), Start::Resume { lease: lease.clone().into(), age: Duration::ZERO });
-    let socket = LinkLocalSocket::open(index, &name)?;
+    let socket = LinkLocalSocket::open(index)?;
     machine.release().iter().try_for_each(|action| match action {
         Action::Send(message) => socket.send(message),
         Action::Bound { .. } | Action::Lost { .. } => Ok(()),
@@ -231,12 +228,14 @@ struct LinkLocalSocket {
 }
 
 impl LinkLocalSocket {
-    fn open(index: u32, name: &IfName) -> io::Result<LinkLocalSocket> {
+    /// On the link with this index, whatever it is called by now.
+    fn open(index: u32) -> io::Result<LinkLocalSocket> {
+        let name = if_indextoname(index)?;
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let fd = socket(AddressFamily::Inet6, SockType::Datagram, flags, SockProtocol::Udp)?;
         // Another client, or another of ours, may listen for another interface.
         setsockopt(&fd, sockopt::ReuseAddr, &true)?;
-        setsockopt(&fd, sockopt::BindToDevice, &name.as_str().into())?;
+        setsockopt(&fd, sockopt::BindToDevice, &name.into_string().unwrap_or_default().into())?;
         let any = SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, CLIENT_PORT, 0, 0);
         bind(fd.as_raw_fd(), &SockaddrIn6::from(any))?;
         Ok(LinkLocalSocket { socket: fd.into(), servers: SocketAddrV6::new(SERVERS, SERVER_PORT, 0, index) })

@@ -122,7 +122,7 @@ fn a_lease_outlives_its_time_its_agent_and_goes_with_the_container() {
 }
 
 /// The same with this for all of its pool.
-fn only(address: &str) -> impl Fn(&Lan) + '_ {
+pub fn only(address: &str) -> impl Fn(&Lan) + '_ {
     move |lan| {
         let conf = lan.lab.folder().join("dhcp/conf");
         let text = fs::read_to_string(&conf).unwrap();

@@ -14,7 +14,7 @@ use nix::{
 use serde_json::Value;
 
 use crate::{
-    agent::{SHORT, agent},
+    agent::{SHORT, agent, only},
     dhcp::{DNSMASQ, Lan, Server},
     docker::{self, Container, docker},
     lab::{Ran, sh, wait_for},
@@ -226,18 +226,6 @@ fn clients_do_not_meet_and_keep_nobodys_network() {
         assert!(!clients(&lan).is_empty());
         lan.lab.plumb("detach --all").ok();
         wait_for("the agent to end", || agent(&lan).is_none());
-    }
-}
-
-/// The same with this for all of its pool.
-fn only(address: &str) -> impl Fn(&Lan) + '_ {
-    move |lan| {
-        let conf = lan.lab.folder().join("dhcp/conf");
-        let text = fs::read_to_string(&conf).unwrap();
-        let (before, rest) = text.split_once("\"pool\": \"").unwrap();
-        let (_, after) = rest.split_once('"').unwrap();
-        fs::write(&conf, format!("{before}\"pool\": \"{address} - {address}\"{after}")).unwrap();
-        let _ = fs::remove_file(lan.lab.folder().join("dhcp/leases.csv"));
     }
 }
 
