@@ -21,8 +21,11 @@ use crate::{
     dhcp::v6::{Action, Client, Lease, Machine, Start},
     error::{Error, Kind, Result},
     interrupt,
-    plan::{LinkAddress, facts::InsideAddress},
-    types::{HostAddress, IfName},
+    plan::{
+        LinkAddress,
+        facts::{InsideAddress, InsideLink},
+    },
+    types::{HostAddress, IfName, Tag},
 };
 
 const SERVER_PORT: u16 = 547;
@@ -39,6 +42,8 @@ pub struct Quest<'a> {
     /// The interface inside.
     pub index: u32,
     pub name: &'a IfName,
+    /// Its tag: another link may have its number by now.
+    pub tag: &'a Tag,
     /// The interface that people know it by: the host's.
     pub on: &'a str,
     /// Addresses are used without the kernel's asking whether they are free.
@@ -118,6 +123,10 @@ impl Kernel {
 
     /// The link's address is the lease's, for as long as that lasts. Says whether nobody else has it.
     fn use_leased(&mut self, lease: &Lease, before: Option<&Lease>, quest: &Quest<'_>) -> Result<bool> {
+        let is_ours = |link: &InsideLink| link.index == quest.index && link.tag.as_ref() == Some(quest.tag);
+        if !self.links()?.iter().any(is_ours) {
+            return Err(Error::not_found(format!("{} has gone", quest.name)));
+        }
         let there = self.addresses()?.into_iter().any(|a| a.index == quest.index && a.ip == lease.address.ip());
         if !there {
             self.add_address(&on_link(lease.address, quest))?;

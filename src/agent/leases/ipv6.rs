@@ -15,7 +15,7 @@ use crate::{
     },
     namespace,
     store::{Attachment, Dhcp, Holding, Ipv6Lease, Moment, NamespaceMark},
-    types::{IfName, Place},
+    types::{IfName, Place, Tag},
 };
 
 /// For how long an answer is waited for. Whoever takes longer is asked again.
@@ -29,6 +29,7 @@ pub struct Ipv6 {
     index: u32,
     name: IfName,
     parent: IfName,
+    tag: Tag,
     skip_dad: bool,
     /// Away while a thread is at work with it.
     client: Option<Client>,
@@ -69,6 +70,7 @@ impl Ipv6 {
             index: link.index,
             name: link.name.clone(),
             parent: link.parent.name.clone(),
+            tag: attachment.tag.clone(),
             skip_dad: attachment.wish.skip_dad,
             client: Some(Client { machine, start }),
             retry: None,
@@ -89,9 +91,9 @@ impl Ipv6 {
         }
         let (place, mark, name, parent) =
             (self.place.clone(), self.mark.clone(), self.name.clone(), self.parent.clone());
-        let (index, skip_dad, mut client) = (self.index, self.skip_dad, self.client.take()?);
+        let (index, tag, skip_dad, mut client) = (self.index, self.tag.clone(), self.skip_dad, self.client.take()?);
         Some(move || {
-            let quest = Quest { index, name: &name, on: parent.as_str(), skip_dad, timeout: PATIENCE };
+            let quest = Quest { index, name: &name, tag: &tag, on: parent.as_str(), skip_dad, timeout: PATIENCE };
             let outcome = match namespace::find(&place, &mark) {
                 None => Err(Error::not_found("the container has gone")),
                 Some(there) => there.look_inside(|kernel| {

@@ -168,7 +168,7 @@ impl Granted {
     ) -> Result<Option<Ipv6>> {
         let Some(dhcp) = &attachment.dhcp else { return Ok(None) };
         let (on, skip_dad) = (parent.name.as_str(), attachment.wish.skip_dad);
-        let quest = dhcp6::Quest { index: self.index, name: &self.name, on, skip_dad, timeout };
+        let quest = dhcp6::Quest { index: self.index, name: &self.name, tag: &attachment.tag, on, skip_dad, timeout };
         match attachment.wish.advertised {
             Advertised::Nothing => Ok(None),
             Advertised::Addresses => {
