@@ -39,7 +39,7 @@ pub struct Cli {
     pub verb: Verb,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
     /// Print one JSON document, errors included
@@ -122,6 +122,7 @@ pub enum Verb {
     Gc(Gc),
     Store(StoreVerbs),
     Completions(Completions),
+    Pipework(Pipework),
 }
 
 /// Give a running container a static address on the host's LAN
@@ -947,6 +948,41 @@ impl Shell {
             Shell::Fish => "fish",
         }
     }
+}
+
+/// Do what a pipework command line says
+///
+/// The words are pipework's own, in its order, and each attachment is recorded like any other: listed, detached and
+/// shown by the same verbs. A link to plumb that is called pipework does the same, so that scripts run as they are.
+/// docs/from-pipework.md has each line beside the new one.
+#[derive(Debug, Args)]
+#[command(
+    override_usage = "plumb pipework [--dry-run] HOSTIF [-i IF] [-l HOSTEND] [-a 4|6] GUEST ADDR/LEN[@GATEWAY] [MAC][@VLAN]\n       \
+    plumb pipework [--dry-run] route|rule|tc GUEST WORD...\n       \
+    plumb pipework --wait [-i IF]"
+)]
+#[command(after_help = "Examples:\n  \
+    plumb pipework eth0 web 192.168.0.100/24@192.168.0.1\n  \
+    plumb pipework --dry-run br0 -i eth2 web dhcp U:web@10\n  \
+    ln -s $(command -v plumb) /usr/local/bin/pipework")]
+pub struct Pipework {
+    /// Print the command that does the same, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// pipework's own words; none: print its syntax
+    #[arg(value_name = "WORD", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub words: Vec<String>,
+}
+
+/// What was typed. Called as pipework plumb takes all words for that verb's.
+pub fn typed() -> Vec<OsString> {
+    let mut words: Vec<OsString> = std::env::args_os().collect();
+    let is_pipework =
+        words.first().is_some_and(|name| std::path::Path::new(name).file_name() == Some("pipework".as_ref()));
+    if is_pipework {
+        words.splice(..1, ["plumb", "pipework", "--"].map(OsString::from));
+    }
+    words
 }
 
 /// The command line as a whole.

@@ -15,6 +15,7 @@ pub mod keeper;
 mod leases;
 mod ls;
 mod networks;
+mod pipework;
 mod qos;
 mod records;
 mod restore;
@@ -99,6 +100,7 @@ pub fn run(typed: Cli, output: Output) -> Result<()> {
             store::run(verb, typed.global.access, &config, output)
         }
         Verb::Completions(options) => completions::run(options),
+        Verb::Pipework(options) => pipework::run(options, typed.global, output),
     }
 }
 
