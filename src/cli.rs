@@ -119,6 +119,7 @@ pub enum Verb {
     Bench(Bench),
     Ls(Ls),
     Show(Show),
+    Wait(Wait),
     Gc(Gc),
     Store(StoreVerbs),
     Completions(Completions),
@@ -881,6 +882,28 @@ pub struct Show {
     /// Container (name or id), podman:NAME, pid:N, netns:NAME or netns:/PATH
     #[arg(add = ArgValueCandidates::new(complete::attached))]
     pub target: TargetName,
+}
+
+/// Wait until an interface can be used: it is up, has carrier, and an address
+///
+/// Without TARGET in the network that plumb itself is run in, such as by a container's start script: that
+/// takes no permissions, no engine and no store. An IPv6 address counts once the LAN was asked for it, and
+/// link-local ones do not count. The kernel tells when to look, so that waiting takes no processor time.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    plumb wait && exec my-server             # in the container, until eth1 is ready\n  \
+    plumb wait -i eth0 --timeout 30s\n  \
+    plumb wait web --timeout 5s              # on the host")]
+pub struct Wait {
+    /// Container (name or id), podman:NAME, pid:N, netns:NAME or netns:/PATH [default: where plumb is run]
+    #[arg(add = ArgValueCandidates::new(complete::targets))]
+    pub target: Option<TargetName>,
+    /// The interface inside [default: eth1, as plumb calls the first one that it makes]
+    #[arg(short = 'i', long, value_name = "IFNAME", add = ArgValueCandidates::new(complete::attached_interfaces))]
+    pub interface: Option<IfName>,
+    /// Give up after this time, with exit code 7; 0: only look [default: never]
+    #[arg(long, value_name = "DURATION")]
+    pub timeout: Option<Span>,
 }
 
 /// Take back what a killed run left, and forget what no longer exists

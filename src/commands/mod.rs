@@ -24,6 +24,7 @@ mod show;
 mod siblings;
 mod store;
 mod take_back;
+mod wait;
 
 use std::ffi::OsString;
 
@@ -54,21 +55,28 @@ impl Context {
     /// Settles each setting: flag or variable first, then the file, then what is built in.
     fn new(global: Global, output: Output) -> Result<Context> {
         let settings = global.settings();
-        let config = Config::read(config::path(global.config).as_deref())?;
-        let settle = |typed: Option<String>, variable: &str, filed: &Option<String>, built_in: &str| {
-            typed
-                .or_else(|| config::variable(variable))
-                .or_else(|| filed.clone())
-                .unwrap_or_else(|| built_in.to_owned())
-        };
-        let place = settle(global.store, "PLUMB_STORE", &config.store, crate::store::DEFAULT);
-        let engines = Engines {
-            docker: settle(global.docker, "DOCKER_HOST", &config.docker, EngineKind::Docker.default_address()),
-            podman: settle(global.podman, "PLUMB_PODMAN", &config.podman, EngineKind::Podman.default_address()),
-        };
-        let store = open_store(&place, global.access, &config)?;
+        let config = Config::read(config::path(global.config.clone()).as_deref())?;
+        let engines = engines(&global, &config);
+        let store = open_store(&store_place(&global, &config), global.access, &config)?;
         Ok(Context { store, engines, config, output, settings })
     }
+}
+
+/// What was typed, or is in the environment, or in the file, or built in.
+fn settle(typed: &Option<String>, variable: &str, filed: &Option<String>, built_in: &str) -> String {
+    let typed = typed.clone().or_else(|| config::variable(variable));
+    typed.or_else(|| filed.clone()).unwrap_or_else(|| built_in.to_owned())
+}
+
+fn engines(global: &Global, config: &Config) -> Engines {
+    Engines {
+        docker: settle(&global.docker, "DOCKER_HOST", &config.docker, EngineKind::Docker.default_address()),
+        podman: settle(&global.podman, "PLUMB_PODMAN", &config.podman, EngineKind::Podman.default_address()),
+    }
+}
+
+fn store_place(global: &Global, config: &Config) -> String {
+    settle(&global.store, "PLUMB_STORE", &config.store, crate::store::DEFAULT)
 }
 
 fn open_store(place: &str, typed: AccessOptions, config: &Config) -> Result<Box<dyn Store>> {
@@ -94,6 +102,7 @@ pub fn run(typed: Cli, output: Output) -> Result<()> {
         Verb::Bench(options) => bench::run(options, &context(typed.global)?),
         Verb::Ls(_) => ls::run(&context(typed.global)?),
         Verb::Show(options) => show::run(options, &context(typed.global)?),
+        Verb::Wait(options) => wait::run(options, typed.global, output),
         Verb::Gc(options) => gc::run(options, &context(typed.global)?),
         Verb::Store(StoreVerbs { verb }) => {
             let config = Config::read(config::path(typed.global.config).as_deref())?;

@@ -382,6 +382,7 @@ pub(super) fn link_of(message: &Message) -> Option<InsideLink> {
         mac: mac_of(message),
         mtu: mtu_of(message),
         up: message.header.flags.contains(LinkFlags::Up),
+        carrier: message.header.flags.contains(LinkFlags::LowerUp),
         group: attribute(message, |a| if let LinkAttribute::Group(group) = a { Some(*group) } else { None })
             .unwrap_or(0),
         kind: info.iter().find_map(|i| if let LinkInfo::Kind(kind) = i { Some(kind.to_string()) } else { None }),

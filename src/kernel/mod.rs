@@ -2,6 +2,7 @@
 
 mod addresses;
 mod arp;
+mod changes;
 pub mod client;
 pub mod counters;
 pub mod dhcp;
@@ -27,6 +28,7 @@ use tokio::runtime::Runtime;
 
 pub use addresses::Lifetimes;
 pub use arp::Answer;
+pub use changes::Changes;
 pub use icmp::Reach;
 pub use netns::{Netns, NetnsId, all as all_namespaces, cookie};
 pub use qdiscs::Counters;

@@ -92,6 +92,8 @@ pub struct InsideLink {
     pub mac: Option<[u8; 6]>,
     pub mtu: u32,
     pub up: bool,
+    /// A cable is plugged in, or what stands for one.
+    pub carrier: bool,
     pub group: u32,
     /// `macvlan`, `veth` … or `None` for a physical interface.
     pub kind: Option<String>,

@@ -30,3 +30,4 @@ mod shim;
 mod speed;
 mod store;
 mod veth;
+mod wait;
