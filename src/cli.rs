@@ -456,7 +456,7 @@ pub struct LinkOptions {
     pub name: Option<IfName>,
     /// MAC address, or auto:STRING to derive one [default: derived from host, target and interface]
     ///
-    /// Not for ipvlan and mode passthru, where it is the parent's.
+    /// Not for ipvlan and mode passthru, where it is the parent's. phys keeps its own if none is given.
     #[arg(long, value_name = "MAC")]
     pub mac: Option<MacChoice>,
     /// Largest packet in bytes [default: the parent's]
@@ -480,6 +480,9 @@ pub struct LinkOptions {
     /// Use a wifi parent although access points usually drop foreign MAC addresses
     #[arg(long)]
     pub allow_wifi: bool,
+    /// phys: move HOSTIF although it carries the host's default route, or the session that this is typed in
+    #[arg(long)]
+    pub force: bool,
 }
 
 #[derive(Debug, Args)]
@@ -530,6 +533,8 @@ pub enum DriverName {
     Ipvlan,
     /// A port of a bridge, which HOSTIF names and which is made where it is missing
     Veth,
+    /// HOSTIF itself moves into the container, and comes back with all it had when it is detached
+    Phys,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -34,7 +34,8 @@ fn meaning(options: &Dhcp, context: &Context) -> Result<(Wish, Intent)> {
     };
     let driver = &link.driver;
     if driver.is_routed_by_the_host() {
-        return Err(Error::usage(format!("mode {} takes no broadcasts, and DHCP lives by them", driver.mode()))
+        let mode = driver.mode().unwrap_or_default();
+        return Err(Error::usage(format!("mode {mode} takes no broadcasts, and DHCP lives by them"))
             .hint("use --mode l2, or plumb flat with an address of your choice"));
     }
     let (probe, check) = attaching::checks(&options.checks, std::iter::empty(), context);

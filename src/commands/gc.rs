@@ -11,7 +11,7 @@ use crate::{
     docker::{Engine, EngineKind},
     error::{Error, Kind, Result},
     kernel::{Netns, survey},
-    plan::facts::InsideLink,
+    plan::{facts::InsideLink, link::GROUP},
     store::{Attachment, Change, Condition, Key, Placed, Record, attachment, lease, network, shaped},
     types::{Tag, TargetName},
 };
@@ -72,9 +72,21 @@ impl Sweep<'_> {
                     // Its namespace may have outlived it, with the interface in it.
                     self.note("record", text, || take_back::anywhere(context, &attachment));
                 }
-                Ok(_) => {}
+                Ok(attachment) => self.back_by_itself(&attachment)?,
             }
         }
+        Ok(())
+    }
+
+    /// An interface of the host's whose target has ended: hardware comes back, but without what it had.
+    fn back_by_itself(&mut self, attachment: &Attachment) -> Result<()> {
+        let Some(home) = attachment.link().and_then(|link| link.home()) else { return Ok(()) };
+        if namespace::reopen(attachment).is_some() || take_back::way_home(attachment)?.is_none() {
+            return Ok(());
+        }
+        let text = format!("{} put back as it was, {} has ended", home.name, attachment.target);
+        let context = self.context;
+        self.note("link", text, || take_back::come_home(context, attachment).map(drop));
         Ok(())
     }
 
@@ -87,7 +99,8 @@ impl Sweep<'_> {
             return Ok(());
         }
         let Some(there) = namespace::reopen(attachment) else {
-            self.note("record", text, || attachment.forget(&*self.context.store));
+            let context = self.context;
+            self.note("record", text, || take_back::anywhere(context, attachment));
             return Ok(());
         };
         // Whoever holds the lock is at work and needs no help.
@@ -99,7 +112,7 @@ impl Sweep<'_> {
             return Ok(());
         }
         let context = self.context;
-        self.note("record", text, || there.look_inside(|kernel| take_back::here(context, attachment, &there, kernel)));
+        self.note("record", text, || take_back::there(context, attachment, &there));
         Ok(())
     }
 
@@ -167,6 +180,11 @@ impl Sweep<'_> {
         let is_known =
             |tag: &Tag| known_tags(self.context).is_ok_and(|known| known.is_none_or(|known| known.contains(tag)));
         if link.tag.as_ref().is_none_or(is_known) {
+            return Ok(());
+        }
+        if link.group != GROUP {
+            let text = format!("{} of {} sent to the host, it has no record", link.name, there.path().display());
+            self.note("link", text, || there.enter(|kernel| kernel.let_go(link)));
             return Ok(());
         }
         let text = format!("{} in {} deleted, it has no record", link.name, there.path().display());

@@ -30,7 +30,8 @@ struct Row {
     gateways: Vec<String>,
     parent: String,
     driver: &'static str,
-    mode: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mode: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     lease: Option<Leased>,
     state: State,
@@ -133,7 +134,7 @@ fn table(rows: &[Row]) -> String {
             }),
             Some(text(&row.gateways)),
             Some(row.parent.clone()),
-            Some(format!("{} {}", row.driver, row.mode)),
+            Some(row.mode.map_or(row.driver.to_owned(), |mode| format!("{} {mode}", row.driver))),
             Some(row.state.name().to_owned()),
         ];
         table.add_row(cells.into_iter().flatten());

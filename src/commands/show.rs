@@ -108,6 +108,9 @@ fn properties(attachment: &Attachment, leased: &[HostAddress], now: Option<&Insi
             "mode",
             Some(recorded.driver.to_string()),
             of_found(&|link| {
+                if link.has_moved() {
+                    return Some("phys".into());
+                }
                 let kind = link.kind.as_deref()?;
                 // A veth has none: it is a bridge's port, whatever the kernel says.
                 let mode = link.mode.as_deref().or((kind == "veth").then_some("bridge"))?;

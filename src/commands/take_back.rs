@@ -61,7 +61,43 @@ fn undo_here(context: &Context, attachment: &Attachment, namespace: &Netns, kern
     let path = namespace.path().display().to_string();
     let steps: Vec<Step> = steps.into_iter().chain(qos::what_a_link_leaves(attachment.link(), &now)).collect();
     apply::undo(kernel, &steps, &mut |step, took| context.output.step(&step.command(&path), took), &path)?;
+    if !steps.iter().any(|step| matches!(step, Step::DeleteLink(_))) {
+        come_home(context, attachment)?;
+    }
     hand_down(context, attachment, &now)
+}
+
+/// What an interface of the host's takes to be as it was, which is at home without what it had there: as
+/// hardware is when its namespace ends, or where a run was killed that was bringing it.
+pub fn way_home(attachment: &Attachment) -> Result<Option<Step>> {
+    let Some(link) = attachment.link().filter(|link| link.home().is_some()) else { return Ok(None) };
+    if !namespace::is_of_this_boot(attachment) {
+        return Ok(None);
+    }
+    let now = Netns::open(Path::new(Place::HOST))?.look_inside(|kernel| kernel.links())?;
+    Ok(undo::find(link, &attachment.tag, &now).map(Step::DeleteLink))
+}
+
+/// Gives it back what it had.
+pub fn come_home(context: &Context, attachment: &Attachment) -> Result<bool> {
+    let Some(step) = way_home(attachment)? else { return Ok(false) };
+    Netns::open(Path::new(Place::HOST))?.enter(|kernel| {
+        let mut observe = |step: &Step, took| context.output.step(&step.command(Place::HOST), took);
+        apply::undo(kernel, &[step], &mut observe, Place::HOST)
+    })?;
+    Ok(true)
+}
+
+/// What is said of an interface of the host's that is nowhere any more: the kernel deletes with a namespace what
+/// is no hardware.
+fn lost(attachment: &Attachment) -> Option<String> {
+    let home = attachment.link()?.home()?;
+    // Plumb's own devices are made again when they are needed.
+    if home.device_tag.is_some() || !namespace::is_of_this_boot(attachment) {
+        return None;
+    }
+    let (name, kind, target) = (&home.name, home.kind.as_ref()?, &attachment.target);
+    Some(format!("{name} has gone with {target}: the kernel deletes a {kind} with its namespace; make it again"))
 }
 
 /// Tells the server that the lease is no longer needed, before what has it goes. It ends by itself if
@@ -87,17 +123,37 @@ pub fn anywhere(context: &Context, attachment: &Attachment) -> Result<()> {
         // The host speaks for who has gone.
         let parent = attachment.link().and_then(|link| nix::net::if_::if_nametoindex(link.parent.name.as_str()).ok());
         parent.iter().for_each(|index| give_lease_back(context, attachment, *index));
-        let now = attachment::again(&*context.store, attachment)?;
-        return now.map_or(Ok(()), |now| forget(context, &now));
+        let Some(now) = attachment::again(&*context.store, attachment)? else { return Ok(()) };
+        if !come_home(context, &now)? {
+            lost(&now).iter().for_each(|warning| context.output.warn(warning));
+        }
+        return forget(context, &now);
     };
     namespace.lock()?;
-    namespace.look_inside(|kernel| here(context, attachment, &namespace, kernel))
+    there(context, attachment, &namespace)
+}
+
+/// In its namespace, which is locked.
+pub fn there(context: &Context, attachment: &Attachment, namespace: &Netns) -> Result<()> {
+    in_reach_of_home(attachment, namespace, |kernel| here(context, attachment, namespace, kernel))
+}
+
+/// What is the host's is brought there, which takes a way to the host.
+fn in_reach_of_home<T: Send>(
+    attachment: &Attachment,
+    namespace: &Netns,
+    work: impl FnOnce(&mut Kernel) -> Result<T> + Send,
+) -> Result<T> {
+    match attachment.link().is_some_and(|link| link.driver.moves()) {
+        true => namespace.enter(work),
+        false => namespace.look_inside(work),
+    }
 }
 
 /// Takes back what `attachment` did in a namespace that is not the caller's, and leaves its record.
 pub fn links(context: &Context, attachment: &Attachment, namespace: &Netns) -> Result<()> {
     namespace.lock()?;
-    namespace.look_inside(|kernel| undo_here(context, attachment, namespace, kernel))
+    in_reach_of_home(attachment, namespace, |kernel| undo_here(context, attachment, namespace, kernel))
 }
 
 /// Gives the parent the segments back that `gone` found there, if it was the last to raise them; otherwise

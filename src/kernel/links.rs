@@ -228,6 +228,8 @@ fn creation(link: &Link, name: &str, namespace: RawFd, up: bool) -> LinkMessage 
             let outside = host_end.as_ref().map_or("", IfName::as_str);
             return placed(LinkVeth::new(name, outside), link, namespace, up);
         }
+        // It is not made: see `move_in`.
+        Driver::Phys { .. } => return placed(LinkUnspec::new_with_name(name), link, namespace, up),
     };
     let kernel_mode = match mode {
         MacvlanMode::Bridge => MacVlanMode::Bridge,
@@ -290,7 +292,7 @@ fn why_not_created(link: &Link, refusal: &Refusal) -> StepError {
         Errno::EINVAL => Error::conflict(format!(
             "{parent} does not accept {} in mode {}: {refusal}",
             link.driver.with_article(),
-            link.driver.mode()
+            link.driver.mode().unwrap_or_default()
         )),
         Errno::EBUSY => Error::conflict(format!(
             "{parent} is in use by another kind of link, and {} cannot be beside it",

@@ -40,6 +40,27 @@ pub fn ipv4_forwarding(parent: &IfName) -> Result<Ipv4Forwarding> {
     Ok(Ipv4Forwarding { on, overridden, arp_ignore, accept_in: None })
 }
 
+/// The settings of an interface that are not what a new one begins with.
+pub fn own(interface: &IfName) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for version in ["ipv4", "ipv6"] {
+        let folder = format!("net/{version}/conf");
+        let entries = fs::read_dir(format!("/proc/sys/{folder}/{interface}")).into_iter().flatten().flatten();
+        for name in entries.map(|entry| entry.file_name().to_string_lossy().into_owned()) {
+            let read = |of: &str| fs::read_to_string(format!("/proc/sys/{folder}/{of}/{name}")).ok();
+            // mc_forwarding tells what a routing daemon does, and is read only.
+            if let (Some(own), Some(new)) = (read(interface.as_str()), read("default"))
+                && own != new
+                && name != "mc_forwarding"
+            {
+                found.push((format!("{folder}/{interface}/{name}"), own.trim().to_owned()));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
 /// Equivalent to `sysctl -w KEY=VALUE`.
 pub fn write(key: &str, value: &str) -> std::result::Result<(), StepError> {
     fs::write(format!("/proc/sys/{key}"), value).map_err(|error| {

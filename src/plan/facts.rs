@@ -2,7 +2,11 @@
 
 use std::net::IpAddr;
 
-use super::{Route, Segments, link::GROUP, tuning};
+use super::{
+    Moving, Route, Segments,
+    link::{GROUP, MOVED},
+    tuning,
+};
 use crate::types::{IfName, Mac, Tag, VlanId, VlanProtocol};
 
 /// All that a plan for one target depends on.
@@ -22,6 +26,8 @@ pub struct Facts {
     /// The chain of iptables in which to accept what a bridge passes on, if the host drops that. Read only
     /// where the parent is one.
     pub bridged_accept_in: Option<&'static str>,
+    /// Read only where the parent itself is to move.
+    pub moving: Option<Moving>,
 }
 
 /// The host's interface that a link shall hang on.
@@ -167,7 +173,13 @@ impl InsideLink {
     /// by its tag, or by its group where the run was killed before it could tag. It belongs to the host,
     /// whatever the store.
     pub fn is_plumbs_device(&self) -> bool {
-        (self.vlan.is_some() || self.is_bridge()) && (self.tag.is_some() || self.group == GROUP)
+        let is_ours = self.group == GROUP || (self.tag.is_some() && !self.has_moved());
+        (self.vlan.is_some() || self.is_bridge()) && is_ours
+    }
+
+    /// Whether this is an interface of a host's that plumb has moved here.
+    pub fn has_moved(&self) -> bool {
+        self.group == MOVED
     }
 
     pub fn is_bridge(&self) -> bool {
@@ -185,7 +197,7 @@ impl InsideLink {
         match &self.tag {
             Some(found) => found == tag,
             None => {
-                self.group == GROUP
+                self.group == link.group()
                     && self.index == link.index
                     && link.mac.is_none_or(|mac| self.mac == Some(mac.bytes()))
             }

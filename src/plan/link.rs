@@ -4,18 +4,23 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::Tuning;
+use super::{Home, Tuning};
 use crate::types::{IfName, Mac, Mtu};
 
 /// The group number of every link that plumb makes: the letters "plum". One request can so find or
 /// delete all of a namespace, and a link is recognised even if its tag is not set yet.
 pub const GROUP: u32 = 0x706c_756d;
 
+/// The group number of every interface of the host's that plumb moved into a namespace: "plph". It must not be
+/// deleted there, as what plumb makes is, but go home.
+pub const MOVED: u32 = 0x706c_7068;
+
 /// Indexes above this are chosen by plumb. Hosts count up from 1 and reuse nothing, so a busy one comes
 /// to some hundred thousand.
 pub const ABOVE_THE_HOSTS: u32 = 1_000_000;
 
-/// A link as it is created, in one request, directly in the target's namespace.
+/// A link as it is created, in one request, directly in the target's namespace; or one of the host's as it is
+/// there after it has moved in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {
     /// The interface index inside. Chosen beforehand, so that what follows needs no look-up.
@@ -31,6 +36,16 @@ pub struct Link {
 }
 
 impl Link {
+    /// What this was on the host, if it has moved in from there.
+    pub fn home(&self) -> Option<&Home> {
+        if let Driver::Phys { home } = &self.driver { home.as_deref() } else { None }
+    }
+
+    /// The group number that it has inside.
+    pub fn group(&self) -> u32 {
+        if self.driver.moves() { MOVED } else { GROUP }
+    }
+
     /// The end outside of a pair, and its MAC address: that of the end inside with another first byte. A
     /// bridge takes the lowest address of its ports for its own where nobody has given it one; this is
     /// none's (libvirt does the same with its taps).
@@ -50,7 +65,7 @@ pub struct ParentLink {
     pub index: u32,
 }
 
-/// The kind of a link. phys gets its place here, with what only it has.
+/// The kind of a link.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Driver {
@@ -61,6 +76,11 @@ pub enum Driver {
         /// The name of that end; of a wish's own: none, until the name inside is known.
         host_end: Option<IfName>,
     },
+    /// The host's interface itself, which goes home when it is detached.
+    Phys {
+        /// What it is there; of a wish's own: none, until that was looked at.
+        home: Option<Box<Home>>,
+    },
 }
 
 impl Driver {
@@ -70,6 +90,7 @@ impl Driver {
             Driver::Macvlan(_) => "macvlan",
             Driver::Ipvlan(_) => "ipvlan",
             Driver::Veth { .. } => "veth",
+            Driver::Phys { .. } => "phys",
         }
     }
 
@@ -79,12 +100,14 @@ impl Driver {
         format!("{article} {}", self.kind())
     }
 
-    pub fn mode(&self) -> &'static str {
+    /// Who reaches whom on one parent, where there are several on one.
+    pub fn mode(&self) -> Option<&'static str> {
         match self {
-            Driver::Macvlan(mode) => mode.name(),
-            Driver::Ipvlan(mode) => mode.name(),
+            Driver::Macvlan(mode) => Some(mode.name()),
+            Driver::Ipvlan(mode) => Some(mode.name()),
             // All ports of a bridge reach one another.
-            Driver::Veth { .. } => MacvlanMode::Bridge.name(),
+            Driver::Veth { .. } => Some(MacvlanMode::Bridge.name()),
+            Driver::Phys { .. } => None,
         }
     }
 
@@ -92,8 +115,13 @@ impl Driver {
     pub fn has_the_parents_mac(&self) -> bool {
         match self {
             Driver::Macvlan(MacvlanMode::Passthru) | Driver::Ipvlan(_) => true,
-            Driver::Macvlan(_) | Driver::Veth { .. } => false,
+            Driver::Macvlan(_) | Driver::Veth { .. } | Driver::Phys { .. } => false,
         }
+    }
+
+    /// Whether it is the host's interface itself that moves.
+    pub fn moves(&self) -> bool {
+        matches!(self, Driver::Phys { .. })
     }
 
     /// Whether its parent has to be a bridge.
@@ -108,6 +136,8 @@ impl Driver {
             // The kernel itself refuses a macvlan that does not agree.
             Driver::Macvlan(_) => false,
             Driver::Ipvlan(_) | Driver::Veth { .. } => true,
+            // Nobody shall put a link on what is leaving.
+            Driver::Phys { .. } => true,
         }
     }
 
@@ -116,16 +146,17 @@ impl Driver {
     /// the kernel takes such a route and looks only at the host's (`ipvlan_process_v4_outbound`).
     pub fn is_routed_by_the_host(&self) -> bool {
         match self {
-            Driver::Macvlan(_) | Driver::Ipvlan(IpvlanMode::L2) | Driver::Veth { .. } => false,
+            Driver::Macvlan(_) | Driver::Ipvlan(IpvlanMode::L2) | Driver::Veth { .. } | Driver::Phys { .. } => false,
             Driver::Ipvlan(IpvlanMode::L3 | IpvlanMode::L3s) => true,
         }
     }
 }
 
-/// "macvlan bridge"
+/// "macvlan bridge", "phys"
 impl fmt::Display for Driver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.kind(), self.mode())
+        f.write_str(self.kind())?;
+        self.mode().map_or(Ok(()), |mode| write!(f, " {mode}"))
     }
 }
 

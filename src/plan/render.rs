@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use super::{
     Driver, Ifb, Link, MacvlanMode, Masquerade, Route, Step, Tuning,
     link::GROUP,
+    phys,
     qdisc::{Device, Side},
 };
 use crate::types::Place;
@@ -13,10 +14,7 @@ impl Step {
     /// The command that does the same, run on the host. `namespace` is the path of the target's
     /// network namespace, such as `/proc/42/ns/net`.
     pub fn command(&self, namespace: &str) -> String {
-        let inside = |command: String| match namespace {
-            Place::HOST => command,
-            _ => format!("nsenter --net={} {command}", quote(namespace)),
-        };
+        let inside = |command: String| inside(namespace, command);
         let at = |device: &Device, command| match device.side {
             Side::Inside => inside(command),
             Side::Host => command,
@@ -24,6 +22,7 @@ impl Step {
         match self {
             // Created from the host, as the parent is there; everything else happens inside.
             Step::AddLink(link) => add_link(link, namespace),
+            Step::DeleteLink(link) if let Some(home) = link.home() => phys::move_out(link, home, namespace),
             Step::DeleteLink(link) => inside(format!("ip link del dev {}", quote(link.name.as_str()))),
             Step::AddTag(tagged) => {
                 inside(format!("ip link property add dev {} altname {}", quote(tagged.name.as_str()), tagged.tag))
@@ -67,6 +66,14 @@ impl Step {
     }
 }
 
+/// A command in the target's namespace.
+pub(super) fn inside(namespace: &str, command: String) -> String {
+    match namespace {
+        Place::HOST => command,
+        _ => format!("nsenter --net={} {command}", quote(namespace)),
+    }
+}
+
 /// In one go: nft sends what one argument says as one transaction. `create` refuses a table that is
 /// there, where `add` would put the chain into it.
 fn add_masquerade(masquerade: &Masquerade) -> String {
@@ -80,12 +87,15 @@ fn add_masquerade(masquerade: &Masquerade) -> String {
     format!("nft {}", quote(&transaction))
 }
 
-fn ip_route(verb: &str, route: &Route) -> String {
+pub(super) fn ip_route(verb: &str, route: &Route) -> String {
     let family = if route.is_ipv6() { " -6" } else { "" };
     format!("ip{family} route {verb} {route}")
 }
 
 fn add_link(link: &Link, namespace: &str) -> String {
+    if let Some(home) = link.home() {
+        return phys::move_in(link, home, namespace);
+    }
     let mac = link.mac.map(|mac| format!(" address {mac}")).unwrap_or_default();
     let netns = if namespace == Place::HOST { String::new() } else { format!(" netns {}", quote(namespace)) };
     let Tuning { txqueuelen, queues, bc_queue_len, .. } = link.tuning;
@@ -126,6 +136,8 @@ fn driver(driver: &Driver) -> String {
         Driver::Macvlan(mode) => format!("type macvlan mode {}", mode.name()),
         Driver::Ipvlan(mode) => format!("type ipvlan mode {}", mode.name()),
         Driver::Veth { .. } => "type veth".into(),
+        // It is there already.
+        Driver::Phys { .. } => String::new(),
     }
 }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Link, Parent, Step, Wish,
+    Link, Parent, Step, Wish, phys,
     qdisc::{Device, Side},
 };
 use crate::error::{Error, Result};
@@ -73,6 +73,9 @@ pub const MOST: u32 = 524_280;
 
 /// What can be judged without looking at anything.
 pub(super) fn check(wish: &Wish) -> Result<()> {
+    if wish.driver.moves() {
+        return phys::check_tuning(wish);
+    }
     if wish.tuning.bc_queue_len.is_some() && wish.driver.kind() != "macvlan" {
         return Err(Error::usage("--bc-queue-len is macvlan's: an ipvlan has no such queue").hint("leave it out"));
     }

@@ -1,6 +1,6 @@
 //! Taking an attachment back: the inverse of its steps, newest first, held against what is there.
 
-use super::{Inside, Link, Route, Step, forwarding};
+use super::{Inside, Link, Route, Step, facts::InsideLink, forwarding};
 use crate::types::Tag;
 
 /// The steps that take back what `done` did, given what the namespace looks like `now`.
@@ -9,7 +9,7 @@ use crate::types::Tag;
 /// default route that somebody else has changed since is theirs: it is not touched.
 pub fn undo(done: &[Step], tag: &Tag, now: &Inside) -> Vec<Step> {
     let ours = done.iter().find_map(|step| match step {
-        Step::AddLink(link) => find(link, tag, now),
+        Step::AddLink(link) => find(link, tag, &now.links),
         _ => None,
     });
     let parent =
@@ -25,8 +25,8 @@ pub fn undo(done: &[Step], tag: &Tag, now: &Inside) -> Vec<Step> {
 }
 
 /// The link as it is now: somebody may have renamed it.
-fn find(link: &Link, tag: &Tag, now: &Inside) -> Option<Link> {
-    let found = now.links.iter().find(|there| there.is(link, tag))?;
+pub fn find(link: &Link, tag: &Tag, now: &[InsideLink]) -> Option<Link> {
+    let found = now.iter().find(|there| there.is(link, tag))?;
     let name = found.name.parse().unwrap_or_else(|_| link.name.clone());
     Some(Link { index: found.index, name, ..link.clone() })
 }
@@ -147,7 +147,6 @@ fn remembered(step: &Step) -> Option<&Route> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::facts::InsideLink;
     use super::super::link::GROUP;
     use super::super::samples::{self, default_via, link, tag};
     use super::*;

@@ -9,7 +9,7 @@ use super::{
     Driver, Facts, Inside, Leased, Link, LinkAddress, MacvlanMode, Parent, Route, Sibling, Step, TaggedLink, Tuning,
     forwarding,
     link::{ABOVE_THE_HOSTS, ParentLink},
-    tuning,
+    phys, tuning,
 };
 use crate::{
     error::{Error, Result},
@@ -40,6 +40,9 @@ pub struct Wish {
     /// Gateways may lie outside of the addresses' subnets.
     pub off_link_gateway: bool,
     pub allow_wifi: bool,
+    /// The parent itself moves, whomever that cuts off.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
     /// IPv6 addresses are used without the kernel's duplicate address detection.
     pub skip_dad: bool,
     /// What the interface takes from IPv6 routers.
@@ -153,6 +156,7 @@ impl Wish {
             keep_default: false,
             off_link_gateway: false,
             allow_wifi: false,
+            force: false,
             skip_dad: false,
             advertised: Advertised::Nothing,
             tuning: Tuning::default(),
@@ -166,7 +170,7 @@ impl Wish {
         if self.driver.has_the_parents_mac() && matches!(self.mac, MacRule::Given(_)) {
             let whose = match &self.driver {
                 Driver::Macvlan(mode) => format!("a {} link takes its parent's MAC address", mode.name()),
-                Driver::Ipvlan(_) | Driver::Veth { .. } => {
+                Driver::Ipvlan(_) | Driver::Veth { .. } | Driver::Phys { .. } => {
                     format!("{} link has its parent's MAC address", self.driver.with_article())
                 }
             };
@@ -218,7 +222,7 @@ impl Wish {
     /// Who routes: the container, to a router that it knows, or the host.
     fn check_default_route(&self) -> Result<()> {
         let by_the_host = self.driver.is_routed_by_the_host();
-        let mode = self.driver.mode();
+        let mode = self.driver.mode().unwrap_or_default();
         if by_the_host && let Some(gateway) = self.gateways.first() {
             let any = if gateway.ip().is_ipv4() { "0.0.0.0/0" } else { "::/0" };
             return Err(Error::usage(format!(
@@ -290,7 +294,7 @@ impl Wish {
 pub fn plan(wish: &Wish, facts: &Facts, tag: &Tag) -> Result<Wiring> {
     wish.check()?;
     let mut warnings = Vec::new();
-    check_parent(wish, &facts.parent, &mut warnings)?;
+    check_parent(wish, facts, &mut warnings)?;
     if let Some(chain) = facts.bridged_accept_in {
         let name = &facts.parent.name;
         warnings.push(format!(
@@ -311,6 +315,7 @@ pub fn plan(wish: &Wish, facts: &Facts, tag: &Tag) -> Result<Wiring> {
             Driver::Veth { host_end: None } => {
                 Driver::Veth { host_end: Some(IfName::of_host_end(&wish.target, &name)) }
             }
+            Driver::Phys { .. } => facts.moving.as_ref().map_or_else(|| wish.driver.clone(), phys::driver),
             other => other.clone(),
         },
         tuning: wish.tuning,
@@ -335,11 +340,15 @@ pub fn plan(wish: &Wish, facts: &Facts, tag: &Tag) -> Result<Wiring> {
     })
 }
 
-fn check_parent(wish: &Wish, parent: &Parent, warnings: &mut Vec<String>) -> Result<()> {
+fn check_parent(wish: &Wish, facts: &Facts, warnings: &mut Vec<String>) -> Result<()> {
+    let parent = &facts.parent;
     let name = &parent.name;
     if parent.loopback {
         return Err(Error::failed(format!("{name} is the loopback interface: nothing behind it to connect to"))
             .hint("choose the interface that leads to the LAN"));
+    }
+    if let Some(moving) = &facts.moving {
+        return phys::check(wish, parent, moving);
     }
     if wish.driver.needs_a_bridge() && !parent.bridge {
         return Err(Error::failed(format!("{name} is no bridge, and a veth is a port of one")).hint(
@@ -408,6 +417,8 @@ fn check_sibling(wish: &Wish, parent: &Parent, sibling: &Sibling) -> Result<()> 
 fn mtu(wish: &Wish, parent: &Parent) -> Result<Mtu> {
     let most = Mtu::try_from(parent.mtu).map_err(|reason| Error::failed(format!("{}: {reason}", parent.name)))?;
     match wish.mtu {
+        // The kernel knows how much the hardware takes.
+        Some(mtu) if wish.driver.moves() => Ok(mtu),
         Some(mtu) if mtu > most => {
             Err(Error::failed(format!("MTU {mtu} is above that of {}, which is {most}", parent.name)).hint(format!(
                 "give --mtu {most} or less, or leave it out; or raise the parent's: ip link set {} mtu {mtu}",
@@ -448,15 +459,29 @@ fn free_name(wish: &Wish, facts: &Facts) -> Result<IfName> {
 /// It is not the parent's either: where the two are equal the kernel leaves out `IFLA_LINK`, and
 /// tools then take the link for a physical one (openshift/origin#22784).
 fn free_index(facts: &Facts) -> u32 {
+    if facts.moving.is_some() {
+        return free_for_one_that_moves(facts);
+    }
     let least = if facts.is_host { 0 } else { ABOVE_THE_HOSTS };
     let highest = facts.inside.links.iter().map(|link| link.index).max().unwrap_or(0).max(least);
     let next = highest + 1;
     if next == facts.parent.index { next + 1 } else { next }
 }
 
+/// What moves keeps its index where that is free, and gets the next one where it is not: as the kernel does it
+/// by itself, which before 5.13 nobody could change.
+fn free_for_one_that_moves(facts: &Facts) -> u32 {
+    let indexes = || facts.inside.links.iter().map(|link| link.index);
+    let index = facts.parent.index;
+    if indexes().any(|taken| taken == index) { indexes().max().unwrap_or(0) + 1 } else { index }
+}
+
 fn mac(wish: &Wish, name: &IfName, parent: &Parent) -> Result<Option<Mac>> {
     if wish.driver.has_the_parents_mac() {
         return Ok(None);
+    }
+    if wish.driver.moves() {
+        return Ok(if let MacRule::Given(mac) = wish.mac { Some(mac) } else { parent.mac });
     }
     let mac = match &wish.mac {
         MacRule::Given(mac) => *mac,
@@ -474,10 +499,11 @@ fn mac(wish: &Wish, name: &IfName, parent: &Parent) -> Result<Option<Mac>> {
 }
 
 fn connect(wish: &Wish, link: &Link, inside: &Inside, tag: &Tag) -> Result<Vec<Step>> {
-    let mut steps = vec![
-        Step::AddLink(link.clone()),
-        Step::AddTag(TaggedLink { index: link.index, name: link.name.clone(), tag: tag.clone() }),
-    ];
+    let mut steps = vec![Step::AddLink(link.clone())];
+    // What moves has its tag before it does.
+    if !link.driver.moves() {
+        steps.push(Step::AddTag(TaggedLink { index: link.index, name: link.name.clone(), tag: tag.clone() }));
+    }
     let wants_ipv6 = wish.addresses.iter().any(|address| address.is_ipv6()) || !wish.advertised.is_nothing();
     let setting = |key: &str, from: &str, to: &str| Step::SetSysctl {
         key: format!("net/ipv6/conf/{}/{key}", link.name),

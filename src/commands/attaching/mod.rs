@@ -6,6 +6,7 @@ mod joining;
 mod lan;
 mod leasing;
 mod options;
+mod phys;
 mod report;
 
 use std::{fs, net::IpAddr, time::Duration};
@@ -156,6 +157,7 @@ impl Work<'_> {
             );
             return Ok(report);
         }
+        report.warnings.extend(phys::has_no_carrier(&begun.wiring, &begun.parent));
         self.check(&begun.wiring, &begun.parent, &mut report);
         Ok(report)
     }
@@ -214,13 +216,14 @@ impl Work<'_> {
     fn begin(&mut self, wish: Wish, inside: Inside, here: &[Attachment], elsewhere: Vec<Attachment>) -> Result<Begun> {
         match &self.intent.uplink {
             Uplink::Interface(name) => {
+                phys::bring_home(&wish, name, self.intent.dry_run, self.context)?;
                 let locks = wish.driver.is_made_under_lock();
                 // What others have raised the parent's segments to is what this one found.
                 let locks = locks || wish.tuning.big_tcp.is_some();
                 let lock = if locks { HostLock::unless_held(self.namespace, self.host)? } else { None };
                 let device = match wish.driver.needs_a_bridge() {
                     true => bridge::device(self, name)?,
-                    false => Device { parent: parent(self.kernel, name)?, made: false, commands: Vec::new() },
+                    false => Device { parent: phys::parent(self, name)?, made: false, commands: Vec::new() },
                 };
                 self.begin_on(device, lock, |work, parent| {
                     work.record_plan(wish, inside, parent, here, elsewhere, None)
@@ -272,8 +275,9 @@ impl Work<'_> {
             true => self.host.look_inside(|kernel| Ok(kernel.bridged_accept_in()))?,
             false => None,
         };
-        let facts = Facts { parent, sibling, inside, on_record, is_host, forwarding, bridged_accept_in };
         let tag = Tag::new(store.mark(), random()?);
+        let moving = phys::moving(&wish, &parent, self.host, &tag, self.context)?;
+        let facts = Facts { parent, sibling, inside, on_record, is_host, forwarding, bridged_accept_in, moving };
         let pool = joining.filter(|_| self.intent.lease.is_none());
         let mut choice = pool.map(|joining| joining.choice(&wish)).transpose()?;
         loop {
@@ -323,7 +327,7 @@ impl Work<'_> {
             Uplink::Network(joining) => Some(joining.network.name.clone()),
         };
         let asking = self.intent.lease.as_ref();
-        if asking.is_some() && !parent.up {
+        if asking.is_some() && !parent.up && !wiring.link.driver.moves() {
             let name = &parent.name;
             return Err(Error::failed(format!("{name} is down, so no DHCP server can be asked"))
                 .hint(format!("ip link set {name} up")));
@@ -403,7 +407,7 @@ impl Work<'_> {
         &mut self,
         attachment: &mut Attachment,
         wiring: &mut Wiring,
-        parent: &Parent,
+        parent: &mut Parent,
         beside: Option<Change>,
         lock: Option<HostLock>,
     ) -> Result<Option<leasing::Kept>> {
@@ -416,6 +420,7 @@ impl Work<'_> {
             all_or_nothing(self.kernel, &mut observe, &path, |tx| {
                 tx.run_all(&wiring.connect).map_err(|error| conflict::name_it(error, host, wiring, context))?;
                 drop(lock);
+                phys::settle(tx, wiring, parent, context)?;
                 let mut granted = leasing::obtain(tx, attachment, wiring, parent, host, patience, context)
                     .map_err(|error| target.still_runs().err().unwrap_or(error))?;
                 let made: Result<_> = (|| {

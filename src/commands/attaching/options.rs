@@ -43,6 +43,7 @@ pub fn wish(target: &TargetName, options: &LinkOptions) -> Result<Wish> {
         name: options.name.clone(),
         mtu: options.mtu,
         allow_wifi: options.allow_wifi,
+        force: options.force,
         tuning: tuning(options),
         ..Wish::of(target, driver(options)?, mac_rule(options))
     })
@@ -54,6 +55,10 @@ pub fn network_wish(target: &TargetName, options: &LinkOptions) -> Result<Wish> 
     if wish.driver.needs_a_bridge() {
         return Err(Error::usage("a network's VLAN has no bridge, so a veth cannot join it")
             .hint("leave --driver veth out: containers of one network reach one another by macvlan as well"));
+    }
+    if wish.driver.moves() {
+        return Err(Error::usage("a network's VLAN device is for all its containers, so it cannot move into one")
+            .hint("leave --driver phys out; or give a container an interface of its own by plumb flat"));
     }
     Ok(wish)
 }
@@ -82,12 +87,19 @@ fn driver(options: &LinkOptions) -> Result<Driver> {
         return Err(Error::usage(format!("--host-name {name} names the end of a veth that stays on the host"))
             .hint("add --driver veth, or leave it out"));
     }
+    if options.force && options.driver != DriverName::Phys {
+        return Err(Error::usage("--force has a meaning with --driver phys only").hint("leave it out"));
+    }
     let macvlan = |mode| Ok(Driver::Macvlan(mode));
     let ipvlan = |mode| Ok(Driver::Ipvlan(mode));
     match (options.driver, options.mode) {
         (DriverName::Veth, None) => Ok(Driver::Veth { host_end: options.host_name.clone() }),
         (DriverName::Veth, Some(_)) => {
             Err(Error::usage("a veth has no mode: its bridge decides who reaches whom").hint("leave --mode out"))
+        }
+        (DriverName::Phys, None) => Ok(Driver::Phys { home: None }),
+        (DriverName::Phys, Some(_)) => {
+            Err(Error::usage("phys has no mode: the interface itself moves").hint("leave --mode out"))
         }
         (DriverName::Macvlan, None | Some(Mode::Bridge)) => macvlan(MacvlanMode::Bridge),
         (DriverName::Macvlan, Some(Mode::Private)) => macvlan(MacvlanMode::Private),

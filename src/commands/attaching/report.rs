@@ -39,7 +39,8 @@ pub struct Report {
     #[serde(skip)]
     pub left: Option<IfName>,
     driver: &'static str,
-    mode: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mode: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     lease: Option<Granted>,
     /// Default routes that were replaced; detach gives them back.
@@ -129,7 +130,7 @@ impl Report {
         });
         let subnets: Vec<String> = wish.addresses.iter().map(|address| address.subnet().to_string()).collect();
         let routed = (wiring.link.driver.is_routed_by_the_host() && !subnets.is_empty()).then(|| {
-            let (mode, to) = (wiring.link.driver.mode(), subnets.join(" and "));
+            let (mode, to) = (wiring.link.driver.mode().unwrap_or_default(), subnets.join(" and "));
             format!("mode {mode} answers no ARP: other machines need a route to {to} by this host")
         });
         let remarks = replaced.chain(better).chain(routed).collect();
@@ -298,6 +299,7 @@ impl std::fmt::Display for Report {
         if let Some(network) = &self.network {
             write!(f, " in {network}")?;
         }
-        write!(f, " on {} ({} {})", self.parent, self.driver, self.mode)
+        let mode = self.mode.map_or(String::new(), |mode| format!(" {mode}"));
+        write!(f, " on {} ({}{mode})", self.parent, self.driver)
     }
 }

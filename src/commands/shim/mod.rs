@@ -87,7 +87,7 @@ fn make(options: &Shim, context: &Context) -> Result<()> {
         interface: IfName::of_shim(&name).to_string(),
         addresses: report.addresses.clone(),
         driver: wish.driver.kind(),
-        mode: wish.driver.mode(),
+        mode: wish.driver.mode().unwrap_or_default(),
         routes: options.route.iter().map(|route| route.destination.to_string()).collect(),
         automatic,
         is_alone: false,

@@ -53,6 +53,7 @@ fn facts() -> Facts {
         is_host: false,
         forwarding: None,
         bridged_accept_in: None,
+        moving: None,
     }
 }
 
@@ -70,6 +71,7 @@ fn wish() -> Wish {
         keep_default: false,
         off_link_gateway: false,
         allow_wifi: false,
+        force: false,
         skip_dad: false,
         advertised: Advertised::Nothing,
         tuning: Tuning::default(),
