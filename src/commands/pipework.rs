@@ -82,9 +82,8 @@ fn look(attach: &Attach, global: &Global, output: Output) -> Result<Found> {
     };
     let found = Found { name, kind, pid: None };
     if kind.is_none() && !attach.is_made(&found) {
-        let unknown = format!("I do not know how to setup interface {}.", found.name);
-        return Err(attaching::parent(&mut kernel, &found.name)
-            .map_or_else(|error| Error { message: unknown.clone(), ..error }, |_| Error::not_found(unknown.clone())));
+        let hint = attaching::parent(&mut kernel, &found.name).err().and_then(|error| error.hint);
+        return Err(Error { hint, ..Error::failed(format!("I do not know how to setup interface {}.", found.name)) });
     }
     if !attach.needs_pid(&found) {
         return Ok(found);
@@ -104,13 +103,8 @@ fn with_mac(mac: Mac, kernel: &mut Kernel) -> Result<IfName> {
     let mut links = kernel.host_links()?;
     links.sort_by(|one, other| one.name.cmp(&other.name));
     let Some(link) = links.iter().find(|link| link.mac == Some(mac.bytes())) else {
-        let has = |link: &crate::plan::facts::InsideLink| {
-            let mac = Mac::try_from(link.mac?).ok()?;
-            Some(format!("{} {mac}", link.name))
-        };
-        let there: Vec<String> = links.iter().filter_map(has).collect();
-        return Err(Error::not_found(format!("no interface of the host has the MAC address {mac}"))
-            .hint(format!("the host has {}", there.join(", "))));
+        return Err(Error::failed(format!("no interface of the host has the MAC address {mac}"))
+            .hint("ip -br link lists what they have"));
     };
     link.name.parse().map_err(Error::failed)
 }
@@ -127,7 +121,7 @@ fn again_if_it_starts(name: &str, said: Said, error: Error, global: Global, outp
         let words = said.words.into_iter().chain(["--wait".to_owned(), "3s".to_owned()]).collect();
         return super::run(Cli { global, verb: verb(&Said { words, ..said })? }, output);
     }
-    let lxc = "one of LXC's, which pipework found by their cgroups before version 2, is written pid:N";
+    let lxc = "pipework found LXC's by their cgroups before version 2; such a one is named by a process of its, pid:N";
     let hint = error.hint.as_ref().map_or(lxc.to_owned(), |hint| format!("{hint}; {lxc}"));
     Err(error.hint(hint))
 }

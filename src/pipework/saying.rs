@@ -61,7 +61,7 @@ impl Attach {
             None if name.starts_with("br") => Ok(Way::Bridge),
             None if name.starts_with("ovs") => Ok(Way::OpenVswitch),
             None if name.starts_with("dummy") => Ok(Way::Dummy),
-            None => Err(Error::not_found(format!("I do not know how to setup interface {name}."))),
+            None => Err(Error::failed(format!("I do not know how to setup interface {name}."))),
         }
     }
 
