@@ -906,6 +906,9 @@ pub struct Wait {
     /// The interface inside [default: eth1, as plumb calls the first one that it makes]
     #[arg(short = 'i', long, value_name = "IFNAME", add = ArgValueCandidates::new(complete::attached_interfaces))]
     pub interface: Option<IfName>,
+    /// Be content with carrier alone when no address comes within this time, as on layer 2 only
+    #[arg(long, value_name = "DURATION")]
+    pub address_within: Option<Span>,
     /// Give up after this time, with exit code 7; 0: only look [default: never]
     #[arg(long, value_name = "DURATION")]
     pub timeout: Option<Span>,

@@ -28,21 +28,26 @@ pub fn run(options: Pipework, global: Global, output: Output) -> Result<()> {
         Request::Wait { .. } | Request::Inside(_) => None,
     };
     let said = pipework::say(&request, host.as_ref())?;
-    let verb = verb(&said);
-    if let (Request::Inside(inside), Err(_)) = (&request, &verb) {
+    said.notes.iter().for_each(|note| output.warn(note));
+    if let Request::Inside(inside) = &request
+        && !inside.changes()
+    {
         return by_iproute(inside, options.dry_run, global, output);
     }
-    said.notes.iter().for_each(|note| output.warn(note));
     if options.dry_run {
-        verb?;
+        verb(&said)?;
         tell(&said, output);
         return Ok(());
     }
     output.explain(&said.to_string());
-    let outcome = super::run(Cli { global: global.clone(), verb: verb? }, output);
+    let outcome = verb(&said).and_then(|verb| super::run(Cli { global: global.clone(), verb }, output));
     match (request, outcome) {
         (Request::Attach(attach), Err(error)) if error.kind == Failure::NotFound => {
             again_if_it_starts(&attach.guest, said, error, global, output)
+        }
+        // Words that plumb has no use for, or a guest that plumb attached nothing to.
+        (Request::Inside(inside), Err(error)) if matches!(error.kind, Failure::Usage | Failure::NotFound) => {
+            by_iproute(&inside, false, global, output)
         }
         (_, outcome) => outcome,
     }
@@ -59,7 +64,7 @@ fn verb(said: &Said) -> Result<Verb> {
     let words = std::iter::once("plumb").chain(said.words.iter().map(String::as_str));
     Cli::try_parse_from(words).map(|typed| typed.verb).map_err(|error| {
         let text = error.render().to_string();
-        Error::failed(text.lines().next().unwrap_or_default().trim_start_matches("error: "))
+        Error::usage(text.lines().next().unwrap_or_default().trim_start_matches("error: "))
     })
 }
 
@@ -137,7 +142,8 @@ fn by_iproute(inside: &Inside, dry_run: bool, global: Global, output: Output) ->
         Tool::Rule => ("ip", Some("rule")),
         Tool::Tc => ("tc", None),
     };
-    let words: Vec<&str> = object.into_iter().chain(inside.words.iter().map(String::as_str)).collect();
+    let version = inside.ipv6.then_some("-6");
+    let words: Vec<&str> = version.into_iter().chain(object).chain(inside.words.iter().map(String::as_str)).collect();
     let context = Context::new(global, output)?;
     let target = container::find(&guest(&inside.guest)?, &context.engines, None)?;
     if dry_run {
@@ -159,7 +165,7 @@ fn by_iproute(inside: &Inside, dry_run: bool, global: Global, output: Output) ->
         // It has said why.
         return Err(Error { said: true, ..Error::failed(format!("{program} failed: {status}")) });
     }
-    let only_looks = ["show", "list", "ls", "get", "save", "monitor"];
+    let only_looks = ["show", "list", "ls", "lst", "get", "save", "monitor"];
     if !words.iter().any(|word| only_looks.contains(word)) {
         output.warn(&format!("by {program} itself, so not on record: plumb detach does not take it back"));
     }

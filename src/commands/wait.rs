@@ -36,6 +36,8 @@ pub fn run(options: Wait, global: Global, output: Output) -> Result<()> {
     let mut changes = wanted.changes()?;
     let departure = wanted.target.as_ref().map(|target| Departure::of(&target.place)).transpose()?;
     let standing = output.standing();
+    // Since when nothing but an address has been lacking.
+    let mut carried: Option<Instant> = None;
     loop {
         let (links, addresses) = changes.look()?;
         let lacking = match usable(&wanted.interface, &links, &addresses) {
@@ -48,6 +50,12 @@ pub fn run(options: Wait, global: Global, output: Output) -> Result<()> {
         if departure.as_ref().is_some_and(Departure::is_over) {
             return Err(wanted.gone());
         }
+        carried = carried.or_else(|| Some(Instant::now())).filter(|_| lacking >= Lacking::Address);
+        let content = options.address_within.and_then(|patience| Some(carried? + patience.duration()));
+        if content.is_some_and(|content| Instant::now() >= content) {
+            drop(standing);
+            return wanted.say(&[], output);
+        }
         if end.is_some_and(|end| Instant::now() >= end) {
             return Err(wanted.in_vain(&lacking, &links, options.timeout));
         }
@@ -56,7 +64,7 @@ pub fn run(options: Wait, global: Global, output: Output) -> Result<()> {
         standing.says(so_far);
         let files = departure.iter().map(Departure::as_fd).chain([changes.as_fd()]);
         let mut files: Vec<PollFd<'_>> = files.map(|file| PollFd::new(file, PollFlags::POLLIN)).collect();
-        interrupt::poll(&mut files, end)?;
+        interrupt::poll(&mut files, end.into_iter().chain(content).min())?;
     }
 }
 
@@ -130,7 +138,8 @@ impl Wanted {
     fn say(&self, addresses: &[IpNetwork], output: Output) -> Result<()> {
         let whose = self.target.as_ref().map_or(String::new(), |target| format!("{}: ", target.name));
         let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-        output.line(format_args!("{whose}{} is ready with {}", self.interface, texts.join(", ")));
+        let with = if texts.is_empty() { "without an address".to_owned() } else { format!("with {}", texts.join(", ")) };
+        output.line(format_args!("{whose}{} is ready {with}", self.interface));
         let target = self.target.as_ref().map(|target| &target.name);
         output.document(&serde_json::json!({ "target": target, "interface": self.interface, "addresses": texts }));
         Ok(())

@@ -26,7 +26,17 @@ pub enum Request {
 pub struct Inside {
     pub tool: Tool,
     pub guest: String,
+    /// `-6`, as `-a 6` has it.
+    pub ipv6: bool,
     pub words: Vec<String>,
+}
+
+impl Inside {
+    /// Whether plumb has the verb. What only looks is left to the program, whose output scripts read.
+    pub fn changes(&self) -> bool {
+        let verb = self.words.first().map_or("", String::as_str);
+        self.tool != Tool::Tc && ["add", "del", "delete", "replace"].contains(&verb)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,7 +118,8 @@ pub fn read(words: &[String]) -> Result<Option<Request>> {
     };
     if let Some(tool) = tool {
         let words = std::iter::once(address).chain(words.0).map(str::to_owned).collect();
-        return Ok(Some(Request::Inside(Inside { tool, guest, words })));
+        let ipv6 = family == Some(Family::Ipv6);
+        return Ok(Some(Request::Inside(Inside { tool, guest, ipv6, words })));
     }
     let host = match host.strip_prefix("mac:") {
         Some(text) => HostInterface::WithMac(text.parse().map_err(Error::failed)?),
@@ -299,6 +310,7 @@ mod tests {
             Some(Request::Inside(Inside {
                 tool,
                 guest: "web".into(),
+                ipv6: false,
                 words: words.iter().map(|word| (*word).to_owned()).collect(),
             }))
         };

@@ -94,15 +94,16 @@ pub fn say(request: &Request, host: Option<&Found>) -> Result<Said> {
     match (request, host) {
         (Request::Wait { interface }, _) => {
             let interface = interface.as_ref().map_or("eth1", IfName::as_str);
-            Ok(Said { words: words(&["wait", "-i", interface]), notes: Vec::new() })
+            Ok(Said { words: words(&["wait", "-i", interface, "--address-within", "3s"]), notes: Vec::new() })
         }
-        (Request::Inside(Inside { tool, guest, words: rest }), _) => {
+        (Request::Inside(Inside { tool, guest, ipv6, words: rest }), _) => {
             let verb = match tool {
                 Tool::Route => "route",
                 Tool::Rule => "rule",
                 Tool::Tc => "tc",
             };
-            Ok(Said { words: [words(&[verb, guest]), rest.clone()].concat(), notes: Vec::new() })
+            let version: &[&str] = if *ipv6 { &["-6"] } else { &[] };
+            Ok(Said { words: [words(&[verb]), words(version), words(&[guest]), rest.clone()].concat(), notes: Vec::new() })
         }
         (Request::Attach(attach), Some(host)) => attached(attach, host),
         (Request::Attach(_), None) => Err(Error::failed("nobody looked at the host's interface: this is a bug")),
@@ -328,7 +329,7 @@ mod tests {
     fn the_rest_goes_on_as_it_stands() {
         becomes("route web add 10.0.0.0/8 via 10.1.0.1", None, "route web add 10.0.0.0/8 via 10.1.0.1");
         becomes("rule web show", None, "rule web show");
-        becomes("--wait", None, "wait -i eth1");
+        becomes("--wait", None, "wait -i eth1 --address-within 3s");
         let words = ["eth0", "web", "0/0", "02:42:ac:11:00:02", "and", "more"].map(str::to_owned);
         let host = Found { name: "eth0".parse().unwrap(), kind: Some(Kind::Other), pid: None };
         let said = say(&read(&words).unwrap().unwrap(), Some(&host)).unwrap();
