@@ -8,7 +8,7 @@ use crate::{
     container::{self, Engines},
     docker::{Engine, EngineKind},
     error::{Error, Kind as Failure, Result},
-    kernel::{Kernel, Netns, ovs},
+    kernel::{Kernel, Netns},
     namespace,
     output::Output,
     pipework::{self, Attach, Found, HostInterface, Inside, Kind, Request, Said, Tool},
@@ -79,8 +79,7 @@ fn look(attach: &Attach, global: &Global, output: Output) -> Result<Found> {
         None => None,
         Some(link) => Some(match link.kind.as_deref() {
             Some("bridge") => Kind::Bridge,
-            // Its bridges may be programs' own, which have no kind but that.
-            Some("openvswitch" | "tun") if ovs::is_bridge(&name)? == Some(true) => Kind::OpenVswitch,
+            Some("openvswitch") => Kind::OpenVswitch,
             Some("ipoib") => Kind::Infiniband,
             None if kernel.parent(&name)?.is_some_and(|parent| parent.wireless) => Kind::Wifi,
             None | Some(_) => Kind::Other,

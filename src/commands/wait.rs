@@ -138,7 +138,8 @@ impl Wanted {
     fn say(&self, addresses: &[IpNetwork], output: Output) -> Result<()> {
         let whose = self.target.as_ref().map_or(String::new(), |target| format!("{}: ", target.name));
         let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-        let with = if texts.is_empty() { "without an address".to_owned() } else { format!("with {}", texts.join(", ")) };
+        let with =
+            if texts.is_empty() { "without an address".to_owned() } else { format!("with {}", texts.join(", ")) };
         output.line(format_args!("{whose}{} is ready {with}", self.interface));
         let target = self.target.as_ref().map(|target| &target.name);
         output.document(&serde_json::json!({ "target": target, "interface": self.interface, "addresses": texts }));

@@ -103,7 +103,10 @@ pub fn say(request: &Request, host: Option<&Found>) -> Result<Said> {
                 Tool::Tc => "tc",
             };
             let version: &[&str] = if *ipv6 { &["-6"] } else { &[] };
-            Ok(Said { words: [words(&[verb]), words(version), words(&[guest]), rest.clone()].concat(), notes: Vec::new() })
+            Ok(Said {
+                words: [words(&[verb]), words(version), words(&[guest]), rest.clone()].concat(),
+                notes: Vec::new(),
+            })
         }
         (Request::Attach(attach), Some(host)) => attached(attach, host),
         (Request::Attach(_), None) => Err(Error::failed("nobody looked at the host's interface: this is a bug")),
