@@ -81,7 +81,7 @@ pub fn way_home(attachment: &Attachment) -> Result<Option<Step>> {
 /// Gives it back what it had.
 pub fn come_home(context: &Context, attachment: &Attachment) -> Result<bool> {
     let Some(step) = way_home(attachment)? else { return Ok(false) };
-    Netns::open(Path::new(Place::HOST))?.enter(|kernel| {
+    Netns::open(Path::new(Place::HOST))?.enter_as_host(|kernel| {
         let mut observe = |step: &Step, took| context.output.step(&step.command(Place::HOST), took);
         apply::undo(kernel, &[step], &mut observe, Place::HOST)
     })?;
