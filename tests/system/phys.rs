@@ -299,6 +299,33 @@ fn one_whose_record_is_lost_is_sent_to_the_host_and_not_deleted() {
 }
 
 #[test]
+fn a_dummy_takes_no_interface_and_a_kernel_without_it_says_so() {
+    let lab = Lab::new();
+    let (target, before) = (lab.netns("box"), lab.state());
+    let dummy = |arguments: &str| lab.plumb(&format!("flat {target} --driver dummy {arguments}"));
+    dummy(&format!("--ip {FREE} -i nic0"))
+        .refused(2, "a dummy leads nowhere, so not to nic0 either")
+        .hints("leave -i out, or --driver dummy");
+    dummy(&format!("--ip {FREE} --mode bridge")).refused(2, "a dummy has no mode: it leads nowhere");
+    dummy(&format!("--ip {FREE} --big-tcp"))
+        .refused(2, "--big-tcp is for what passes between containers, and a dummy leads nowhere");
+    lab.plumb(&format!("dhcp {target} --driver dummy"))
+        .refused(2, "a dummy leads nowhere, so no DHCP server answers there");
+    lab.flat(&format!("--ip {FREE} --pkey 0x8001"))
+        .refused(1, "nic0 is no InfiniBand interface, so it has no partitions");
+    lab.flat(&format!("--ip {FREE} --pkey 0x8001 --driver veth"))
+        .refused(2, "P_Key 0x8001 is for a child of an InfiniBand interface");
+    assert!(lab.flat(&format!("--ip {FREE} --pkey 0x8000")).err.contains("is no P_Key"));
+    let ran = dummy(&format!("--ip {FREE}"));
+    if ran.code != 0 {
+        assert!(ran.err.starts_with("plumb: this kernel has no dummy: operation not supported"), "{ran:#?}");
+        assert!(ran.err.contains("hint: modprobe dummy loads it"), "{ran:#?}");
+    }
+    lab.plumb("detach --all").ok();
+    lab.state().is(&before);
+}
+
+#[test]
 fn killed_anywhere_it_is_at_home_again() {
     let lab = Lab::new();
     lived_in(&lab);
