@@ -13,8 +13,8 @@ use crate::{
     complete,
     dhcp::{ClientId, OptionCode, OptionSpec, Program},
     types::{
-        Gateway, IfName, IpChoice, IpRange, Mac, MacChoice, Mtu, NetworkName, Percent, Rate, RouteSpec, Size, Span,
-        Subnet, TargetName, VlanId, WantedIp,
+        Gateway, IfName, IpChoice, IpRange, Mac, MacChoice, Mtu, NetworkName, Percent, Pkey, Rate, RouteSpec, Size,
+        Span, Subnet, TargetName, VlanId, WantedIp,
     },
 };
 
@@ -483,6 +483,9 @@ pub struct LinkOptions {
     /// phys: move HOSTIF although it carries the host's default route, or the session that this is typed in
     #[arg(long)]
     pub force: bool,
+    /// InfiniBand partition of the container, where HOSTIF is of that kind [default: HOSTIF's]
+    #[arg(long, value_name = "P_KEY")]
+    pub pkey: Option<Pkey>,
 }
 
 #[derive(Debug, Args)]
@@ -535,6 +538,8 @@ pub enum DriverName {
     Veth,
     /// HOSTIF itself moves into the container, and comes back with all it had when it is detached
     Phys,
+    /// Leads nowhere, for an address alone; takes no HOSTIF
+    Dummy,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

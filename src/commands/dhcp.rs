@@ -38,6 +38,10 @@ fn meaning(options: &Dhcp, context: &Context) -> Result<(Wish, Intent)> {
         return Err(Error::usage(format!("mode {mode} takes no broadcasts, and DHCP lives by them"))
             .hint("use --mode l2, or plumb flat with an address of your choice"));
     }
+    if driver.leads_nowhere() {
+        return Err(Error::usage("a dummy leads nowhere, so no DHCP server answers there")
+            .hint("plumb flat gives it an address of your choice"));
+    }
     let (probe, check) = attaching::checks(&options.checks, std::iter::empty(), context);
     let wish = Wish {
         metric: options.routing.metric,

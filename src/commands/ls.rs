@@ -28,7 +28,8 @@ struct Row {
     network: Option<NetworkName>,
     addresses: Vec<String>,
     gateways: Vec<String>,
-    parent: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent: Option<String>,
     driver: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     mode: Option<&'static str>,
@@ -105,7 +106,7 @@ impl Row {
                 .map(|a| a.to_string())
                 .collect(),
             gateways: wish.gateways.iter().filter(|_| !wish.keep_default).map(|gateway| gateway.to_string()).collect(),
-            parent: link.map_or_else(String::new, |link| link.parent.name.to_string()),
+            parent: link.filter(|link| !link.parent.is_nowhere()).map(|link| link.parent.name.to_string()),
             driver: wish.driver.kind(),
             mode: wish.driver.mode(),
             lease: Leased::of(attachment, &*context.store),
@@ -133,7 +134,7 @@ fn table(rows: &[Row]) -> String {
                 Some(lease) => format!("{} ({})", text(&row.addresses), lease.state),
             }),
             Some(text(&row.gateways)),
-            Some(row.parent.clone()),
+            Some(row.parent.clone().unwrap_or_else(|| "-".into())),
             Some(row.mode.map_or(row.driver.to_owned(), |mode| format!("{} {mode}", row.driver))),
             Some(row.state.name().to_owned()),
         ];

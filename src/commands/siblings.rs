@@ -14,6 +14,7 @@ pub fn that_matters(driver: &Driver, parent: &Parent, host: &Netns, context: &Co
     match driver {
         // The kernel itself refuses a macvlan that does not agree.
         Driver::Macvlan(_) | Driver::Veth { .. } | Driver::Phys { .. } => Ok(None),
+        Driver::Dummy | Driver::Ipoib { .. } => Ok(None),
         Driver::Ipvlan(_) => Ok(survey::sharers(host, parent.index).find_map(|found| {
             let link = found.links.into_iter().next()?;
             let owner = owner(&link, &found.namespace, context);

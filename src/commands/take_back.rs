@@ -14,7 +14,7 @@ use crate::{
     },
     namespace::HostLock,
     plan::{
-        Inside, Link, Step,
+        Driver, Inside, Link, Step,
         facts::{InsideAddress, InsideLink},
         qdisc::{Device, Side},
         tuning, undo,
@@ -68,9 +68,11 @@ fn undo_here(context: &Context, attachment: &Attachment, namespace: &Netns, kern
 }
 
 /// What an interface of the host's takes to be as it was, which is at home without what it had there: as
-/// hardware is when its namespace ends, or where a run was killed that was bringing it.
+/// hardware is when its namespace ends, or where a run was killed that was bringing it. A child of an
+/// InfiniBand interface comes to the host as well, but is nothing to it.
 pub fn way_home(attachment: &Attachment) -> Result<Option<Step>> {
-    let Some(link) = attachment.link().filter(|link| link.home().is_some()) else { return Ok(None) };
+    let comes = |link: &&Link| link.home().is_some() || matches!(link.driver, Driver::Ipoib { .. });
+    let Some(link) = attachment.link().filter(comes) else { return Ok(None) };
     if !namespace::is_of_this_boot(attachment) {
         return Ok(None);
     }
@@ -81,7 +83,7 @@ pub fn way_home(attachment: &Attachment) -> Result<Option<Step>> {
 /// Gives it back what it had.
 pub fn come_home(context: &Context, attachment: &Attachment) -> Result<bool> {
     let Some(step) = way_home(attachment)? else { return Ok(false) };
-    Netns::open(Path::new(Place::HOST))?.enter(|kernel| {
+    Netns::open(Path::new(Place::HOST))?.enter_as_host(|kernel| {
         let mut observe = |step: &Step, took| context.output.step(&step.command(Place::HOST), took);
         apply::undo(kernel, &[step], &mut observe, Place::HOST)
     })?;

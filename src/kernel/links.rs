@@ -7,14 +7,14 @@ use std::{
 
 use nix::errno::Errno;
 use rtnetlink::{
-    LinkIpVlan, LinkMacVlan, LinkMessageBuilder, LinkUnspec, LinkVeth,
+    LinkDummy, LinkIpVlan, LinkMacVlan, LinkMessageBuilder, LinkUnspec, LinkVeth,
     packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL},
     packet_route::{
         RouteNetlinkMessage as Message,
         link::{
-            InfoData, InfoIpVlan, InfoIpVtap, InfoMacVlan, InfoVeth, InfoVlan, IpVlanMode, LinkAttribute,
-            LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, MacVlanMacAddressMode, MacVlanMode, Prop,
-            VlanProtocol as KernelProtocol,
+            InfoData, InfoIpVlan, InfoIpVtap, InfoIpoib, InfoKind, InfoMacVlan, InfoVeth, InfoVlan, IpVlanMode,
+            LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, MacVlanMacAddressMode,
+            MacVlanMode, Prop, VlanProtocol as KernelProtocol,
         },
         nsid::{NsidAttribute, NsidMessage},
     },
@@ -230,6 +230,13 @@ fn creation(link: &Link, name: &str, namespace: RawFd, up: bool) -> LinkMessage 
         }
         // It is not made: see `move_in`.
         Driver::Phys { .. } => return placed(LinkUnspec::new_with_name(name), link, namespace, up),
+        Driver::Dummy => return placed(LinkDummy::new(name), link, namespace, up),
+        Driver::Ipoib { pkey } => {
+            let child = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Ipoib);
+            let data = pkey.iter().map(|pkey| InfoIpoib::Pkey(pkey.number())).collect();
+            let child = child.name(name).link(link.parent.index).set_info_data(InfoData::Ipoib(data));
+            return placed(child, link, namespace, up);
+        }
     };
     let kernel_mode = match mode {
         MacvlanMode::Bridge => MacVlanMode::Bridge,
@@ -351,6 +358,7 @@ fn parent(name: &IfName, message: &LinkMessage, port_of: Option<String>) -> Pare
         bridge,
         loopback: flags.contains(LinkFlags::Loopback),
         ethernet: message.header.link_layer_type == LinkLayerType::Ether,
+        infiniband: message.header.link_layer_type == LinkLayerType::Infiniband,
         wireless: is_wireless(name),
         port_of,
         segments: segments_of(message),

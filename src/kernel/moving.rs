@@ -42,7 +42,7 @@ impl Kernel {
         };
         // It may have been asked for by an alternative name.
         let name: IfName = link.name.parse().map_err(Error::failed)?;
-        let addresses = self.addresses_at_home(index)?;
+        let addresses = self.addresses_at_home(index, &name)?;
         let routes = self.routes_at_home(index, &addresses)?;
         let seen = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         Ok(Home {
@@ -55,7 +55,7 @@ impl Kernel {
             phy: None,
             tag: tag.clone(),
             device_tag: link.tag,
-            settings: sysctl::own(&name),
+            settings: sysctl::own(&name, link.mtu),
             addresses,
             routes,
             seen,
@@ -73,10 +73,10 @@ impl Kernel {
         }
     }
 
-    fn addresses_at_home(&mut self, index: u32) -> Result<Vec<OwnAddress>> {
+    fn addresses_at_home(&mut self, index: u32, name: &IfName) -> Result<Vec<OwnAddress>> {
         let dump = self.inside(async |inside| inside.dump(Message::GetAddress(AddressMessage::default())).await)?;
         let is_its = |message: Message| match message {
-            Message::NewAddress(message) if message.header.index == index => OwnAddress::from_kernel(message),
+            Message::NewAddress(message) if message.header.index == index => OwnAddress::from_kernel(message, name),
             _ => None,
         };
         Ok(dump.map_err(cannot_read("addresses"))?.into_iter().filter_map(is_its).collect())
@@ -169,12 +169,19 @@ impl Kernel {
     }
 
     fn send_home(&mut self, now: &InsideLink, home: &Home) -> Outcome {
+        let name = &home.name;
+        // The kernel would move it first, and then find that it cannot rename it.
+        let other = self.host_link(name).map_err(StepError::Refused)?;
+        if other.is_some_and(|other| other.tag.as_ref() != Some(&home.tag)) {
+            let message = format!("the host has another {name} by now, so {} cannot come home", now.name);
+            return Err(StepError::Refused(
+                Error::conflict(message).hint(format!("rename that one: ip link set {name} name OTHER")),
+            ));
+        }
         let host = self.host_namespace().map_err(StepError::Refused)?.raw();
         let request = |keep_number: bool| {
-            let mut builder = LinkUnspec::new_with_index(now.index)
-                .name(home.name.as_str())
-                .link_group(home.group)
-                .setns_by_fd(host);
+            let mut builder =
+                LinkUnspec::new_with_index(now.index).name(home.name.as_str()).link_group(home.group).setns_by_fd(host);
             if keep_number {
                 builder = builder.append_extra_attribute(LinkAttribute::NewIfIndex(home.index as i32));
             }
@@ -187,26 +194,15 @@ impl Kernel {
             Message::SetLink(builder.build())
         };
         let mut outcome = self.change_inside(request(true))?;
-        if matches!(&outcome, Err(Refusal { errno: Errno::EBUSY | Errno::EEXIST, .. })) {
+        if matches!(&outcome, Err(Refusal { errno: Errno::EBUSY, .. })) {
             // Its number is another's by now.
             outcome = self.change_inside(request(false))?;
         }
-        outcome.map_err(|refusal| {
-            let doing = format!("cannot bring {} home as {}", now.name, home.name);
-            match refused(doing, &refusal, &[Errno::ENODEV]) {
-                StepError::Refused(error) if refusal.errno == Errno::EEXIST => {
-                    let hint = format!("the host has another {0} by now: rename that one, ip link set {0} name OTHER", home.name);
-                    StepError::Refused(error.hint(hint))
-                }
-                other => other,
-            }
-        })
+        let doing = format_args!("cannot bring {} home as {name}", now.name);
+        outcome.map_err(|refusal| refused(doing, &refusal, &[Errno::ENODEV]))
     }
 
-    fn change_inside(
-        &mut self,
-        message: Message,
-    ) -> std::result::Result<std::result::Result<(), Refusal>, StepError> {
+    fn change_inside(&mut self, message: Message) -> std::result::Result<std::result::Result<(), Refusal>, StepError> {
         self.inside(async |inside| inside.change(message, 0).await).map_err(StepError::Refused)
     }
 
@@ -255,7 +251,9 @@ impl Kernel {
         let tagged = |tag: &Tag| TaggedLink { index, name: home.name.clone(), tag: tag.clone() };
         let outcome = self.delete_tag(&tagged(&home.tag));
         let outcome = match outcome {
-            Ok(()) | Err(StepError::Gone(_)) => home.device_tag.as_ref().map_or(Ok(()), |tag| self.add_tag(&tagged(tag))),
+            Ok(()) | Err(StepError::Gone(_)) => {
+                home.device_tag.as_ref().map_or(Ok(()), |tag| self.add_tag(&tagged(tag)))
+            }
             refused => refused,
         };
         match outcome {

@@ -40,20 +40,24 @@ pub fn ipv4_forwarding(parent: &IfName) -> Result<Ipv4Forwarding> {
     Ok(Ipv4Forwarding { on, overridden, arp_ignore, accept_in: None })
 }
 
-/// The settings of an interface that are not what a new one begins with.
-pub fn own(interface: &IfName) -> Vec<(String, String)> {
+/// The settings of an interface that are not what a new one with that MTU begins with.
+pub fn own(interface: &IfName, mtu: u32) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for version in ["ipv4", "ipv6"] {
         let folder = format!("net/{version}/conf");
         let entries = fs::read_dir(format!("/proc/sys/{folder}/{interface}")).into_iter().flatten().flatten();
         for name in entries.map(|entry| entry.file_name().to_string_lossy().into_owned()) {
             let read = |of: &str| fs::read_to_string(format!("/proc/sys/{folder}/{of}/{name}")).ok();
-            // mc_forwarding tells what a routing daemon does, and is read only.
-            if let (Some(own), Some(new)) = (read(interface.as_str()), read("default"))
-                && own != new
-                && name != "mc_forwarding"
-            {
-                found.push((format!("{folder}/{interface}/{name}"), own.trim().to_owned()));
+            let (Some(own), Some(new)) = (read(interface.as_str()), read("default")) else { continue };
+            let own = own.trim();
+            let follows = match name.as_str() {
+                // What a routing daemon does, and read only.
+                "mc_forwarding" => true,
+                "mtu" => own == mtu.to_string(),
+                _ => own == new.trim(),
+            };
+            if !follows {
+                found.push((format!("{folder}/{interface}/{name}"), own.to_owned()));
             }
         }
     }

@@ -265,7 +265,7 @@ impl Standing {
             Driver::Ipvlan(mode) => {
                 LinkIpVlan::new(INSIDE, parent, ipvlan_mode(*mode)).mtu(mtu).setns_by_fd(namespace).up().build()
             }
-            Driver::Veth { .. } | Driver::Phys { .. } => {
+            Driver::Veth { .. } | Driver::Phys { .. } | Driver::Dummy | Driver::Ipoib { .. } => {
                 return Err(Error::failed("only what hangs on one parent is made so: this is a bug").into());
             }
         };

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::{
     Moving, Route, Segments,
-    link::{GROUP, MOVED},
+    link::{GROUP, MOVED, ParentLink},
     tuning,
 };
 use crate::types::{IfName, Mac, Tag, VlanId, VlanProtocol};
@@ -43,6 +43,7 @@ pub struct Parent {
     pub loopback: bool,
     pub bridge: bool,
     pub ethernet: bool,
+    pub infiniband: bool,
     pub wireless: bool,
     /// The bridge, bond or team that this interface is a port of.
     pub port_of: Option<String>,
@@ -65,10 +66,32 @@ impl Parent {
             loopback: false,
             bridge: true,
             ethernet: true,
+            infiniband: false,
             wireless: false,
             port_of: None,
             segments: Some(Segments::ORDINARY),
             segments_most: tuning::MOST,
+        }
+    }
+
+    /// What a link has that hangs on nothing: nobody is there to be asked.
+    pub fn nowhere() -> Parent {
+        let ParentLink { name, index } = ParentLink::nowhere();
+        Parent {
+            name,
+            index,
+            mac: None,
+            mtu: 1500,
+            up: true,
+            carrier: false,
+            loopback: false,
+            bridge: false,
+            ethernet: false,
+            infiniband: false,
+            wireless: false,
+            port_of: None,
+            segments: None,
+            segments_most: tuning::ORDINARY,
         }
     }
 }

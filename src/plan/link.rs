@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{Home, Tuning};
-use crate::types::{IfName, Mac, Mtu};
+use crate::types::{IfName, Mac, Mtu, Pkey};
 
 /// The group number of every link that plumb makes: the letters "plum". One request can so find or
 /// delete all of a namespace, and a link is recognised even if its tag is not set yet.
@@ -26,7 +26,7 @@ pub struct Link {
     /// The interface index inside. Chosen beforehand, so that what follows needs no look-up.
     pub index: u32,
     pub name: IfName,
-    /// `None` only where it is the parent's ([`Driver::has_the_parents_mac`]).
+    /// `None` only where it cannot be chosen ([`Driver::has_no_mac_of_its_own`]), or what moves has none.
     pub mac: Option<Mac>,
     pub mtu: Mtu,
     pub parent: ParentLink,
@@ -65,6 +65,18 @@ pub struct ParentLink {
     pub index: u32,
 }
 
+impl ParentLink {
+    /// What a link has that hangs on nothing.
+    pub fn nowhere() -> ParentLink {
+        ParentLink { name: IfName::nowhere(), index: 0 }
+    }
+
+    /// Interfaces count from 1.
+    pub fn is_nowhere(&self) -> bool {
+        self.index == 0 && self.name == IfName::nowhere()
+    }
+}
+
 /// The kind of a link.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -81,6 +93,13 @@ pub enum Driver {
         /// What it is there; of a wish's own: none, until that was looked at.
         home: Option<Box<Home>>,
     },
+    /// Leads nowhere: for an address alone.
+    Dummy,
+    /// A child of an InfiniBand interface.
+    Ipoib {
+        /// The partition; none: the parent's.
+        pkey: Option<Pkey>,
+    },
 }
 
 impl Driver {
@@ -91,6 +110,8 @@ impl Driver {
             Driver::Ipvlan(_) => "ipvlan",
             Driver::Veth { .. } => "veth",
             Driver::Phys { .. } => "phys",
+            Driver::Dummy => "dummy",
+            Driver::Ipoib { .. } => "ipoib",
         }
     }
 
@@ -107,21 +128,27 @@ impl Driver {
             Driver::Ipvlan(mode) => Some(mode.name()),
             // All ports of a bridge reach one another.
             Driver::Veth { .. } => Some(MacvlanMode::Bridge.name()),
-            Driver::Phys { .. } => None,
+            Driver::Phys { .. } | Driver::Dummy | Driver::Ipoib { .. } => None,
         }
     }
 
-    /// Whether the LAN sees the link under its parent's MAC address, so that none can be chosen.
-    pub fn has_the_parents_mac(&self) -> bool {
+    /// Whether no MAC address can be chosen: the LAN sees the link under its parent's, or it has one of
+    /// InfiniBand's.
+    pub fn has_no_mac_of_its_own(&self) -> bool {
         match self {
-            Driver::Macvlan(MacvlanMode::Passthru) | Driver::Ipvlan(_) => true,
-            Driver::Macvlan(_) | Driver::Veth { .. } | Driver::Phys { .. } => false,
+            Driver::Macvlan(MacvlanMode::Passthru) | Driver::Ipvlan(_) | Driver::Ipoib { .. } => true,
+            Driver::Macvlan(_) | Driver::Veth { .. } | Driver::Phys { .. } | Driver::Dummy => false,
         }
     }
 
     /// Whether it is the host's interface itself that moves.
     pub fn moves(&self) -> bool {
         matches!(self, Driver::Phys { .. })
+    }
+
+    /// Whether it hangs on nothing, and so needs no interface of the host's.
+    pub fn leads_nowhere(&self) -> bool {
+        matches!(self, Driver::Dummy)
     }
 
     /// Whether its parent has to be a bridge.
@@ -134,7 +161,7 @@ impl Driver {
     pub fn is_made_under_lock(&self) -> bool {
         match self {
             // The kernel itself refuses a macvlan that does not agree.
-            Driver::Macvlan(_) => false,
+            Driver::Macvlan(_) | Driver::Dummy | Driver::Ipoib { .. } => false,
             Driver::Ipvlan(_) | Driver::Veth { .. } => true,
             // Nobody shall put a link on what is leaving.
             Driver::Phys { .. } => true,
@@ -147,6 +174,7 @@ impl Driver {
     pub fn is_routed_by_the_host(&self) -> bool {
         match self {
             Driver::Macvlan(_) | Driver::Ipvlan(IpvlanMode::L2) | Driver::Veth { .. } | Driver::Phys { .. } => false,
+            Driver::Dummy | Driver::Ipoib { .. } => false,
             Driver::Ipvlan(IpvlanMode::L3 | IpvlanMode::L3s) => true,
         }
     }

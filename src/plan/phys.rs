@@ -68,7 +68,7 @@ pub struct OwnAddress(AddressMessage);
 impl OwnAddress {
     /// An address as it was dumped; none for one that the kernel makes anew by itself: a link-local one, and
     /// what an IPv6 router or server gave, who does it again.
-    pub fn from_kernel(mut message: AddressMessage) -> Option<OwnAddress> {
+    pub fn from_kernel(mut message: AddressMessage, interface: &IfName) -> Option<OwnAddress> {
         use AddressProtocol::{LinkLocal, RouterAnnouncement};
         let by_kernel = |a: &AddressAttribute| {
             matches!(a, AddressAttribute::Protocol(LinkLocal) | AddressAttribute::Protocol(RouterAnnouncement))
@@ -79,18 +79,24 @@ impl OwnAddress {
             return None;
         }
         // What the kernel tells but does not take.
-        let settable = AddressFlags::Homeaddress
+        let settable = AddressFlags::Nodad
+            | AddressFlags::Homeaddress
             | AddressFlags::Managetempaddr
             | AddressFlags::Noprefixroute
             | AddressFlags::Mcautojoin;
-        message.header.flags &= AddressHeaderFlags::Homeaddress;
+        message.header.flags &= AddressHeaderFlags::Nodad | AddressHeaderFlags::Homeaddress;
         for attribute in &mut message.attributes {
             if let AddressAttribute::Flags(flags) = attribute {
                 *flags &= settable;
             }
         }
         let is_for_ever = address.seconds_left().is_none();
-        message.attributes.retain(|a| !(is_for_ever && matches!(a, AddressAttribute::CacheInfo(_))));
+        message.attributes.retain(|attribute| match attribute {
+            AddressAttribute::CacheInfo(_) => !is_for_ever,
+            // That is the label of an address that has none.
+            AddressAttribute::Label(label) => label != interface.as_str(),
+            _ => true,
+        });
         Some(OwnAddress(message))
     }
 
@@ -146,6 +152,7 @@ impl fmt::Display for OwnAddress {
                 }
                 AddressAttribute::Flags(flags) => {
                     let words = [
+                        (AddressFlags::Nodad, " nodad"),
                         (AddressFlags::Homeaddress, " home"),
                         (AddressFlags::Managetempaddr, " mngtmpaddr"),
                         (AddressFlags::Noprefixroute, " noprefixroute"),
@@ -218,9 +225,7 @@ pub(super) fn check(wish: &Wish, parent: &Parent, moving: &Moving) -> Result<()>
             .hint(hint));
     }
     match &moving.carries {
-        Some(whose) => {
-            Err(Error::conflict(format!("{name} carries {whose}: moving it would cut that off")).hint(hint))
-        }
+        Some(whose) => Err(Error::conflict(format!("{name} carries {whose}: moving it would cut that off")).hint(hint)),
         None => Ok(()),
     }
 }
@@ -274,7 +279,8 @@ pub(super) fn move_out(link: &Link, home: &Home, namespace: &str) -> String {
         ],
         None => vec![inside(namespace, format!("ip link set dev {from} netns $$ name {to}{mac}{mtu} group {group}"))],
     };
-    let set = |(key, value): &(String, String)| format!("echo {} > {}", quote(value), quote(&format!("/proc/sys/{key}")));
+    let set =
+        |(key, value): &(String, String)| format!("echo {} > {}", quote(value), quote(&format!("/proc/sys/{key}")));
     commands.extend(home.settings.iter().map(set));
     commands.extend(home.up.then(|| format!("ip link set dev {to} up")));
     commands.extend(home.addresses.iter().map(|address| format!("ip addr add {address} dev {to}")));

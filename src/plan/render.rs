@@ -111,9 +111,10 @@ fn add_link(link: &Link, namespace: &str) -> String {
             link.index, link.mtu, link.mtu
         );
     }
+    let on =
+        if link.parent.is_nowhere() { String::new() } else { format!("link {} ", quote(link.parent.name.as_str())) };
     format!(
-        "ip link add link {} name {} index {}{mac} mtu {}{length}{queues} group {GROUP}{netns} up {}{broadcasts}",
-        quote(link.parent.name.as_str()),
+        "ip link add {on}name {} index {}{mac} mtu {}{length}{queues} group {GROUP}{netns} up {}{broadcasts}",
         quote(link.name.as_str()),
         link.index,
         link.mtu,
@@ -138,6 +139,9 @@ fn driver(driver: &Driver) -> String {
         Driver::Veth { .. } => "type veth".into(),
         // It is there already.
         Driver::Phys { .. } => String::new(),
+        Driver::Dummy => "type dummy".into(),
+        Driver::Ipoib { pkey: None } => "type ipoib".into(),
+        Driver::Ipoib { pkey: Some(pkey) } => format!("type ipoib pkey {pkey}"),
     }
 }
 

@@ -164,13 +164,27 @@ impl Wish {
         }
     }
 
+    /// The same on `parent`: an InfiniBand interface has children of its own kind only.
+    pub fn on(self, parent: &Parent) -> Wish {
+        match self.driver {
+            Driver::Macvlan(MacvlanMode::Bridge) if parent.infiniband => {
+                Wish { driver: Driver::Ipoib { pkey: None }, ..self }
+            }
+            _ => self,
+        }
+    }
+
     /// What can be judged without looking at anything: the addresses, gateways and routes among
     /// themselves. Errors are usage errors.
     pub fn check(&self) -> Result<()> {
-        if self.driver.has_the_parents_mac() && matches!(self.mac, MacRule::Given(_)) {
+        if let (Driver::Ipoib { .. }, MacRule::Given(mac)) = (&self.driver, &self.mac) {
+            let message = format!("an InfiniBand interface has an address of another kind, so {mac} cannot be given");
+            return Err(Error::usage(message).hint("leave --mac out"));
+        }
+        if self.driver.has_no_mac_of_its_own() && matches!(self.mac, MacRule::Given(_)) {
             let whose = match &self.driver {
                 Driver::Macvlan(mode) => format!("a {} link takes its parent's MAC address", mode.name()),
-                Driver::Ipvlan(_) | Driver::Veth { .. } | Driver::Phys { .. } => {
+                _ => {
                     format!("{} link has its parent's MAC address", self.driver.with_article())
                 }
             };
@@ -343,6 +357,12 @@ pub fn plan(wish: &Wish, facts: &Facts, tag: &Tag) -> Result<Wiring> {
 fn check_parent(wish: &Wish, facts: &Facts, warnings: &mut Vec<String>) -> Result<()> {
     let parent = &facts.parent;
     let name = &parent.name;
+    if wish.driver.leads_nowhere() {
+        if !wish.gateways.is_empty() && !wish.keep_default {
+            warnings.push("a dummy leads nowhere, and so does the default route by it now".into());
+        }
+        return Ok(());
+    }
     if parent.loopback {
         return Err(Error::failed(format!("{name} is the loopback interface: nothing behind it to connect to"))
             .hint("choose the interface that leads to the LAN"));
@@ -367,11 +387,26 @@ fn check_parent(wish: &Wish, facts: &Facts, warnings: &mut Vec<String>) -> Resul
         ))
         .hint(format!("use -i {master}")));
     }
-    if !parent.ethernet {
-        return Err(Error::failed(format!(
-            "{name} is not an Ethernet interface, so it cannot carry {}",
-            wish.driver.with_article()
-        )));
+    match wish.driver {
+        Driver::Ipoib { .. } if parent.infiniband => {}
+        Driver::Ipoib { .. } => {
+            return Err(Error::failed(format!("{name} is no InfiniBand interface, so it has no partitions"))
+                .hint("leave --pkey out"));
+        }
+        _ if parent.infiniband => {
+            return Err(Error::failed(format!(
+                "{name} is an InfiniBand interface, so it cannot carry {}",
+                wish.driver.with_article()
+            ))
+            .hint("leave --driver and --mode out: it gets a child of its own kind"));
+        }
+        _ if !parent.ethernet => {
+            return Err(Error::failed(format!(
+                "{name} is not an Ethernet interface, so it cannot carry {}",
+                wish.driver.with_article()
+            )));
+        }
+        _ => {}
     }
     if parent.wireless && matches!(wish.driver, Driver::Macvlan(_)) && !wish.allow_wifi {
         return Err(Error::failed(format!(
@@ -418,7 +453,7 @@ fn mtu(wish: &Wish, parent: &Parent) -> Result<Mtu> {
     let most = Mtu::try_from(parent.mtu).map_err(|reason| Error::failed(format!("{}: {reason}", parent.name)))?;
     match wish.mtu {
         // The kernel knows how much the hardware takes.
-        Some(mtu) if wish.driver.moves() => Ok(mtu),
+        Some(mtu) if wish.driver.moves() || wish.driver.leads_nowhere() => Ok(mtu),
         Some(mtu) if mtu > most => {
             Err(Error::failed(format!("MTU {mtu} is above that of {}, which is {most}", parent.name)).hint(format!(
                 "give --mtu {most} or less, or leave it out; or raise the parent's: ip link set {} mtu {mtu}",
@@ -477,7 +512,7 @@ fn free_for_one_that_moves(facts: &Facts) -> u32 {
 }
 
 fn mac(wish: &Wish, name: &IfName, parent: &Parent) -> Result<Option<Mac>> {
-    if wish.driver.has_the_parents_mac() {
+    if wish.driver.has_no_mac_of_its_own() {
         return Ok(None);
     }
     if wish.driver.moves() {

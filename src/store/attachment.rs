@@ -263,6 +263,10 @@ impl Attachment {
     /// An address is claimed on the parent's layer 2, as the same one on another LAN is another
     /// address; that of a network for all hosts that share it.
     pub fn claims(&self) -> Vec<Key> {
+        // Nobody else is where a dummy is.
+        if self.link().is_some_and(|link| link.parent.is_nowhere()) {
+            return Vec::new();
+        }
         let parent = self.link().map_or("", |link| link.parent.name.as_str());
         let claim = |ip: String| match &self.network {
             Some(network) => Key::new([POOL, &network.to_string(), &ip]),

@@ -23,6 +23,7 @@ mod killed;
 mod lab;
 mod networks;
 mod pipework;
+mod phys;
 mod podman;
 mod qos;
 mod refusals;

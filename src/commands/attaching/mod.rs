@@ -13,7 +13,9 @@ use std::{fs, net::IpAddr, time::Duration};
 
 pub use joining::Joining;
 pub use leasing::Asking;
-pub use options::{checks, checks_gateway, derived_mac, host_interface, network_wish, refuse_own_addresses, wish};
+pub use options::{
+    checks, checks_gateway, derived_mac, host_interface, network_wish, refuse_own_addresses, uplink, wish,
+};
 pub use report::Report;
 
 use super::{Context, namespace, qos, require_capabilities, shim, siblings, take_back};
@@ -52,6 +54,8 @@ pub struct Device {
 pub enum Uplink {
     /// An interface of the host.
     Interface(IfName),
+    /// Nothing.
+    Nowhere,
     /// A network, whose device is made where it is missing.
     Network(Box<Joining>),
 }
@@ -133,7 +137,7 @@ impl Work<'_> {
         self.clear_earlier(&mut elsewhere)?;
         let inside = self.kernel.look()?;
         let wish = match &self.intent.uplink {
-            Uplink::Interface(_) => wish,
+            Uplink::Interface(_) | Uplink::Nowhere => wish,
             Uplink::Network(joining) => joining.as_before(wish, &here, &elsewhere, &inside)?,
         };
         let wish = if self.intent.lease.is_some() { Wish { addresses: Vec::new(), ..wish } } else { wish };
@@ -229,6 +233,7 @@ impl Work<'_> {
                     work.record_plan(wish, inside, parent, here, elsewhere, None)
                 })
             }
+            Uplink::Nowhere => self.record_plan(wish, inside, Parent::nowhere(), here, elsewhere, None),
             Uplink::Network(joining) => {
                 let lock = HostLock::unless_held(self.namespace, self.host)?;
                 let device = joining.device(self)?;
@@ -267,6 +272,7 @@ impl Work<'_> {
         joining: Option<&Joining>,
     ) -> Result<Begun> {
         let store = &*self.context.store;
+        let wish = wish.on(&parent);
         let on_record = here.iter().map(|attachment| attachment.interface().to_owned()).collect();
         let sibling = siblings::that_matters(&wish.driver, &parent, self.host, self.context)?;
         let forwarding = wish.forwarding.as_ref().map(|_| self.kernel.ipv4_forwarding(&parent.name)).transpose()?;
@@ -323,7 +329,7 @@ impl Work<'_> {
     fn record(&self, wish: Wish, wiring: &Wiring, parent: &Parent, tag: Tag) -> Result<Attachment> {
         let store = &*self.context.store;
         let network = match &self.intent.uplink {
-            Uplink::Interface(_) => None,
+            Uplink::Interface(_) | Uplink::Nowhere => None,
             Uplink::Network(joining) => Some(joining.network.name.clone()),
         };
         let asking = self.intent.lease.as_ref();

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::Uplink;
 use crate::{
     cli::{CheckOptions, DriverName, LinkOptions, Mode},
     commands::Context,
@@ -9,7 +10,7 @@ use crate::{
     error::{Error, Result},
     kernel,
     plan::{Driver, IpvlanMode, MacvlanMode, Tuning, Wish, wiring::MacRule},
-    types::{IfName, Span, TargetName},
+    types::{HostAddress, IfName, Span, TargetName},
 };
 
 /// The host's interface that was named, here or in the configuration.
@@ -18,6 +19,16 @@ pub fn host_interface(typed: Option<&IfName>, context: &Context) -> Result<IfNam
         Error::usage("which interface of the host leads to the LAN? -i is missing")
             .hint("-i eth0, or host-interface = \"eth0\" in the configuration; ip -br link lists them")
     })
+}
+
+/// What the link is to hang on.
+pub fn uplink(typed: Option<&IfName>, wish: &Wish, context: &Context) -> Result<Uplink> {
+    match (wish.driver.leads_nowhere(), typed) {
+        (false, _) => host_interface(typed, context).map(Uplink::Interface),
+        (true, None) => Ok(Uplink::Nowhere),
+        (true, Some(name)) => Err(Error::usage(format!("a dummy leads nowhere, so not to {name} either"))
+            .hint("leave -i out, or --driver dummy")),
+    }
 }
 
 /// How long the LAN is asked about an address, and whom to ping afterwards.
@@ -56,6 +67,11 @@ pub fn network_wish(target: &TargetName, options: &LinkOptions) -> Result<Wish> 
         return Err(Error::usage("a network's VLAN has no bridge, so a veth cannot join it")
             .hint("leave --driver veth out: containers of one network reach one another by macvlan as well"));
     }
+    if wish.driver.leads_nowhere() {
+        return Err(
+            Error::usage("a dummy leads nowhere, so not into a network either").hint("leave --driver dummy out")
+        );
+    }
     if wish.driver.moves() {
         return Err(Error::usage("a network's VLAN device is for all its containers, so it cannot move into one")
             .hint("leave --driver phys out; or give a container an interface of its own by plumb flat"));
@@ -90,12 +106,23 @@ fn driver(options: &LinkOptions) -> Result<Driver> {
     if options.force && options.driver != DriverName::Phys {
         return Err(Error::usage("--force has a meaning with --driver phys only").hint("leave it out"));
     }
+    if let Some(pkey) = options.pkey {
+        return match (options.driver, options.mode) {
+            (DriverName::Macvlan, None) => Ok(Driver::Ipoib { pkey: Some(pkey) }),
+            _ => Err(Error::usage(format!("P_Key {pkey} is for a child of an InfiniBand interface"))
+                .hint("leave --driver and --mode out, or --pkey")),
+        };
+    }
     let macvlan = |mode| Ok(Driver::Macvlan(mode));
     let ipvlan = |mode| Ok(Driver::Ipvlan(mode));
     match (options.driver, options.mode) {
         (DriverName::Veth, None) => Ok(Driver::Veth { host_end: options.host_name.clone() }),
         (DriverName::Veth, Some(_)) => {
             Err(Error::usage("a veth has no mode: its bridge decides who reaches whom").hint("leave --mode out"))
+        }
+        (DriverName::Dummy, None) => Ok(Driver::Dummy),
+        (DriverName::Dummy, Some(_)) => {
+            Err(Error::usage("a dummy has no mode: it leads nowhere").hint("leave --mode out"))
         }
         (DriverName::Phys, None) => Ok(Driver::Phys { home: None }),
         (DriverName::Phys, Some(_)) => {
@@ -120,9 +147,12 @@ fn driver(options: &LinkOptions) -> Result<Driver> {
     }
 }
 
+/// A dummy's address is nobody's business: machines that share the load of one have it there.
+///
 /// A probe from beside the host's interface does not reach it, so the host's addresses are asked for here.
 pub fn refuse_own_addresses(wish: &Wish) -> Result<()> {
-    match wish.addresses.iter().find(|address| kernel::is_hosts_own(address.ip())) {
+    let own = |address: &&HostAddress| !wish.driver.leads_nowhere() && kernel::is_hosts_own(address.ip());
+    match wish.addresses.iter().find(own) {
         Some(address) => {
             Err(Error::conflict(format!("{} is this host's own address", address.ip())).hint("choose another"))
         }

@@ -1,8 +1,6 @@
 //! The host's interface that moves into the target itself: what it has, what hangs on it, and where it is if it
 //! is not on the host.
 
-use std::net::IpAddr;
-
 use super::Work;
 use crate::{
     apply::Transaction,
@@ -68,14 +66,19 @@ fn is_elsewhere(name: &IfName, context: &Context) -> Option<Error> {
 }
 
 /// What there is to know of the parent if it is to move.
-pub(super) fn moving(wish: &Wish, parent: &Parent, host: &Netns, tag: &Tag, context: &Context) -> Result<Option<Moving>> {
+pub(super) fn moving(
+    wish: &Wish,
+    parent: &Parent,
+    host: &Netns,
+    tag: &Tag,
+    context: &Context,
+) -> Result<Option<Moving>> {
     let Driver::Phys { .. } = wish.driver else { return Ok(None) };
-    let home = host.look_inside(|on_host| on_host.home(parent, tag))?;
-    let children = siblings::children(parent, host, context);
-    let is_its = |ip: &IpAddr| home.addresses.iter().any(|address| address.ip() == Some(*ip));
-    let by_it = |peer: &IpAddr| kernel::source_to(*peer).is_some_and(|source| is_its(&source));
-    let carries = config::ssh_client().filter(by_it).map(|peer| format!("the ssh session from {peer}"));
-    Ok(Some(Moving { carries, home, children }))
+    let peer = config::ssh_client();
+    let (home, by) = host.look_inside(|on_host| Ok((on_host.home(parent, tag)?, peer.and_then(kernel::source_to))))?;
+    let by_it = by.is_some() && home.addresses.iter().any(|address| address.ip() == by);
+    let carries = peer.filter(|_| by_it).map(|peer| format!("the ssh session from {peer}"));
+    Ok(Some(Moving { carries, home, children: siblings::children(parent, host, context) }))
 }
 
 /// After the move the interface is up, and looks for its partner anew.

@@ -34,6 +34,7 @@ pub struct Report {
     mtu: u32,
     pub addresses: Vec<String>,
     pub gateways: Vec<IpAddr>,
+    #[serde(skip_serializing_if = "is_nowhere")]
     pub parent: IfName,
     /// What the earlier interface of the name hung on.
     #[serde(skip)]
@@ -54,6 +55,10 @@ pub struct Report {
     routed_by_host: bool,
     #[serde(skip)]
     remarks: Vec<String>,
+}
+
+fn is_nowhere(parent: &IfName) -> bool {
+    *parent == IfName::nowhere()
 }
 
 /// `leased from 192.168.0.1 for 12 h, and renewed in time`
@@ -300,6 +305,9 @@ impl std::fmt::Display for Report {
             write!(f, " in {network}")?;
         }
         let mode = self.mode.map_or(String::new(), |mode| format!(" {mode}"));
-        write!(f, " on {} ({}{mode})", self.parent, self.driver)
+        if !is_nowhere(&self.parent) {
+            write!(f, " on {}", self.parent)?;
+        }
+        write!(f, " ({}{mode})", self.driver)
     }
 }

@@ -62,6 +62,7 @@ fn make(options: &Shim, context: &Context) -> Result<()> {
             let driver = there.map_or(Ok(Driver::Macvlan(MacvlanMode::Bridge)), |parent| matching(&parent, &host))?;
             (device, driver)
         }
+        Uplink::Nowhere => return Err(Error::usage("a shim hangs on an interface").hint("plumb shim HOSTIF")),
         Uplink::Interface(name) => (name.clone(), matching(&attaching::parent(&mut kernel, name)?, &host)?),
     };
     refuse_second(&name, context)?;
