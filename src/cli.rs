@@ -121,6 +121,7 @@ pub enum Verb {
     Show(Show),
     Wait(Wait),
     Gc(Gc),
+    Doctor(Doctor),
     Store(StoreVerbs),
     Completions(Completions),
     Pipework(Pipework),
@@ -925,6 +926,54 @@ pub struct Gc {
     /// Say what would be done, and change nothing
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// Look whether this machine has what plumb needs, and say what to do where it has not
+///
+/// Looks at the kernel, permissions, engines, the host's interfaces, forwarding, the store, and what killed
+/// runs left. Nothing is changed, and no module is loaded. The exit code is 0 only if nothing is missing that
+/// VERB needs in its ordinary form; with --quiet nothing but that is said.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  plumb doctor\n  plumb doctor attach -q && plumb attach web blue\n  \
+    plumb doctor --json | jq -r '.findings[] | select(.state != \"ok\") | .remedy'")]
+pub struct Doctor {
+    /// What it is to work for [default: flat]
+    #[arg(value_enum)]
+    pub verb: Option<DoctorVerb>,
+}
+
+/// The verbs that need more than plumb itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DoctorVerb {
+    Flat,
+    Dhcp,
+    CreateVlan,
+    Attach,
+    Detach,
+    Qos,
+    Shim,
+    Restore,
+    Agent,
+    Bench,
+    Gc,
+}
+
+impl DoctorVerb {
+    pub fn name(self) -> &'static str {
+        match self {
+            DoctorVerb::Flat => "flat",
+            DoctorVerb::Dhcp => "dhcp",
+            DoctorVerb::CreateVlan => "create-vlan",
+            DoctorVerb::Attach => "attach",
+            DoctorVerb::Detach => "detach",
+            DoctorVerb::Qos => "qos",
+            DoctorVerb::Shim => "shim",
+            DoctorVerb::Restore => "restore",
+            DoctorVerb::Agent => "agent",
+            DoctorVerb::Bench => "bench",
+            DoctorVerb::Gc => "gc",
+        }
+    }
 }
 
 /// Work on stores as a whole

@@ -9,6 +9,7 @@ mod create_vlan;
 mod delete_vlan;
 mod detach;
 mod dhcp;
+mod doctor;
 mod flat;
 mod gc;
 pub mod keeper;
@@ -103,6 +104,7 @@ pub fn run(typed: Cli, output: Output) -> Result<()> {
         Verb::Ls(_) => ls::run(&context(typed.global)?),
         Verb::Show(options) => show::run(options, &context(typed.global)?),
         Verb::Wait(options) => wait::run(options, typed.global, output),
+        Verb::Doctor(options) => doctor::run(options, typed.global, output),
         Verb::Gc(options) => gc::run(options, &context(typed.global)?),
         Verb::Store(StoreVerbs { verb }) => {
             let config = Config::read(config::path(typed.global.config).as_deref())?;
@@ -113,19 +115,26 @@ pub fn run(typed: Cli, output: Output) -> Result<()> {
     }
 }
 
+/// What is needed to change network namespaces, and what for.
+const CAPABILITIES: [(Capability, &str); 3] = [
+    (Capability::CAP_NET_ADMIN, "to make interfaces"),
+    (Capability::CAP_SYS_ADMIN, "to enter namespaces"),
+    (Capability::CAP_NET_RAW, "to speak ARP"),
+];
+
+const RUN_AS_ROOT: &str = "run plumb as root, such as with sudo";
+
+/// Whether the process has no such capability.
+fn lacks(capability: Capability) -> bool {
+    !caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false)
+}
+
 /// An error unless the process may change network namespaces.
 fn require_capabilities() -> Result<()> {
-    const NEEDED: [(Capability, &str); 3] = [
-        (Capability::CAP_NET_ADMIN, "CAP_NET_ADMIN (to make interfaces)"),
-        (Capability::CAP_SYS_ADMIN, "CAP_SYS_ADMIN (to enter namespaces)"),
-        (Capability::CAP_NET_RAW, "CAP_NET_RAW (to speak ARP)"),
-    ];
-    let lacks = |capability| !caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false);
-    let missing: Vec<&str> =
-        NEEDED.into_iter().filter(|(capability, _)| lacks(*capability)).map(|(_, text)| text).collect();
+    let missing = CAPABILITIES.into_iter().filter(|(capability, _)| lacks(*capability));
+    let missing: Vec<String> = missing.map(|(capability, purpose)| format!("{capability} ({purpose})")).collect();
     if missing.is_empty() {
         return Ok(());
     }
-    Err(Error::not_permitted(format!("not permitted: this process lacks {}", missing.join(", ")))
-        .hint("run plumb as root, such as with sudo"))
+    Err(Error::not_permitted(format!("not permitted: this process lacks {}", missing.join(", "))).hint(RUN_AS_ROOT))
 }

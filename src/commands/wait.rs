@@ -263,14 +263,14 @@ mod tests {
     #[test]
     fn an_address_counts_once_it_can_be_used_beyond_its_link() {
         let local = address("fe80::1/64");
-        assert_eq!(lacks(link(), &[local.clone()]), Lacking::Reach(local.ip));
+        assert_eq!(lacks(link(), std::slice::from_ref(&local)), Lacking::Reach(local.ip));
         assert!(matches!(lacks(link(), &[address("169.254.3.4/16")]), Lacking::Reach(_)));
         let tentative = InsideAddress { tentative: true, ..address("fd00::1/64") };
         for addresses in [[local.clone(), tentative.clone()], [tentative.clone(), local.clone()]] {
             assert_eq!(lacks(link(), &addresses), Lacking::Answer(tentative.ip));
         }
         let taken = InsideAddress { duplicate: true, ..tentative };
-        assert_eq!(lacks(link(), &[taken.clone()]), Lacking::Claim(taken.ip));
+        assert_eq!(lacks(link(), std::slice::from_ref(&taken)), Lacking::Claim(taken.ip));
         let good = address("fd00::2/64");
         assert_eq!(usable(&IfName::eth(1), &[link()], &[local, taken, good]).unwrap().len(), 1);
     }

@@ -344,7 +344,7 @@ pub(super) fn attribute<T>(message: &LinkMessage, pick: impl FnMut(&LinkAttribut
     message.attributes.iter().find_map(pick)
 }
 
-fn parent(name: &IfName, message: &LinkMessage, port_of: Option<String>) -> Parent {
+pub(super) fn parent(name: &IfName, message: &LinkMessage, port_of: Option<String>) -> Parent {
     let flags = message.header.flags;
     let bridge = link_of(&Message::NewLink(message.clone())).is_some_and(|link| link.is_bridge());
     Parent {

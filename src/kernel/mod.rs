@@ -7,7 +7,9 @@ pub mod client;
 pub mod counters;
 pub mod dhcp;
 pub mod dhcp6;
+pub mod features;
 mod icmp;
+mod interfaces;
 mod links;
 mod moving;
 mod netlink;
@@ -31,6 +33,7 @@ pub use addresses::Lifetimes;
 pub use arp::Answer;
 pub use changes::Changes;
 pub use icmp::Reach;
+pub use interfaces::Interface;
 pub use netns::{Netns, NetnsId, all as all_namespaces, cookie};
 pub use qdiscs::Counters;
 
@@ -133,6 +136,11 @@ fn runtime() -> Result<Runtime> {
         .enable_io()
         .build()
         .map_err(|error| Error::io("cannot start the event loop", &error))
+}
+
+/// Where to accept what the host passes on, if iptables drops it.
+pub fn forward_accept_in() -> Option<&'static str> {
+    nftables::accept_in()
 }
 
 /// An error for a question that the kernel refused to answer.

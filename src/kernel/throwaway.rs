@@ -23,9 +23,9 @@ use crate::{
 };
 
 /// A new namespace, and a socket in it.
-struct Throwaway {
-    namespace: Netns,
-    kernel: Kernel,
+pub(super) struct Throwaway {
+    pub(super) namespace: Netns,
+    pub(super) kernel: Kernel,
     /// The devices in it, by their names.
     devices: HashMap<&'static str, u32>,
 }
@@ -63,7 +63,7 @@ const UPLINK: &str = "uplink";
 const LAN: &str = "lan";
 
 impl Throwaway {
-    fn new() -> Result<Throwaway> {
+    pub(super) fn new() -> Result<Throwaway> {
         on_a_thread(|| {
             nix::sched::unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| match errno {
                 Errno::EPERM => {
@@ -85,11 +85,11 @@ impl Throwaway {
         })
     }
 
-    fn create(&mut self, message: LinkMessage) -> Result<std::result::Result<(), Refusal>> {
+    pub(super) fn create(&mut self, message: LinkMessage) -> Result<std::result::Result<(), Refusal>> {
         self.kernel.inside(async |inside| inside.change(Message::NewLink(message), CREATE).await)
     }
 
-    fn change(&mut self, message: LinkMessage) -> Result<std::result::Result<(), Refusal>> {
+    pub(super) fn change(&mut self, message: LinkMessage) -> Result<std::result::Result<(), Refusal>> {
         self.kernel.inside(async |inside| inside.change(Message::SetLink(message), 0).await)
     }
 }

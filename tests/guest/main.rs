@@ -11,6 +11,7 @@ mod bench;
 mod boot;
 mod capture;
 mod dhcp;
+mod doctor;
 
 #[path = "../system/etcd_cluster.rs"]
 #[allow(dead_code, reason = "the tests that need no guest use the rest")]

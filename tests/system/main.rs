@@ -12,6 +12,7 @@ mod dhcp;
 mod dhcp6;
 mod dhcp_verb;
 mod docker;
+mod doctor;
 mod dry_run;
 mod etcd;
 mod etcd_cluster;
