@@ -57,7 +57,7 @@ fn meaning(options: &Dhcp, context: &Context) -> Result<(Wish, Intent)> {
 fn uplink(options: &Dhcp, context: &Context) -> Result<Uplink> {
     let typed = options.host_interface.as_ref();
     let Some(name) = &options.network else {
-        return attaching::host_interface(typed, context).map(Uplink::Interface);
+        return attaching::uplink(typed, options.vlan, context);
     };
     let stored = attach::find(name, context)?;
     let host_interface = typed.unwrap_or(&stored.network.parent).clone();

@@ -390,3 +390,78 @@ fn a_device_in_use_stays_and_a_vlan_is_one_networks() {
         assert!(!lab.ip("host", "-br link").contains("nic0.10"));
     });
 }
+
+/// An address of one's own choice in a VLAN that no network has: its device comes and goes as a network's does.
+#[test]
+fn an_address_in_a_vlan_makes_its_device_and_the_last_one_takes_it_away() {
+    in_guest(|| {
+        let mut lab = Lab::new();
+        lab.target("peer");
+        let lan = lab.full("lan");
+        sh(&format!(
+            "ip -n {lan} link add link lan0 name lan0.10 type vlan id 10 && ip -n {lan} link set lan0.10 up
+             ip -n {lan} addr add 10.1.0.1/24 dev lan0.10"
+        ));
+        let before = lab.state();
+        let flat = |target: &str, more: &str| {
+            lab.plumb(&format!("flat {} -i nic0 --vlan 10 --keep-default --no-check {more}", lab.netns(target)))
+        };
+        for driver in ["macvlan bridge", "ipvlan l2"] {
+            let kind = driver.split(' ').next().unwrap();
+            let said = flat("box", &format!("--ip 10.1.0.5/24 --driver {kind} --probe 0")).ok().out;
+            assert_eq!(said, format!("{}: eth1 10.1.0.5/24 on nic0.10 ({driver})\n", lab.netns("box")));
+            flat("peer", &format!("--ip 10.1.0.6/24 --driver {kind} --probe 0")).ok();
+            assert!(lab.pings("box", "10.1.0.1") && lab.pings("peer", "10.1.0.5"));
+            lab.plumb(&format!("detach {}", lab.netns("box"))).ok();
+            assert!(lab.ip("host", "-br link").contains("nic0.10@nic0"));
+            lab.plumb(&format!("detach {}", lab.netns("peer"))).ok();
+            lab.state().is(&before);
+        }
+        // A failure takes the device back as well: the router has the address.
+        let taken = flat("box", "--ip 10.1.0.1/24");
+        assert!(taken.code == 4 && taken.err.contains("10.1.0.1 is in use on the LAN by "), "{taken:#?}");
+        lab.state().is(&before);
+        // And so does gc after a kill, wherever the run was killed.
+        let arguments = format!("flat {} -i nic0 --vlan 10 --ip 10.1.0.5/24 --probe 0 --no-check", lab.netns("box"));
+        for number in [4, 6, 8, 10] {
+            assert!(lab.killed(&arguments, "sendto", number));
+            lab.plumb("gc").ok();
+            lab.state().is(&before);
+        }
+        // What is printed does the same.
+        let dry = flat("box", "--ip 10.1.0.5/24 --probe 0 --dry-run").ok().out;
+        lab.state().is(&before);
+        Ran::of(lab.on_host("sh").args(["-ec", &dry])).ok();
+        assert!(lab.pings("box", "10.1.0.1"), "{dry}");
+    });
+}
+
+#[test]
+fn an_address_in_a_vlan_heeds_what_is_there() {
+    in_guest(|| {
+        let (lab, before) = blue();
+        let target = lab.netns("box");
+        let flat = |more: &str| {
+            lab.plumb(&format!("flat {target} -i nic0 --vlan 10 --probe 0 --keep-default --no-check {more}"))
+        };
+        flat("--ip 10.1.0.5/24")
+            .refused(4, "VLAN 10 of nic0 is network blue, and 10.1.0.5 is its to give")
+            .hints(&format!("plumb attach {target} blue --ip 10.1.0.5"));
+        lab.state().is(&before);
+        let warned = flat("--ip 10.7.0.5/24").ok().err;
+        assert!(
+            warned.contains(&format!(
+                "VLAN 10 of nic0 is network blue, and this is no member of it; plumb attach {target} blue joins"
+            )),
+            "{warned}"
+        );
+        lab.plumb("detach --all").ok();
+        lab.state().is(&before);
+        lab.ip("host", "link add link nic0 name nic0.10 type vlan id 20");
+        flat("--ip 10.7.0.5/24")
+            .refused(4, "nic0.10 is there already, but it is VLAN 20 of nic0, not 10")
+            .hints("rename or delete it (ip link set nic0.10 name OTHER), or choose another VLAN");
+        lab.ip("host", "link del nic0.10");
+        lab.state().is(&before);
+    });
+}

@@ -7,12 +7,15 @@ mod lan;
 mod leasing;
 mod options;
 mod report;
+mod vlan;
 
 use std::{fs, net::IpAddr, time::Duration};
 
 pub use joining::Joining;
 pub use leasing::Asking;
-pub use options::{checks, checks_gateway, derived_mac, host_interface, network_wish, refuse_own_addresses, wish};
+pub use options::{
+    checks, checks_gateway, derived_mac, host_interface, network_wish, refuse_own_addresses, uplink, wish,
+};
 pub use report::Report;
 
 use super::{Context, namespace, qos, require_capabilities, shim, siblings, take_back};
@@ -23,9 +26,9 @@ use crate::{
     error::{Error, Kind, Result},
     kernel::{Kernel, Netns},
     namespace::HostLock,
-    plan::{Facts, Inside, Parent, Step, Wiring, Wish, wiring},
+    plan::{Facts, Inside, Parent, Step, Wiring, Wish, vlan::VlanDevice, wiring},
     store::{Attachment, Change, Committed, Progress, Record, attachment},
-    types::{IfName, NetworkName, Span, Tag, TargetName, nearest},
+    types::{IfName, NetworkName, Span, Tag, TargetName, VlanId, VlanProtocol, nearest},
 };
 
 /// What the options mean, apart from the wish itself.
@@ -51,6 +54,8 @@ pub struct Device {
 pub enum Uplink {
     /// An interface of the host.
     Interface(IfName),
+    /// A VLAN of an interface of the host, whose device is made where it is missing.
+    Vlan(IfName, VlanId),
     /// A network, whose device is made where it is missing.
     Network(Box<Joining>),
 }
@@ -132,7 +137,7 @@ impl Work<'_> {
         self.clear_earlier(&mut elsewhere)?;
         let inside = self.kernel.look()?;
         let wish = match &self.intent.uplink {
-            Uplink::Interface(_) => wish,
+            Uplink::Interface(_) | Uplink::Vlan(..) => wish,
             Uplink::Network(joining) => joining.as_before(wish, &here, &elsewhere, &inside)?,
         };
         let wish = if self.intent.lease.is_some() { Wish { addresses: Vec::new(), ..wish } } else { wish };
@@ -225,6 +230,17 @@ impl Work<'_> {
                 self.begin_on(device, lock, |work, parent| {
                     work.record_plan(wish, inside, parent, here, elsewhere, None)
                 })
+            }
+            Uplink::Vlan(name, id) => {
+                let warning = vlan::heed_network(self, &wish, name, *id)?;
+                let lock = HostLock::unless_held(self.namespace, self.host)?;
+                let device = VlanDevice::new(name.clone(), *id, VlanProtocol::Dot1q, None);
+                let device = vlan::device(self, &device)?;
+                let mut begun = self.begin_on(device, lock, |work, parent| {
+                    work.record_plan(wish, inside, parent, here, elsewhere, None)
+                })?;
+                begun.wiring.warnings.extend(warning);
+                Ok(begun)
             }
             Uplink::Network(joining) => {
                 let lock = HostLock::unless_held(self.namespace, self.host)?;
@@ -319,7 +335,7 @@ impl Work<'_> {
     fn record(&self, wish: Wish, wiring: &Wiring, parent: &Parent, tag: Tag) -> Result<Attachment> {
         let store = &*self.context.store;
         let network = match &self.intent.uplink {
-            Uplink::Interface(_) => None,
+            Uplink::Interface(_) | Uplink::Vlan(..) => None,
             Uplink::Network(joining) => Some(joining.network.name.clone()),
         };
         let asking = self.intent.lease.as_ref();
@@ -368,7 +384,7 @@ impl Work<'_> {
             Err(error) => {
                 // The failure is what the user must hear of; what cannot be forgotten now gc finds.
                 let _ = attachment.forget(store).and_then(|()| store.flush(&attachment.key()));
-                if matches!(self.intent.uplink, Uplink::Network(_)) || wiring.link.driver.needs_a_bridge() {
+                if !matches!(self.intent.uplink, Uplink::Interface(_)) || wiring.link.driver.needs_a_bridge() {
                     let _ = HostLock::unless_held(self.namespace, self.host)
                         .and_then(|_lock| take_back::device(self.context, &parent.name));
                 }

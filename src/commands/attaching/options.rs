@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::Uplink;
 use crate::{
     cli::{CheckOptions, DriverName, LinkOptions, Mode},
     commands::Context,
@@ -9,7 +10,7 @@ use crate::{
     error::{Error, Result},
     kernel,
     plan::{Driver, IpvlanMode, MacvlanMode, Tuning, Wish, wiring::MacRule},
-    types::{IfName, Span, TargetName},
+    types::{IfName, Span, TargetName, VlanId},
 };
 
 /// The host's interface that was named, here or in the configuration.
@@ -17,6 +18,15 @@ pub fn host_interface(typed: Option<&IfName>, context: &Context) -> Result<IfNam
     typed.or(context.config.host_interface.as_ref()).cloned().ok_or_else(|| {
         Error::usage("which interface of the host leads to the LAN? -i is missing")
             .hint("-i eth0, or host-interface = \"eth0\" in the configuration; ip -br link lists them")
+    })
+}
+
+/// That interface itself, or one of its VLANs.
+pub fn uplink(typed: Option<&IfName>, vlan: Option<VlanId>, context: &Context) -> Result<Uplink> {
+    let name = host_interface(typed, context)?;
+    Ok(match vlan {
+        Some(id) => Uplink::Vlan(name, id),
+        None => Uplink::Interface(name),
     })
 }
 

@@ -62,7 +62,10 @@ fn make(options: &Shim, context: &Context) -> Result<()> {
             let driver = there.map_or(Ok(Driver::Macvlan(MacvlanMode::Bridge)), |parent| matching(&parent, &host))?;
             (device, driver)
         }
-        Uplink::Interface(name) => (name.clone(), matching(&attaching::parent(&mut kernel, name)?, &host)?),
+        // A shim's parent is named as it is.
+        Uplink::Interface(name) | Uplink::Vlan(name, _) => {
+            (name.clone(), matching(&attaching::parent(&mut kernel, name)?, &host)?)
+        }
     };
     refuse_second(&name, context)?;
     guard::check(options.route.iter().map(|route| route.destination), &host)?;
