@@ -7,8 +7,9 @@ use super::{Context, leases::Leased, namespace, records};
 use crate::{
     error::{Kind, Result},
     output::flush_left,
+    plan::Link,
     store::{Attachment, attachment},
-    types::NetworkName,
+    types::{NetworkName, VlanId},
 };
 
 pub fn run(context: &Context) -> Result<()> {
@@ -29,6 +30,11 @@ struct Row {
     addresses: Vec<String>,
     gateways: Vec<String>,
     parent: String,
+    /// That of a bridge's port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vlan: Option<VlanId>,
+    #[serde(skip)]
+    on: String,
     driver: &'static str,
     mode: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -105,6 +111,8 @@ impl Row {
                 .collect(),
             gateways: wish.gateways.iter().filter(|_| !wish.keep_default).map(|gateway| gateway.to_string()).collect(),
             parent: link.map_or_else(String::new, |link| link.parent.name.to_string()),
+            vlan: wish.driver.vlan(),
+            on: link.map_or_else(String::new, Link::on),
             driver: wish.driver.kind(),
             mode: wish.driver.mode(),
             lease: Leased::of(attachment, &*context.store),
@@ -132,7 +140,7 @@ fn table(rows: &[Row]) -> String {
                 Some(lease) => format!("{} ({})", text(&row.addresses), lease.state),
             }),
             Some(text(&row.gateways)),
-            Some(row.parent.clone()),
+            Some(row.on.clone()),
             Some(format!("{} {}", row.driver, row.mode)),
             Some(row.state.name().to_owned()),
         ];

@@ -81,7 +81,7 @@ impl Shown {
             "{}: {} on {} ({}), {}{by_lease}",
             attachment.target.in_words(),
             link.name,
-            link.parent.name,
+            link.on(),
             link.driver,
             state.name()
         );

@@ -11,7 +11,9 @@ mod links;
 mod netlink;
 mod netns;
 mod nftables;
+pub mod ovs;
 mod packet;
+mod ports;
 mod qdiscs;
 pub mod resolver;
 mod routes;
@@ -156,6 +158,8 @@ impl Execute for Kernel {
             Step::ReplaceQdisc { old, new } => self.replace_qdisc(old, new),
             Step::AddRedirect(redirect) => self.add_redirect(redirect),
             Step::DeleteRedirect(redirect) => self.delete_redirect(redirect),
+            Step::AddPort(port) => ovs::add(port),
+            Step::DeletePort(port) => ovs::delete(port),
         }
     }
 }

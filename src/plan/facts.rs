@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Route, Segments, link::GROUP, tuning};
+use super::{Route, Segments, Switch, link::GROUP, tuning};
 use crate::types::{IfName, Mac, Tag, VlanId, VlanProtocol};
 
 /// All that a plan for one target depends on.
@@ -35,7 +35,8 @@ pub struct Parent {
     /// A cable is plugged in, or what stands for one.
     pub carrier: bool,
     pub loopback: bool,
-    pub bridge: bool,
+    /// If it is one.
+    pub switch: Option<Switch>,
     pub ethernet: bool,
     pub wireless: bool,
     /// The bridge, bond or team that this interface is a port of.
@@ -48,16 +49,16 @@ pub struct Parent {
 
 impl Parent {
     /// A bridge as it is made: the kernel chooses its index, and an Ethernet's usual MTU.
-    pub fn new_bridge(name: IfName, mac: Mac) -> Parent {
+    pub fn new_bridge(name: IfName, mac: Option<Mac>, switch: Switch) -> Parent {
         Parent {
             name,
             index: 0,
-            mac: Some(mac),
+            mac,
             mtu: 1500,
             up: true,
             carrier: true,
             loopback: false,
-            bridge: true,
+            switch: Some(switch),
             ethernet: true,
             wireless: false,
             port_of: None,

@@ -1,13 +1,13 @@
 //! From a wish and the facts to the steps that wire a target: the plan that all verbs share.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Driver, Facts, Inside, Leased, Link, LinkAddress, MacvlanMode, Parent, Route, Sibling, Step, TaggedLink, Tuning,
-    forwarding,
+    Driver, Facts, Inside, Leased, Link, LinkAddress, MacvlanMode, Parent, Port, Route, Sibling, Step, Switch,
+    TaggedLink, Tuning, forwarding,
     link::{ABOVE_THE_HOSTS, ParentLink},
     tuning,
 };
@@ -114,6 +114,15 @@ impl Wiring {
     pub fn by_lease(mut self) -> Wiring {
         let key = format!("net/ipv4/conf/{}/promote_secondaries", self.link.name);
         self.connect.push(Step::SetSysctl { key, from: "0".into(), to: "1".into() });
+        self
+    }
+
+    /// The same link, whose end on the host becomes a port of the parent, a bridge of Open vSwitch's.
+    pub fn as_port(mut self, external_ids: BTreeMap<String, String>) -> Wiring {
+        if let Some((name, _)) = self.link.host_end() {
+            let (bridge, name, vlan) = (self.link.parent.name.clone(), name.clone(), self.link.driver.vlan());
+            self.connect.push(Step::AddPort(Port { bridge, name, vlan, external_ids }));
+        }
         self
     }
 
@@ -308,9 +317,11 @@ pub fn plan(wish: &Wish, facts: &Facts, tag: &Tag) -> Result<Wiring> {
         mtu: mtu(wish, &facts.parent)?,
         parent: ParentLink { name: facts.parent.name.clone(), index: facts.parent.index },
         driver: match &wish.driver {
-            Driver::Veth { host_end: None } => {
-                Driver::Veth { host_end: Some(IfName::of_host_end(&wish.target, &name)) }
-            }
+            Driver::Veth { host_end, vlan, .. } => Driver::Veth {
+                host_end: host_end.clone().or_else(|| Some(IfName::of_host_end(&wish.target, &name))),
+                vlan: *vlan,
+                switch: facts.parent.switch,
+            },
             other => other.clone(),
         },
         tuning: wish.tuning,
@@ -341,7 +352,7 @@ fn check_parent(wish: &Wish, parent: &Parent, warnings: &mut Vec<String>) -> Res
         return Err(Error::failed(format!("{name} is the loopback interface: nothing behind it to connect to"))
             .hint("choose the interface that leads to the LAN"));
     }
-    if wish.driver.needs_a_bridge() && !parent.bridge {
+    if wish.driver.needs_a_bridge() && parent.switch.is_none() {
         return Err(Error::failed(format!("{name} is no bridge, and a veth is a port of one")).hint(
             match &parent.port_of {
                 Some(master) => format!("use -i {master}"),
@@ -350,6 +361,10 @@ fn check_parent(wish: &Wish, parent: &Parent, warnings: &mut Vec<String>) -> Res
                 }
             },
         ));
+    }
+    if let (Some(id), Some(Switch::Bridge)) = (wish.driver.vlan(), parent.switch) {
+        return Err(Error::failed(format!("{name} looks at no VLANs, so VLAN {id} would not be kept apart on it"))
+            .hint(format!("ip link set {name} type bridge vlan_filtering 1 makes it; its ports are then in VLAN 1")));
     }
     if let Some(master) = &parent.port_of {
         return Err(Error::conflict(format!(

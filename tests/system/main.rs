@@ -22,6 +22,7 @@ mod gc;
 mod killed;
 mod lab;
 mod networks;
+mod open_vswitch;
 mod podman;
 mod qos;
 mod refusals;

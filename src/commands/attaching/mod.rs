@@ -223,13 +223,19 @@ impl Work<'_> {
                 // What others have raised the parent's segments to is what this one found.
                 let locks = locks || wish.tuning.big_tcp.is_some();
                 let lock = if locks { HostLock::unless_held(self.namespace, self.host)? } else { None };
+                let warning = match wish.driver.vlan() {
+                    Some(id) => vlan::heed_network(self, &wish, name, id)?,
+                    None => None,
+                };
                 let device = match wish.driver.needs_a_bridge() {
-                    true => bridge::device(self, name)?,
+                    true => bridge::device(self, name, &wish.driver)?,
                     false => Device { parent: parent(self.kernel, name)?, made: false, commands: Vec::new() },
                 };
-                self.begin_on(device, lock, |work, parent| {
+                let mut begun = self.begin_on(device, lock, |work, parent| {
                     work.record_plan(wish, inside, parent, here, elsewhere, None)
-                })
+                })?;
+                begun.wiring.warnings.extend(warning);
+                Ok(begun)
             }
             Uplink::Vlan(name, id) => {
                 let warning = vlan::heed_network(self, &wish, name, *id)?;
@@ -299,6 +305,13 @@ impl Work<'_> {
             };
             let wiring = wiring::plan(&wish, &facts, &tag)?;
             let wiring = if self.intent.lease.is_some() { wiring.by_lease() } else { wiring };
+            let wiring = match wiring.link.driver.is_open_vswitchs() {
+                true => {
+                    let ids = bridge::external_ids(self.target, &wiring, &tag);
+                    wiring.as_port(ids)
+                }
+                false => wiring,
+            };
             let attachment = self.record(wish, &wiring, &facts.parent, tag.clone())?;
             let interface = attachment.interface();
             let earlier = elsewhere.iter().find(|a| !a.is_unfinished() && a.interface() == interface).cloned();
@@ -407,6 +420,8 @@ impl Work<'_> {
             ))
             .hint(format!("was it renamed? plumb detach {target} {} frees the name", earlier.interface())));
         }
+        // By its name Open vSwitch would take our link for the earlier one.
+        take_back::port(self.context, earlier)?;
         match namespace::reopen(earlier) {
             Some(there) if there.id() != self.namespace.id() => take_back::links(self.context, earlier, &there),
             _ => Ok(()),

@@ -21,12 +21,12 @@ pub fn host_interface(typed: Option<&IfName>, context: &Context) -> Result<IfNam
     })
 }
 
-/// That interface itself, or one of its VLANs.
-pub fn uplink(typed: Option<&IfName>, vlan: Option<VlanId>, context: &Context) -> Result<Uplink> {
+/// That interface itself, or one of its VLANs: that of a bridge's port is the port's own.
+pub fn uplink(typed: Option<&IfName>, vlan: Option<VlanId>, driver: &Driver, context: &Context) -> Result<Uplink> {
     let name = host_interface(typed, context)?;
     Ok(match vlan {
-        Some(id) => Uplink::Vlan(name, id),
-        None => Uplink::Interface(name),
+        Some(id) if !driver.needs_a_bridge() => Uplink::Vlan(name, id),
+        _ => Uplink::Interface(name),
     })
 }
 
@@ -95,7 +95,7 @@ fn driver(options: &LinkOptions) -> Result<Driver> {
     let macvlan = |mode| Ok(Driver::Macvlan(mode));
     let ipvlan = |mode| Ok(Driver::Ipvlan(mode));
     match (options.driver, options.mode) {
-        (DriverName::Veth, None) => Ok(Driver::Veth { host_end: options.host_name.clone() }),
+        (DriverName::Veth, None) => Ok(Driver::Veth { host_end: options.host_name.clone(), vlan: None, switch: None }),
         (DriverName::Veth, Some(_)) => {
             Err(Error::usage("a veth has no mode: its bridge decides who reaches whom").hint("leave --mode out"))
         }

@@ -17,7 +17,7 @@ use crate::{
     output::length,
     plan::{Wiring, Wish},
     store::{Attachment, Dhcp, Key, lease},
-    types::{IfName, NetworkName},
+    types::{IfName, NetworkName, VlanId},
 };
 
 /// What is now true, or with `--dry-run` would be.
@@ -35,6 +35,11 @@ pub struct Report {
     pub addresses: Vec<String>,
     pub gateways: Vec<IpAddr>,
     pub parent: IfName,
+    /// That of a bridge's port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vlan: Option<VlanId>,
+    #[serde(skip)]
+    on: String,
     /// What the earlier interface of the name hung on.
     #[serde(skip)]
     pub left: Option<IfName>,
@@ -144,6 +149,8 @@ impl Report {
             gateways,
             left: None,
             parent: wiring.link.parent.name.clone(),
+            vlan: wiring.link.driver.vlan(),
+            on: wiring.link.on(),
             driver: wiring.link.driver.kind(),
             mode: wiring.link.driver.mode(),
             lease: None,
@@ -298,6 +305,6 @@ impl std::fmt::Display for Report {
         if let Some(network) = &self.network {
             write!(f, " in {network}")?;
         }
-        write!(f, " on {} ({} {})", self.parent, self.driver, self.mode)
+        write!(f, " on {} ({} {})", self.on, self.driver, self.mode)
     }
 }
