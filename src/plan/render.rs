@@ -168,6 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[allow(clippy::too_many_lines, reason = "a line for each command")]
     fn each_step_reads_as_the_command_that_does_it() {
         let commands: Vec<String> = samples::steps()
             .iter()
