@@ -138,6 +138,7 @@ pub enum Verb {
     plumb flat web -i eth0 --ip 192.168.0.100/24 --gateway 192.168.0.1\n  \
     plumb flat web -i eth0 --ip 192.168.0.100/24 --ip fd00::100/64 --keep-default\n  \
     plumb flat pid:4242 -i eth0 --ip none --mode private\n  \
+    plumb flat web -i eth0 --vlan 10 --ip 10.1.0.5/24 --gateway 10.1.0.1\n  \
     plumb flat web -i wlan0 --ip 192.168.0.100/24 --gateway 192.168.0.1 --driver ipvlan\n  \
     plumb flat web -i eth0 --ip 192.168.0.100/24 --route '10.0.0.0/8,via 192.168.0.254' --dry-run")]
 pub struct Flat {
@@ -147,6 +148,9 @@ pub struct Flat {
     /// The host's interface on the LAN
     #[arg(short = 'i', long, value_name = "HOSTIF", add = ArgValueCandidates::new(complete::interfaces))]
     pub host_interface: Option<IfName>,
+    /// In this VLAN of HOSTIF, 1 to 4094; its device is made where it is missing, and goes with its last user
+    #[arg(long, value_name = "ID")]
+    pub vlan: Option<VlanId>,
     /// Address with its prefix length, IPv4 or IPv6, repeatable; none: layer 2 only
     #[arg(long, value_name = "ADDR/LEN", required = true)]
     pub ip: Vec<IpChoice>,
@@ -322,6 +326,9 @@ pub struct Dhcp {
     /// The host's interface on the LAN
     #[arg(short = 'i', long, value_name = "HOSTIF", add = ArgValueCandidates::new(complete::interfaces))]
     pub host_interface: Option<IfName>,
+    /// In this VLAN of HOSTIF, 1 to 4094; its device is made where it is missing, and goes with its last user
+    #[arg(long, value_name = "ID", conflicts_with = "network")]
+    pub vlan: Option<VlanId>,
     /// Ask in this network's VLAN instead, whose addresses then come from a server there
     #[arg(long, value_name = "NAME", add = ArgValueCandidates::new(complete::networks))]
     pub network: Option<NetworkName>,

@@ -10,7 +10,8 @@ use crate::{
     container::{self, Engines},
     docker::{Engine, EngineKind},
     error::{Error, Kind, Result},
-    kernel::{Netns, survey},
+    kernel::{Netns, ovs, survey},
+    namespace::HostLock,
     plan::{facts::InsideLink, link::GROUP},
     store::{Attachment, Change, Condition, Key, Placed, Record, attachment, lease, network, shaped},
     types::{Tag, TargetName},
@@ -90,6 +91,7 @@ impl<'a> Sweep<'a> {
         self.records()?;
         self.limits()?;
         self.links()?;
+        self.open_vswitch()?;
         self.claims()?;
         self.leases()?;
         self.helpers();
@@ -234,6 +236,28 @@ impl<'a> Sweep<'a> {
         }
         let text = format!("{} in {} deleted, it has no record", link.name, there.path().display());
         self.note("link", text, || there.look_inside(|kernel| kernel.delete(link)));
+        Ok(())
+    }
+
+    /// Ports of Open vSwitch's with this store's tag and no record, and its bridges that plumb made and nobody
+    /// uses. Where it does not run nothing can be told.
+    fn open_vswitch(&mut self) -> Result<()> {
+        let (ports, mark) = (ovs::ports().unwrap_or_default(), self.context.store.mark());
+        let known = if ports.is_empty() { None } else { known_tags(self.context)? };
+        for (port, tag) in ports {
+            if tag.store == mark && known.as_ref().is_some_and(|known| !known.contains(&tag)) {
+                let text = format!("port {port} of Open vSwitch deleted, it has no record");
+                self.note("link", text, || ovs::delete_port(&port));
+            }
+        }
+        let bridges = ovs::unused_bridges().unwrap_or_default();
+        let _lock = if bridges.is_empty() { None } else { Some(HostLock::new()?) };
+        for name in bridges {
+            if let Some(unused) = take_back::unused_device(self.context, &name)? {
+                let text = format!("{name} deleted, nobody uses the bridge");
+                self.note("link", text, || take_back::delete_device(&unused));
+            }
+        }
         Ok(())
     }
 

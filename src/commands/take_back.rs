@@ -6,11 +6,11 @@ use super::{Context, agent, namespace, qos, shim};
 use crate::{
     apply,
     dhcp::v6,
-    error::Result,
+    error::{Error, Result},
     kernel::{
         Kernel, Netns,
         dhcp::{self, boot_time},
-        dhcp6, survey,
+        dhcp6, ovs, survey,
     },
     namespace::HostLock,
     plan::{
@@ -34,6 +34,7 @@ pub fn here(context: &Context, attachment: &Attachment, namespace: &Netns, kerne
 /// With the attachment its limits are forgotten; of one that was never finished the earlier one's stay.
 fn forget(context: &Context, attachment: &Attachment) -> Result<()> {
     parents_segments(context, attachment)?;
+    port(context, attachment)?;
     if !attachment.is_unfinished() {
         shaped::forget_of(&*context.store, &attachment.target, attachment.interface())?;
     }
@@ -186,6 +187,15 @@ pub fn parents_segments(context: &Context, gone: &Attachment) -> Result<()> {
     })
 }
 
+/// Deletes the port of Open vSwitch's that `gone` had. Open vSwitch keeps it when its interface has gone, and
+/// after a reboot.
+pub fn port(context: &Context, gone: &Attachment) -> Result<()> {
+    let is_port = |step: &&Step| matches!(step, Step::AddPort(_));
+    let Some(step) = gone.steps.iter().find(is_port).map(Step::inverse) else { return Ok(()) };
+    let mut observe = |step: &Step, took| context.output.step(&step.command(Place::HOST), took);
+    Netns::open(Path::new(Place::HOST))?.look_inside(|kernel| apply::undo(kernel, &[step], &mut observe, Place::HOST))
+}
+
 /// Deletes a VLAN's device or a bridge if plumb made it and nobody uses it. The caller has locked the host.
 pub fn device(context: &Context, name: &IfName) -> Result<()> {
     unused_device(context, name)?.map_or(Ok(()), |device| delete_device(&device))
@@ -205,7 +215,9 @@ pub fn unused_device(context: &Context, name: &IfName) -> Result<Option<InsideLi
     let host = Netns::open(Path::new(Place::HOST))?;
     let unused = host.look_inside(|kernel| {
         let links = kernel.links()?;
-        let ours = |link: &&InsideLink| link.name == name.as_str() && link.is_plumbs_device();
+        let ours = |link: &&InsideLink| {
+            link.name == name.as_str() && (link.is_plumbs_device() || is_unused_open_vswitch(link, name))
+        };
         let Some(device) = links.iter().find(ours).filter(|device| device.port_of.is_none()) else { return Ok(None) };
         let hangs_on = |link: &InsideLink| link.parent_index == Some(device.index) && link.parent_namespace.is_none();
         let is_own = |address: &InsideAddress| {
@@ -218,7 +230,16 @@ pub fn unused_device(context: &Context, name: &IfName) -> Result<Option<InsideLi
     Ok(unused.filter(|device| survey::children(&host, device.index).next().is_none()))
 }
 
+/// Whether it is a bridge of Open vSwitch's that plumb has made and that has no port.
+fn is_unused_open_vswitch(link: &InsideLink, name: &IfName) -> bool {
+    let is_another_kind = link.kind.is_none() || link.is_bridge() || link.vlan.is_some();
+    !is_another_kind && ovs::unused_bridges().is_ok_and(|unused| unused.contains(name))
+}
+
 pub fn delete_device(device: &InsideLink) -> Result<()> {
+    if !device.is_bridge() && device.vlan.is_none() {
+        return ovs::delete_bridge(&device.name.parse().map_err(Error::failed)?);
+    }
     Netns::open(Path::new(Place::HOST))?.look_inside(|kernel| kernel.delete(device))
 }
 

@@ -21,7 +21,9 @@ use rtnetlink::{
 };
 
 use super::{
-    Kernel, Netlink, Netns, Refusal, cannot_read, refused,
+    Kernel, Netlink, Netns, Refusal, cannot_read,
+    ports::switch_of,
+    refused,
     segments::{segments_most, segments_of},
 };
 use crate::{
@@ -135,8 +137,7 @@ impl Kernel {
         if let Err(refusal) = self.on_host(async |host| host.change(Message::NewLink(message), CREATE_NEW).await)? {
             return Ok(Err(refusal));
         }
-        let port = LinkUnspec::new_with_name(outside.as_str()).controller(link.parent.index).up().build();
-        let outcome = self.on_host(async |host| host.change(Message::SetLink(port), 0).await)?;
+        let outcome = self.join_bridge(link, outside)?;
         if outcome.is_err() {
             let _ = self.delete_link(link);
         }
@@ -224,7 +225,7 @@ fn creation(link: &Link, name: &str, namespace: RawFd, up: bool) -> LinkMessage 
             // Without flags: they are the parent's, for all its links, and stay what they are.
             return placed(LinkIpVlan::new(name, link.parent.index, kernel_mode(*mode)), link, namespace, up);
         }
-        Driver::Veth { host_end } => {
+        Driver::Veth { host_end, .. } => {
             let outside = host_end.as_ref().map_or("", IfName::as_str);
             return placed(LinkVeth::new(name, outside), link, namespace, up);
         }
@@ -346,7 +347,7 @@ pub(super) fn attribute<T>(message: &LinkMessage, pick: impl FnMut(&LinkAttribut
 
 pub(super) fn parent(name: &IfName, message: &LinkMessage, port_of: Option<String>) -> Parent {
     let flags = message.header.flags;
-    let bridge = link_of(&Message::NewLink(message.clone())).is_some_and(|link| link.is_bridge());
+    let switch = switch_of(message);
     Parent {
         name: name.clone(),
         index: message.header.index,
@@ -354,8 +355,8 @@ pub(super) fn parent(name: &IfName, message: &LinkMessage, port_of: Option<Strin
         mtu: mtu_of(message),
         up: flags.contains(LinkFlags::Up),
         // A bridge has it from its ports, and the new link may be the first.
-        carrier: bridge || flags.contains(LinkFlags::LowerUp),
-        bridge,
+        carrier: switch.is_some() || flags.contains(LinkFlags::LowerUp),
+        switch,
         loopback: flags.contains(LinkFlags::Loopback),
         ethernet: message.header.link_layer_type == LinkLayerType::Ether,
         infiniband: message.header.link_layer_type == LinkLayerType::Infiniband,

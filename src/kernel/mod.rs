@@ -15,7 +15,9 @@ mod moving;
 mod netlink;
 mod netns;
 mod nftables;
+pub mod ovs;
 mod packet;
+mod ports;
 mod qdiscs;
 pub mod resolver;
 mod routes;
@@ -179,6 +181,8 @@ impl Execute for Kernel {
             Step::ReplaceQdisc { old, new } => self.replace_qdisc(old, new),
             Step::AddRedirect(redirect) => self.add_redirect(redirect),
             Step::DeleteRedirect(redirect) => self.delete_redirect(redirect),
+            Step::AddPort(port) => ovs::add(port),
+            Step::DeletePort(port) => ovs::delete(port),
         }
     }
 }

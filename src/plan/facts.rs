@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{
-    Moving, Route, Segments,
+    Moving, Route, Segments, Switch,
     link::{GROUP, MOVED, ParentLink},
     tuning,
 };
@@ -41,7 +41,8 @@ pub struct Parent {
     /// A cable is plugged in, or what stands for one.
     pub carrier: bool,
     pub loopback: bool,
-    pub bridge: bool,
+    /// If it is one.
+    pub switch: Option<Switch>,
     pub ethernet: bool,
     pub infiniband: bool,
     pub wireless: bool,
@@ -55,16 +56,16 @@ pub struct Parent {
 
 impl Parent {
     /// A bridge as it is made: the kernel chooses its index, and an Ethernet's usual MTU.
-    pub fn new_bridge(name: IfName, mac: Mac) -> Parent {
+    pub fn new_bridge(name: IfName, mac: Option<Mac>, switch: Switch) -> Parent {
         Parent {
             name,
             index: 0,
-            mac: Some(mac),
+            mac,
             mtu: 1500,
             up: true,
             carrier: true,
             loopback: false,
-            bridge: true,
+            switch: Some(switch),
             ethernet: true,
             infiniband: false,
             wireless: false,
@@ -85,7 +86,7 @@ impl Parent {
             up: true,
             carrier: false,
             loopback: false,
-            bridge: false,
+            switch: None,
             ethernet: false,
             infiniband: false,
             wireless: false,

@@ -23,6 +23,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use bridge::{Port, Switch};
 pub use facts::{Facts, Inside, Parent, Sibling};
 pub use forwarding::Masquerade;
 pub use leased::Leased;
@@ -38,7 +39,7 @@ use crate::types::{HostAddress, IfName, Mtu, Tag};
 /// One change to the kernel, and what it replaces.
 ///
 /// Every change is in the target's namespace, but for those of a qdisc at the host's end of a veth, and of the
-/// segments of the parent.
+/// segments of the parent, and a port of Open vSwitch's.
 /// Matches over steps name each of them: a new step
 /// does not compile without its inverse, its text and its execution.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,6 +94,9 @@ pub enum Step {
     },
     AddRedirect(Redirect),
     DeleteRedirect(Redirect),
+    /// On the host: the port of a bridge of Open vSwitch's.
+    AddPort(Port),
+    DeletePort(Port),
 }
 
 /// A link and the alternative name by which plumb knows it again.
@@ -139,6 +143,8 @@ impl Step {
             Step::ReplaceQdisc { old, new } => Step::ReplaceQdisc { old: new, new: old },
             Step::AddRedirect(redirect) => Step::DeleteRedirect(redirect),
             Step::DeleteRedirect(redirect) => Step::AddRedirect(redirect),
+            Step::AddPort(port) => Step::DeletePort(port),
+            Step::DeletePort(port) => Step::AddPort(port),
         }
     }
 }
@@ -149,7 +155,7 @@ pub(crate) mod samples {
 
     use super::qdisc::{Device, Discipline, Side, Slot, Tbf};
     use super::*;
-    use crate::types::StoreMark;
+    use crate::types::{StoreMark, VlanId};
 
     pub fn link() -> Link {
         Link {
@@ -178,6 +184,16 @@ pub(crate) mod samples {
 
     pub fn masquerade(subnet: &str) -> Masquerade {
         Masquerade { interface: "gw-blue".parse().unwrap(), subnet: subnet.parse().unwrap() }
+    }
+
+    pub fn port() -> Port {
+        let ids = [("pipework.vlan", "10"), (Port::TAG, "plumb:1:2")].map(|(key, id)| (key.into(), id.into()));
+        Port {
+            bridge: "ovs0".parse().unwrap(),
+            name: "web-eth1".parse().unwrap(),
+            vlan: VlanId::try_from(10).ok(),
+            external_ids: ids.into(),
+        }
     }
 
     fn device(side: Side, index: u32, name: &str) -> Device {
@@ -231,6 +247,7 @@ pub(crate) mod samples {
             Step::AddIfb(ifb.clone()),
             Step::AddQdisc(ingress(7, "eth1")),
             Step::AddRedirect(Redirect { from: device(Side::Inside, 7, "eth1"), to: ifb }),
+            Step::AddPort(port()),
         ]
     }
 }

@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 
 use super::{
-    Driver, Ifb, Link, MacvlanMode, Masquerade, Route, Step, Tuning,
+    Driver, Ifb, Link, MacvlanMode, Masquerade, Route, Step, Switch, Tuning,
+    bridge::ovs_vsctl,
     link::GROUP,
     phys,
     qdisc::{Device, Side},
@@ -61,6 +62,8 @@ impl Step {
             }
             Step::AddRedirect(redirect) => inside(redirect.command()),
             Step::DeleteRedirect(redirect) => inside(redirect.deletion()),
+            Step::AddPort(port) => ovs_vsctl(&port.addition()),
+            Step::DeletePort(port) => ovs_vsctl(&port.deletion()),
             Step::DeleteMasquerade(m) => inside(format!("nft delete table {} {}", m.family(), quote(&m.table()))),
         }
     }
@@ -103,12 +106,14 @@ fn add_link(link: &Link, namespace: &str) -> String {
     let queues = queues.map(|count| format!(" numtxqueues {count} numrxqueues {count}")).unwrap_or_default();
     let broadcasts = bc_queue_len.map(|length| format!(" bcqueuelen {length}")).unwrap_or_default();
     if let Some((outside, its_mac)) = link.host_end() {
-        let (name, outside, bridge) =
-            (quote(link.name.as_str()), quote(outside.as_str()), quote(link.parent.name.as_str()));
+        let (name, outside) = (quote(link.name.as_str()), quote(outside.as_str()));
         return format!(
             "ip link add name {name} index {}{mac} mtu {}{length}{queues} group {GROUP}{netns} up type veth \
-             peer name {outside} address {its_mac} mtu {} group {GROUP} && ip link set dev {outside} master {bridge} up",
-            link.index, link.mtu, link.mtu
+             peer name {outside} address {its_mac} mtu {} group {GROUP} && {}",
+            link.index,
+            link.mtu,
+            link.mtu,
+            join_bridge(link, &outside)
         );
     }
     let on =
@@ -120,6 +125,23 @@ fn add_link(link: &Link, namespace: &str) -> String {
         link.mtu,
         driver(&link.driver)
     )
+}
+
+/// What makes the end on the host a port: only up when it is in its VLAN alone.
+fn join_bridge(link: &Link, outside: &str) -> String {
+    let (bridge, up) = (quote(link.parent.name.as_str()), format!("ip link set dev {outside} up"));
+    match &link.driver {
+        // Open vSwitch takes it by a step of its own.
+        Driver::Veth { switch: Some(Switch::OpenVswitch), .. } => up,
+        Driver::Veth { vlan: Some(id), switch: Some(Switch::VlanBridge { default_vlan }), .. } => {
+            let leave = default_vlan.map(|old| format!(" && bridge vlan del dev {outside} vid {old}"));
+            format!(
+                "ip link set dev {outside} master {bridge}{} && bridge vlan add dev {outside} vid {id} pvid untagged && {up}",
+                leave.unwrap_or_default()
+            )
+        }
+        _ => format!("ip link set dev {outside} master {bridge} up"),
+    }
 }
 
 fn add_ifb(ifb: &Ifb) -> String {
@@ -162,6 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[allow(clippy::too_many_lines, reason = "a line for each command")]
     fn each_step_reads_as_the_command_that_does_it() {
         let commands: Vec<String> = samples::steps()
             .iter()
@@ -220,6 +243,8 @@ mod tests {
                     "{inside} tc filter add dev eth1 ingress pref 28780 protocol all u32 match u32 0 0 action mirred egress redirect dev qos7"
                 ),
                 format!("{inside} tc filter del dev eth1 ingress pref 28780 protocol all u32"),
+                "ovs-vsctl add-port ovs0 web-eth1 tag=10 -- set Interface web-eth1 'external-ids:pipework.vlan=\"10\"' 'external-ids:plumb=\"plumb:1:2\"'".into(),
+                "ovs-vsctl --if-exists del-port ovs0 web-eth1".into(),
             ]
         );
     }

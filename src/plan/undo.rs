@@ -41,6 +41,8 @@ fn undo_one(step: &Step, ours: Option<&Link>, of_parent: Option<&str>, now: &Ins
         Step::AddTag(_) | Step::SetSysctl { .. } | Step::SetMtu { .. } | Step::AddAddress(_) => None,
         // The link's own go with it. Those of the parent others may still need: that is seen to with the record.
         Step::SetSegments { .. } => None,
+        // The port is the host's, and there even where the whole namespace has gone: it goes with the record too.
+        Step::AddPort(_) | Step::DeletePort(_) => None,
         // A limit has a record of its own, and goes by that.
         Step::AddIfb(_) | Step::DeleteIfb(_) | Step::AddRedirect(_) | Step::DeleteRedirect(_) => None,
         Step::AddQdisc(_) | Step::DeleteQdisc(_) | Step::ReplaceQdisc { .. } => None,
@@ -103,6 +105,7 @@ pub fn after(steps: &[Step], mut now: Inside) -> Inside {
             Step::AddMasquerade(_) | Step::DeleteMasquerade(_) | Step::SetResolver { .. } => {}
             Step::AddIfb(_) | Step::DeleteIfb(_) | Step::AddRedirect(_) | Step::DeleteRedirect(_) => {}
             Step::AddQdisc(_) | Step::DeleteQdisc(_) | Step::ReplaceQdisc { .. } => {}
+            Step::AddPort(_) | Step::DeletePort(_) => {}
         }
     }
     now
@@ -138,7 +141,7 @@ fn remembered(step: &Step) -> Option<&Route> {
         Step::ReplaceRoute { old, .. } | Step::DeleteRoute(old) => Some(old),
         Step::AddLink(_) | Step::DeleteLink(_) | Step::AddTag(_) | Step::DeleteTag(_) | Step::SetSysctl { .. } => None,
         Step::AddAddress(_) | Step::DeleteAddress(_) | Step::AddRoute(_) | Step::SetMtu { .. } => None,
-        Step::SetSegments { .. } => None,
+        Step::SetSegments { .. } | Step::AddPort(_) | Step::DeletePort(_) => None,
         Step::AddMasquerade(_) | Step::DeleteMasquerade(_) | Step::SetResolver { .. } => None,
         Step::AddIfb(_) | Step::DeleteIfb(_) | Step::AddRedirect(_) | Step::DeleteRedirect(_) => None,
         Step::AddQdisc(_) | Step::DeleteQdisc(_) | Step::ReplaceQdisc { .. } => None,

@@ -267,10 +267,10 @@ impl Attachment {
         if self.link().is_some_and(|link| link.parent.is_nowhere()) {
             return Vec::new();
         }
-        let parent = self.link().map_or("", |link| link.parent.name.as_str());
+        let lan = self.link().map_or_else(String::new, Link::lan);
         let claim = |ip: String| match &self.network {
             Some(network) => Key::new([POOL, &network.to_string(), &ip]),
-            None => Key::of_host(CLAIM, self.host.as_deref(), &[parent, &ip]),
+            None => Key::of_host(CLAIM, self.host.as_deref(), &[&lan, &ip]),
         };
         self.wish.addresses.iter().map(|address| claim(address.ip().to_string())).collect()
     }

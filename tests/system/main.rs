@@ -25,6 +25,7 @@ mod lab;
 mod networks;
 mod pipework;
 mod phys;
+mod open_vswitch;
 mod podman;
 mod qos;
 mod refusals;

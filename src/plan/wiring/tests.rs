@@ -15,7 +15,7 @@ fn facts() -> Facts {
         up: true,
         carrier: true,
         loopback: false,
-        bridge: false,
+        switch: None,
         ethernet: true,
         infiniband: false,
         wireless: false,
