@@ -26,6 +26,7 @@ pub mod survey;
 mod sysctl;
 pub mod throwaway;
 mod vlan;
+pub mod wifi;
 
 use std::{os::fd::RawFd, time::Instant};
 

@@ -1,10 +1,13 @@
 //! An interface of the host's that moves into a namespace as it is, and comes home.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::{
+    os::fd::RawFd,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
 use nix::errno::Errno;
 use rtnetlink::{
-    LinkUnspec,
+    LinkMessageBuilder, LinkUnspec,
     packet_core::{NLM_F_CREATE, NLM_F_EXCL},
     packet_route::{
         RouteNetlinkMessage as Message,
@@ -15,9 +18,9 @@ use rtnetlink::{
 };
 
 use super::{
-    Kernel, Refusal, cannot_read,
+    Kernel, Netlink, Refusal, cannot_read,
     links::{TAGGING, link_of, property, question},
-    refused, sysctl,
+    refused, sysctl, wifi,
 };
 use crate::{
     apply::StepError,
@@ -52,7 +55,7 @@ impl Kernel {
             up: link.up,
             group: link.group,
             kind: link.kind,
-            phy: None,
+            phy: wifi::radio_of(&name),
             tag: tag.clone(),
             device_tag: link.tag,
             settings: sysctl::own(&name, link.mtu),
@@ -133,34 +136,46 @@ impl Kernel {
     }
 
     fn send_in(&mut self, link: &Link, home: &Home) -> Outcome {
-        let mut builder = LinkUnspec::new_with_index(home.index)
-            .name(link.name.as_str())
-            .link_group(link.group())
-            .setns_by_fd(self.namespace)
-            .append_extra_attribute(LinkAttribute::NewIfIndex(link.index as i32))
-            .up();
+        let mut builder = LinkUnspec::new_with_index(home.index).name(link.name.as_str()).link_group(link.group()).up();
         if let Some(mac) = link.mac.filter(|mac| Some(*mac) != home.mac) {
             builder = builder.address(mac.bytes().to_vec());
         }
         if link.mtu.bytes() != home.mtu {
             builder = builder.mtu(link.mtu.bytes());
         }
-        let message = Message::SetLink(builder.build());
-        let outcome = self.on_host(async |host| host.change(message, 0).await).map_err(StepError::Refused)?;
+        let outcome = match home.phy {
+            Some(phy) => {
+                let (host, inside) = (self.host_namespace().map_err(StepError::Refused)?, self.namespace);
+                host.look_inside(|_| move_radio(phy, home, inside)).map_err(StepError::Refused)?;
+                let index = self.index_tagged(&home.tag).map_err(StepError::Refused)?.unwrap_or(home.index);
+                self.change_inside(Message::SetLink(builder.index(index).build()))?
+            }
+            None => {
+                let number = LinkAttribute::NewIfIndex(link.index as i32);
+                let moved = builder.setns_by_fd(self.namespace).append_extra_attribute(number).build();
+                let change = async |host: &mut Netlink| host.change(Message::SetLink(moved), 0).await;
+                self.on_host(change).map_err(StepError::Refused)?
+            }
+        };
         outcome.map_err(|refusal| StepError::Refused(why_not_moved(link, home, &refusal)))?;
-        // Kernels before 5.13 choose a number by themselves.
+        // Kernels before 5.13 choose a number by themselves, and all do for wifi.
         match self.link_numbered(link.index).map_err(StepError::Refused)? {
             Some(there) if there.name == link.name.as_str() => Ok(()),
             _ => Err(StepError::Refused(
                 Error::failed(format!("the kernel gave {} another number than {}", home.name, link.index))
-                    .hint("it has to be Linux 5.13 or later"),
+                    .hint("that of the host is taken inside, and wifi and kernels before 5.13 get any other"),
             )),
         }
     }
 
+    fn index_tagged(&mut self, tag: &Tag) -> Result<Option<u32>> {
+        Ok(self.links()?.into_iter().find(|link| link.tag.as_ref() == Some(tag)).map(|link| link.index))
+    }
+
     /// Brings the interface home, from wherever it is inside, and gives it back what it had there.
     pub(super) fn move_out(&mut self, link: &Link, home: &Home) -> Outcome {
-        let Some(now) = self.link_numbered(link.index).map_err(StepError::Refused)? else {
+        let index = self.index_tagged(&home.tag).map_err(StepError::Refused)?.unwrap_or(link.index);
+        let Some(now) = self.link_numbered(index).map_err(StepError::Refused)? else {
             return Err(StepError::Gone(format!("{} is not there any more", link.name)));
         };
         self.send_home(&now, home)?;
@@ -178,18 +193,14 @@ impl Kernel {
                 Error::conflict(message).hint(format!("rename that one: ip link set {name} name OTHER")),
             ));
         }
+        if let Some(phy) = home.phy {
+            return self.send_wifi_home(phy, now, home);
+        }
         let host = self.host_namespace().map_err(StepError::Refused)?.raw();
         let request = |keep_number: bool| {
-            let mut builder =
-                LinkUnspec::new_with_index(now.index).name(home.name.as_str()).link_group(home.group).setns_by_fd(host);
+            let mut builder = as_at_home(now.index, now, home).setns_by_fd(host);
             if keep_number {
                 builder = builder.append_extra_attribute(LinkAttribute::NewIfIndex(home.index as i32));
-            }
-            if let Some(mac) = home.mac.filter(|mac| now.mac != Some(mac.bytes())) {
-                builder = builder.address(mac.bytes().to_vec());
-            }
-            if home.mtu != now.mtu {
-                builder = builder.mtu(home.mtu);
             }
             Message::SetLink(builder.build())
         };
@@ -200,6 +211,21 @@ impl Kernel {
         }
         let doing = format_args!("cannot bring {} home as {name}", now.name);
         outcome.map_err(|refusal| refused(doing, &refusal, &[Errno::ENODEV]))
+    }
+
+    /// With its radio. It is down by that, and gets a number of the kernel's choice.
+    fn send_wifi_home(&mut self, phy: u32, now: &InsideLink, home: &Home) -> Outcome {
+        let host = self.host_namespace().map_err(StepError::Refused)?;
+        move_radio(phy, home, host.raw()).map_err(StepError::Refused)?;
+        let rename = |host: &mut Kernel| {
+            let Some(index) = host.index_tagged(&home.tag)? else {
+                return Err(Error::not_found(format!("{} has not come home", home.name)));
+            };
+            let message = Message::SetLink(as_at_home(index, now, home).build());
+            let doing = format_args!("cannot name {} {}", now.name, home.name);
+            Ok(host.change_inside(message)?.map_err(|refusal| refused(doing, &refusal, &[]))?)
+        };
+        host.look_inside(rename).map_err(StepError::Refused)
     }
 
     fn change_inside(&mut self, message: Message) -> std::result::Result<std::result::Result<(), Refusal>, StepError> {
@@ -319,6 +345,27 @@ impl Kernel {
             }
         }
     }
+}
+
+/// The radio is in the calling thread's namespace.
+fn move_radio(phy: u32, home: &Home, to: RawFd) -> Result<()> {
+    wifi::move_radio(phy, to).map_err(|error| {
+        Error::io(format_args!("cannot move {} by its radio phy{phy}", home.name), &error)
+            .hint("not every driver's radios can leave their namespace: iw phy shows set_wiphy_netns if it can")
+    })
+}
+
+/// Its name, group, MAC address and MTU as on the host; the last two only where they differ, as not all take
+/// them.
+fn as_at_home(index: u32, now: &InsideLink, home: &Home) -> LinkMessageBuilder<LinkUnspec> {
+    let mut builder = LinkUnspec::new_with_index(index).name(home.name.as_str()).link_group(home.group);
+    if let Some(mac) = home.mac.filter(|mac| now.mac != Some(mac.bytes())) {
+        builder = builder.address(mac.bytes().to_vec());
+    }
+    if home.mtu != now.mtu {
+        builder = builder.mtu(home.mtu);
+    }
+    builder
 }
 
 /// What the kernel's bare numbers mean for somebody who wanted an interface inside.

@@ -200,7 +200,7 @@ impl TryFrom<Stored> for OwnAddress {
 }
 
 /// What keeps the interface where it is.
-pub(super) fn check(wish: &Wish, parent: &Parent, moving: &Moving) -> Result<()> {
+pub(super) fn check(wish: &Wish, parent: &Parent, moving: &Moving, warnings: &mut Vec<String>) -> Result<()> {
     let name = &parent.name;
     if parent.switch.is_some() {
         return Err(Error::failed(format!("{name} is a bridge, and the kernel keeps those where they are"))
@@ -214,6 +214,10 @@ pub(super) fn check(wish: &Wish, parent: &Parent, moving: &Moving) -> Result<()>
         let all = if others.is_empty() { first.clone() } else { moving.children.join(", ") };
         return Err(Error::conflict(format!("{name} cannot leave the host: {all} would be cut off"))
             .hint(format!("detach or delete what hangs on {name} first, or use another interface")));
+    }
+    if moving.home.phy.is_some() {
+        warnings
+            .push(format!("{name} leaves its access point: what logs in, such as wpa_supplicant, has to run inside"));
     }
     if wish.force {
         return Ok(());

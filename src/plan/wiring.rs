@@ -379,7 +379,7 @@ fn check_parent(wish: &Wish, facts: &Facts, warnings: &mut Vec<String>) -> Resul
             .hint("choose the interface that leads to the LAN"));
     }
     if let Some(moving) = &facts.moving {
-        return phys::check(wish, parent, moving);
+        return phys::check(wish, parent, moving, warnings);
     }
     if wish.driver.needs_a_bridge() && parent.switch.is_none() {
         return Err(Error::failed(format!("{name} is no bridge, and a veth is a port of one")).hint(

@@ -28,6 +28,7 @@ mod kernel;
 mod lab;
 mod netem;
 mod old_kernel;
+mod phys;
 mod shim;
 mod soak;
 mod vlan;

@@ -78,7 +78,10 @@ pub(super) fn moving(
     let (home, by) = host.look_inside(|on_host| Ok((on_host.home(parent, tag)?, peer.and_then(kernel::source_to))))?;
     let by_it = by.is_some() && home.addresses.iter().any(|address| address.ip() == by);
     let carries = peer.filter(|_| by_it).map(|peer| format!("the ssh session from {peer}"));
-    Ok(Some(Moving { carries, home, children: siblings::children(parent, host, context) }))
+    let mut children = siblings::children(parent, host, context);
+    // All of one radio move.
+    children.extend(home.phy.map_or(Vec::new(), |radio| kernel::wifi::others(radio, &home.name)));
+    Ok(Some(Moving { carries, home, children }))
 }
 
 /// After the move the interface is up, and looks for its partner anew.
