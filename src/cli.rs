@@ -966,20 +966,8 @@ pub enum DoctorVerb {
 }
 
 impl DoctorVerb {
-    pub fn name(self) -> &'static str {
-        match self {
-            DoctorVerb::Flat => "flat",
-            DoctorVerb::Dhcp => "dhcp",
-            DoctorVerb::CreateVlan => "create-vlan",
-            DoctorVerb::Attach => "attach",
-            DoctorVerb::Detach => "detach",
-            DoctorVerb::Qos => "qos",
-            DoctorVerb::Shim => "shim",
-            DoctorVerb::Restore => "restore",
-            DoctorVerb::Agent => "agent",
-            DoctorVerb::Bench => "bench",
-            DoctorVerb::Gc => "gc",
-        }
+    pub fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 }
 

@@ -1,9 +1,13 @@
 //! `plumb wait`: until an interface can be used. The kernel says when to look, so nothing runs meanwhile.
 
 use std::{
-    fmt,
+    fmt, fs,
     net::IpAddr,
-    os::fd::{AsFd, BorrowedFd},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::fs::MetadataExt,
+    },
+    path::PathBuf,
     time::Instant,
 };
 
@@ -18,23 +22,22 @@ use crate::{
     container::{self, Target},
     error::{Error, Result},
     interrupt,
-    kernel::{Changes, Netns},
+    kernel::{Changes, Netns, NetnsId},
     namespace,
     output::Output,
     plan::facts::{InsideAddress, InsideLink},
-    types::{IfName, Place, Span},
+    types::{IfName, Place, Span, TargetName},
 };
 
 pub fn run(options: Wait, global: Global, output: Output) -> Result<()> {
     let end = options.timeout.map(|timeout| Instant::now() + timeout.duration());
-    let target = options.target.map(|name| {
-        let config = Config::read(config::path(global.config.clone()).as_deref())?;
-        container::find(&name, &engines(&global, &config), None)
-    });
-    let target = target.transpose()?;
+    let target = options.target.map(|name| find(&name, &global)).transpose()?;
+    let (mut changes, departure) = match &target {
+        None => (Changes::here()?, None),
+        Some((target, there)) => (Changes::inside(there)?, Some(Departure::of(&target.place, there.id())?)),
+    };
+    let target = target.map(|(target, _)| target.name);
     let wanted = Wanted { interface: options.interface.unwrap_or(IfName::eth(1)), target };
-    let mut changes = wanted.changes()?;
-    let departure = wanted.target.as_ref().map(|target| Departure::of(&target.place)).transpose()?;
     let standing = output.standing();
     // Since when nothing but an address has been lacking.
     let mut carried: Option<Instant> = None;
@@ -68,10 +71,17 @@ pub fn run(options: Wait, global: Global, output: Output) -> Result<()> {
     }
 }
 
+fn find(name: &TargetName, global: &Global) -> Result<(Target, Netns)> {
+    let config = Config::read(config::path(global.config.clone()).as_deref())?;
+    let target = container::find(name, &engines(global, &config), None)?;
+    let there = namespace::open(&target, &Netns::of_this_thread()?)?;
+    Ok((target, there))
+}
+
 /// What is waited for, and where; without a target in the namespace that plumb was started in.
 struct Wanted {
     interface: IfName,
-    target: Option<Target>,
+    target: Option<TargetName>,
 }
 
 /// What is still missing, in the order in which it comes to be there.
@@ -128,21 +138,13 @@ fn flaw(address: &InsideAddress) -> Option<Lacking> {
 }
 
 impl Wanted {
-    fn changes(&self) -> Result<Changes> {
-        match &self.target {
-            None => Changes::here(),
-            Some(target) => Changes::inside(&namespace::open(target, &Netns::of_this_thread()?)?),
-        }
-    }
-
     fn say(&self, addresses: &[IpNetwork], output: Output) -> Result<()> {
-        let whose = self.target.as_ref().map_or(String::new(), |target| format!("{}: ", target.name));
+        let whose = self.target.as_ref().map_or(String::new(), |target| format!("{target}: "));
         let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
         let with =
             if texts.is_empty() { "without an address".to_owned() } else { format!("with {}", texts.join(", ")) };
         output.line(format_args!("{whose}{} is ready {with}", self.interface));
-        let target = self.target.as_ref().map(|target| &target.name);
-        output.document(&serde_json::json!({ "target": target, "interface": self.interface, "addresses": texts }));
+        output.document(&serde_json::json!({ "target": self.target, "interface": self.interface, "addresses": texts }));
         Ok(())
     }
 
@@ -186,7 +188,7 @@ impl fmt::Display for Wanted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.target {
             None => write!(f, "{}", self.interface),
-            Some(target) => write!(f, "{} of {}", self.interface, target.name),
+            Some(target) => write!(f, "{} of {target}", self.interface),
         }
     }
 }
@@ -194,29 +196,30 @@ impl fmt::Display for Wanted {
 /// Hears when a target ends, whose namespace our own open file would keep for ever.
 enum Departure {
     Process(Process, Place),
-    /// In the folder of its namespace's file.
-    File(Folders, Place),
+    /// In the folder of its namespace's file, which may be another's by now.
+    File(Folders, PathBuf, NetnsId),
 }
 
 impl Departure {
-    fn of(place: &Place) -> Result<Departure> {
-        let unwatched = || Error::failed("the target has ended, or cannot be watched: that needs Linux 5.3");
-        Ok(match place {
-            Place::Process { pid, .. } => Departure::Process(Process::new(*pid).ok_or_else(unwatched)?, place.clone()),
+    fn of(place: &Place, namespace: NetnsId) -> Result<Departure> {
+        match place {
+            Place::Process { pid, .. } => Process::new(*pid)
+                .map(|process| Departure::Process(process, place.clone()))
+                .ok_or_else(|| Error::failed("the target has ended, or cannot be watched: that needs Linux 5.3")),
             Place::Path(path) => {
                 let folders = Folders::new()?;
                 path.parent().into_iter().for_each(|folder| folders.add(folder));
-                Departure::File(folders, place.clone())
+                Ok(Departure::File(folders, path.clone(), namespace))
             }
-        })
+        }
     }
 
     fn is_over(&self) -> bool {
         match self {
             Departure::Process(_, place) => !container::is_there(place),
-            Departure::File(folders, place) => {
+            Departure::File(folders, path, namespace) => {
                 folders.drain();
-                !container::is_there(place)
+                !fs::metadata(path).is_ok_and(|file| file.ino() == namespace.0)
             }
         }
     }
@@ -226,7 +229,7 @@ impl AsFd for Departure {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Departure::Process(process, _) => process.as_fd(),
-            Departure::File(folders, _) => folders.as_fd(),
+            Departure::File(folders, ..) => folders.as_fd(),
         }
     }
 }

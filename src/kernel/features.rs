@@ -8,7 +8,6 @@ use nix::{
 };
 use rtnetlink::{
     LinkBridge, LinkDummy, LinkIpVlan, LinkMacVlan, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVlan, LinkVxlan,
-    packet_core::{NLM_F_CREATE, NLM_F_EXCL},
     packet_route::{
         RouteNetlinkMessage as Message,
         link::{InfoKind, IpVlanMode, LinkMessage, MacVlanMode},
@@ -16,7 +15,10 @@ use rtnetlink::{
     },
 };
 
-use super::{Refusal, nftables, throwaway::Throwaway};
+use super::{
+    Refusal, nftables,
+    throwaway::{CREATE, LOOPBACK, Throwaway},
+};
 use crate::{
     apply::Execute,
     error::{Error, Result},
@@ -118,13 +120,13 @@ impl Feature {
 /// Looks for each part, in the order of `Feature::ALL`. Needs CAP_SYS_ADMIN and CAP_NET_ADMIN.
 pub fn probe() -> Result<Vec<(Feature, Presence)>> {
     let modules = Modules::read();
-    let mut bench = Bench { there: Throwaway::new()?, ends: [LOOPBACK; 2] };
+    let mut trial = Trial { there: Throwaway::new()?, ends: [LOOPBACK; 2] };
     let mut found: Vec<(Feature, Presence)> = Vec::new();
     for feature in Feature::ALL {
         let presence = if feature.modules().iter().any(|module| modules.are_loaded_on_demand(module)) {
             Presence::Loadable
         } else {
-            bench.has(feature)?
+            trial.of(feature)?
         };
         found.push((feature, presence));
     }
@@ -135,7 +137,8 @@ pub fn probe() -> Result<Vec<(Feature, Presence)>> {
 struct Modules(HashSet<String>);
 
 impl Modules {
-    /// Without the folder, such as in a container, none are known of.
+    /// Without the folder, as in most containers, none are known of: a part that is not there is tried then,
+    /// and the kernel may load it.
     fn read() -> Modules {
         let release = nix::sys::utsname::uname().map(|names| names.release().to_string_lossy().into_owned());
         let list = format!("/lib/modules/{}/modules.dep", release.unwrap_or_default());
@@ -152,18 +155,18 @@ impl Modules {
     }
 }
 
+/// Whether nobody has needed the module so far: nothing can be set up in that part of the kernel.
+pub fn is_idle(module: &str) -> bool {
+    Modules::read().are_loaded_on_demand(module)
+}
+
 /// Where things are tried.
-struct Bench {
+struct Trial {
     there: Throwaway,
     /// What the others are made on: the ends of a veth, which are down, so that the kernel has no queues to
     /// wait for; or the loopback, which is no parent for anything, but of an unknown kind the kernel says so first.
     ends: [u32; 2],
 }
-
-/// The kernel gives each namespace's own loopback the first index.
-const LOOPBACK: u32 = 1;
-
-const CREATE: u16 = NLM_F_CREATE | NLM_F_EXCL;
 
 /// What rtnetlink has no name for.
 #[derive(Default)]
@@ -171,8 +174,8 @@ struct Other;
 
 type Outcome = Result<Presence>;
 
-impl Bench {
-    fn has(&mut self, feature: Feature) -> Outcome {
+impl Trial {
+    fn of(&mut self, feature: Feature) -> Outcome {
         let [near, far] = self.ends;
         match feature {
             Feature::Veth => {

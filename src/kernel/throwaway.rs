@@ -55,7 +55,7 @@ impl From<Error> for Obstacle {
     }
 }
 
-const CREATE: u16 = NLM_F_CREATE | NLM_F_EXCL;
+pub(super) const CREATE: u16 = NLM_F_CREATE | NLM_F_EXCL;
 /// The container's interface, as Docker calls it.
 const INSIDE: &str = "eth0";
 /// The uplink where no interface of the host's is asked for, and its other end.
@@ -95,7 +95,7 @@ impl Throwaway {
 }
 
 /// The kernel gives each namespace's own loopback the first index.
-const LOOPBACK: u32 = 1;
+pub(super) const LOOPBACK: u32 = 1;
 
 impl Standing {
     /// Makes all that `layout` consists of, on the host's `uplink` if there is one. What the kernel lacks is

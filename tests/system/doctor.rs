@@ -45,7 +45,8 @@ fn says(document: &Value, what: &str, expected: &str) {
 
 /// Whether the commands work in a namespace of their own.
 fn works(commands: &str) -> bool {
-    let script = format!("ip link add name one type veth peer name other && ip link add name br0 type bridge && {commands}");
+    let script =
+        format!("ip link add name one type veth peer name other && ip link add name br0 type bridge && {commands}");
     Command::new("unshare").args(["--net", "sh", "-c", &script]).output().unwrap().status.success()
 }
 

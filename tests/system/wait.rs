@@ -12,7 +12,11 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::lab::{Lab, PLUMB, Ran, sh, wait_for, words};
+use crate::{
+    docker::{Container, docker, engine, plumb},
+    lab::{ALSO_FREE, FREE, Lab, PLUMB, Ran, sh, wait_for, words},
+    speed::within_tries,
+};
 
 /// A target with `eth1`, whose other end `cable` is in another namespace: pulled out, and without an address.
 fn lab() -> Lab {
@@ -116,12 +120,12 @@ fn a_target_that_ends_ends_the_waiting() {
     let pid = lab.process("brief");
     let by_name = asleep(lab.command(&format!("wait {}", lab.netns("brief"))));
     let by_process = asleep(lab.command(&format!("wait pid:{pid}")));
-    sh(&format!("ip netns del {}", lab.full("brief")));
+    // Another one of its name is not the one that is waited for.
+    sh(&format!("ip netns del {0}; ip netns add {0}", lab.full("brief")));
     ended(by_name).refused(3, &format!("eth1 of {} never was ready: the target has ended", lab.netns("brief")));
     assert!(is_asleep(&by_process), "the process keeps it");
     lab.kill(pid);
     ended(by_process).refused(3, &format!("eth1 of pid:{pid} never was ready: the target has ended"));
-    lab.namespace("brief");
 }
 
 #[test]
@@ -209,27 +213,49 @@ fn while_it_waits_it_takes_no_processor_time_at_all() {
 fn it_reacts_within_5_ms_of_carrier() {
     let lab = lab();
     lab.ip("box", "addr add 192.168.9.7/24 dev eth1");
-    let mut took: Vec<Duration> = (0..25)
-        .map(|_| {
-            lab.ip("switch", "link set cable down");
-            wait_for("the carrier to go", || !lab.ip("box", "link show dev eth1").contains("LOWER_UP"));
-            let mut cable = batch(&lab, "switch");
-            let mut waiting = asleep(inside(&lab, ""));
-            let mut plug = cable.stdin.take().unwrap();
-            // ip's own time, from reading a line to the change, is counted in.
-            let begun = Instant::now();
-            plug.write_all(b"link set cable up\n").unwrap();
-            assert!(waiting.wait().unwrap().success());
-            let took = begun.elapsed();
-            drop(plug);
-            assert!(cable.wait().unwrap().success());
-            took
-        })
-        .collect();
-    took.sort();
-    let (median, worst) = (took[took.len() / 2], took[took.len() - 1]);
-    println!("from the change to the end of the process: median {median:?}, worst {worst:?} of {}", took.len());
-    assert!(median <= Duration::from_millis(5), "{took:?}");
-    // A machine that is busy with other tests may let one of them wait its turn.
-    assert!(worst <= Duration::from_millis(100), "{took:?}");
+    let react = || {
+        lab.ip("switch", "link set cable down");
+        wait_for("the carrier to go", || !lab.ip("box", "link show dev eth1").contains("LOWER_UP"));
+        let mut cable = batch(&lab, "switch");
+        let mut waiting = asleep(inside(&lab, ""));
+        let mut plug = cable.stdin.take().unwrap();
+        // ip's own time, from reading a line to the change, is counted in.
+        let begun = Instant::now();
+        plug.write_all(b"link set cable up\n").unwrap();
+        assert!(waiting.wait().unwrap().success());
+        let took = begun.elapsed();
+        drop(plug);
+        assert!(cable.wait().unwrap().success());
+        took
+    };
+    within_tries("from the change to the end of the process", || {
+        let mut took: Vec<Duration> = (0..25).map(|_| react()).collect();
+        took.sort();
+        let (median, worst) = (took[took.len() / 2], took[took.len() - 1]);
+        // The bar is the median's; on a busy machine one of them may have to wait for its turn.
+        let holds = median <= Duration::from_millis(5) && worst <= Duration::from_millis(50);
+        (holds, format!("median {median:?}, worst {worst:?} of {}", took.len()))
+    });
+}
+
+#[test]
+fn a_container_without_any_rights_waits_for_what_it_is_given() {
+    let lab = Lab::new();
+    let script = lab.folder().join("start");
+    fs::write(&script, "/plumb wait && exec sleep 1d").unwrap();
+    let rights = "--net none --user 1000 --cap-drop ALL --read-only";
+    let inside =
+        Container::run(&format!("{rights} -v {PLUMB}:/plumb:ro -v {}:/start:ro", script.display()), "/bin/sh /start");
+    plumb(&lab, &format!("flat {} -i nic0 --ip {FREE} --probe 0 --no-check", inside.0)).ok();
+    let said = || docker(&format!("logs {}", inside.0));
+    wait_for("the container to go on", || said() == format!("eth1 is ready with {FREE}"));
+    // On the host it is waited for by its name, and no longer than it lives.
+    let other = Container::sleeping("--net none");
+    let outside =
+        |interface: &str| asleep(lab.command(&format!("wait {} -i {interface} --docker {}", other.0, engine())));
+    let (ready, in_vain) = (outside("eth1"), outside("eth2"));
+    plumb(&lab, &format!("flat {} -i nic0 --ip {ALSO_FREE} --probe 0 --no-check", other.0)).ok();
+    assert_eq!(ended(ready).ok().out, format!("{}: eth1 is ready with {ALSO_FREE}\n", other.0));
+    docker(&format!("rm -f {}", other.0));
+    ended(in_vain).refused(3, &format!("eth2 of {} never was ready: the target has ended", other.0));
 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::report::Finding;
+use super::report::{Finding, State};
 use crate::{
     docker::{Engine, EngineKind},
     error::Kind,
@@ -19,8 +19,8 @@ pub fn look(kind: EngineKind, address: &str) -> Vec<Finding> {
             Finding::ok(kind.name(), format!("{version}, API {api}, answers on {socket} in {took:.1} ms"))
         }
         Err(error) if error.kind == Kind::Failed && !std::path::Path::new(socket).exists() => {
-            Finding::note(kind.name(), "").because(&error)
+            Finding::because(State::Note, kind.name(), &error)
         }
-        Err(error) => Finding::warning(kind.name(), "").because(&error),
+        Err(error) => Finding::because(State::Warning, kind.name(), &error),
     }]
 }

@@ -4,12 +4,8 @@ use std::{fs, path::Path};
 
 use caps::Capability;
 
-use super::{not_looked_at, report::Finding};
-use crate::{
-    commands::{RUN_AS_ROOT, lacks},
-    error::Error,
-    kernel,
-};
+use super::{not_looked_at, permissions::lacking, report::Finding};
+use crate::kernel::{self, features};
 
 pub fn look() -> Vec<Finding> {
     let all = [Some(ip_forward()), Some(forward_policy()), legacy(), Some(rp_filter())];
@@ -33,11 +29,13 @@ fn ip_forward() -> Finding {
 /// The policy of iptables, which Docker sets to DROP, and whether it holds for bridges, too.
 fn forward_policy() -> Finding {
     const NAME: &str = "FORWARD policy";
-    if lacks(Capability::CAP_NET_ADMIN) {
-        return not_looked_at(NAME, Error::not_permitted("CAP_NET_ADMIN is missing").hint(RUN_AS_ROOT));
+    if let Some(error) = lacking(Capability::CAP_NET_ADMIN) {
+        return not_looked_at(NAME, error);
     }
     let bridged = setting("bridge/bridge-nf-call-iptables").is_some_and(|text| text == "1");
-    match kernel::forward_accept_in() {
+    // To ask would load it.
+    let drops = if features::is_idle("nf_tables") { None } else { kernel::forward_accept_in() };
+    match drops {
         None => Finding::ok(NAME, "iptables drops nothing that is not ruled out"),
         Some(chain) if bridged => Finding::warning(
             NAME,

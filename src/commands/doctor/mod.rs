@@ -22,7 +22,7 @@ use crate::{
     interrupt,
     output::Output,
 };
-use report::{Area, Finding, Report};
+use report::{Area, Finding, Report, State};
 
 pub fn run(options: Doctor, global: Global, output: Output) -> Result<()> {
     let begun = Instant::now();
@@ -55,9 +55,6 @@ pub fn run(options: Doctor, global: Global, output: Output) -> Result<()> {
 
 /// What could not be looked at.
 fn not_looked_at(what: &str, error: Error) -> Finding {
-    let finding = Finding::note(what, format!("not looked at: {}", error.message));
-    match error.hint {
-        Some(hint) => finding.remedy(hint),
-        None => finding,
-    }
+    let message = format!("not looked at: {}", error.message);
+    Finding::because(State::Note, what, &Error { message, ..error })
 }

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 
 use caps::Capability;
 
-use super::{needs::Need, not_looked_at, report::Finding};
+use super::{needs::Need, not_looked_at, permissions::lacking, report::Finding};
 use crate::{
-    commands::{RUN_AS_ROOT, lacks},
-    error::{Error, Result},
+    error::Result,
     kernel::{Interface, Kernel, Netns, survey},
     plan::facts::InsideLink,
 };
@@ -21,10 +20,8 @@ pub fn look() -> Vec<Finding> {
                 of_one(interface, &hanging.collect::<Vec<_>>())
             };
             let mut findings: Vec<Finding> = parents.iter().flat_map(of).collect();
-            if lacks(Capability::CAP_SYS_ADMIN) {
-                let error = Error::not_permitted("CAP_SYS_ADMIN is missing").hint(RUN_AS_ROOT);
-                findings.push(not_looked_at("what hangs on them", error));
-            }
+            let unseen = lacking(Capability::CAP_SYS_ADMIN);
+            findings.extend(unseen.map(|error| not_looked_at("what hangs on them", error)));
             if !parents.iter().any(|interface| can_carry(interface)) {
                 let names: Vec<&str> = interfaces.iter().map(|interface| interface.parent.name.as_str()).collect();
                 let found = format!("none of {} can carry containers", names.join(", "));
@@ -43,7 +40,7 @@ fn interfaces() -> Result<Vec<Interface>> {
 
 /// What shares a parent's address on the wire, in all namespaces; nothing where that is not permitted.
 fn children() -> Vec<InsideLink> {
-    if lacks(Capability::CAP_SYS_ADMIN) {
+    if lacking(Capability::CAP_SYS_ADMIN).is_some() {
         return Vec::new();
     }
     Netns::of_this_thread().map(|host| survey::all_sharers(&host)).unwrap_or_default()

@@ -3,7 +3,15 @@
 use caps::Capability;
 
 use super::{needs::Need, report::Finding};
-use crate::commands::{CAPABILITIES, RUN_AS_ROOT, lacks};
+use crate::{
+    commands::{CAPABILITIES, RUN_AS_ROOT, lacks},
+    error::Error,
+};
+
+/// An error if the process lacks it.
+pub fn lacking(capability: Capability) -> Option<Error> {
+    lacks(capability).then(|| Error::not_permitted(format!("{capability} is missing")).hint(RUN_AS_ROOT))
+}
 
 pub fn look() -> Vec<Finding> {
     let needed = CAPABILITIES.map(|(capability, purpose)| {

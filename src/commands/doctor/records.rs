@@ -5,10 +5,15 @@ use std::path::Path;
 use caps::Capability;
 use nix::unistd::{AccessFlags, access};
 
-use super::{needs::Need, not_looked_at, report::Finding};
+use super::{
+    needs::Need,
+    not_looked_at,
+    permissions::lacking,
+    report::{Finding, State},
+};
 use crate::{
     agent::presence::Place,
-    commands::{Context, RUN_AS_ROOT, gc, lacks},
+    commands::{Context, RUN_AS_ROOT, gc},
     config,
     error::{Error, Result, plain},
     store::{Store, attachment, lease, network, shaped},
@@ -17,19 +22,19 @@ use crate::{
 pub fn look(place: &str, context: std::result::Result<&Context, &Error>) -> Vec<Finding> {
     let store = match context {
         Ok(context) => &*context.store,
-        Err(error) => return vec![missing().because(error), identity(place)],
+        Err(error) => return vec![missing(error), identity(place)],
     };
     match Records::read(store) {
         Ok(records) => {
             let tended = agent(&records, store);
             [vec![records.finding(place)], records.damages(), vec![tended, identity(place)]].concat()
         }
-        Err(error) => vec![missing().because(&error), identity(place)],
+        Err(error) => vec![missing(&error), identity(place)],
     }
 }
 
-fn missing() -> Finding {
-    Finding::missing("the store", "").of(Need::Store)
+fn missing(why: &Error) -> Finding {
+    Finding::because(State::Missing, "the store", why).of(Need::Store)
 }
 
 /// How many records there are of each kind.
@@ -61,7 +66,7 @@ impl Records {
         let (attachments, networks) = (counted(self.attachments, "attachment"), counted(self.networks, "network"));
         let holds = format!("{attachments}, {networks}, {}", counted(self.limits, "limit"));
         let finding = match unwritable(place) {
-            Some(why) => missing().because(&why),
+            Some(why) => missing(&why),
             None if self.attachments + self.networks + self.limits == 0 => {
                 Finding::ok("the store", format!("{place}: nothing is on record"))
             }
@@ -71,7 +76,7 @@ impl Records {
     }
 
     fn damages(&self) -> Vec<Finding> {
-        self.damaged.iter().map(|error| Finding::warning("a record", "").because(error)).collect()
+        self.damaged.iter().map(|error| Finding::because(State::Warning, "a record", error)).collect()
     }
 }
 
@@ -107,7 +112,7 @@ fn agent(records: &Records, store: &dyn Store) -> Finding {
     }
     match Place::of(store).holder() {
         Some(pid) => Finding::ok(NAME, format!("renews {} as process {pid}", leases(records.leases))),
-        None if lacks(Capability::CAP_NET_ADMIN) => {
+        None if lacking(Capability::CAP_NET_ADMIN).is_some() => {
             not_looked_at(NAME, Error::not_permitted("it answers root only").hint(RUN_AS_ROOT))
         }
         None => Finding::warning(NAME, format!("does not run, and {} will run out", leases(records.leases)))
@@ -134,8 +139,7 @@ fn identity(place: &str) -> Finding {
 pub fn leftovers(context: Option<&Context>) -> Vec<Finding> {
     const NAME: &str = "leftovers";
     let Some(context) = context else { return Vec::new() };
-    if lacks(Capability::CAP_SYS_ADMIN) {
-        let error = Error::not_permitted("CAP_SYS_ADMIN is missing").hint(RUN_AS_ROOT);
+    if let Some(error) = lacking(Capability::CAP_SYS_ADMIN) {
         return vec![not_looked_at(NAME, error)];
     }
     match gc::pending(context) {

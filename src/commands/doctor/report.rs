@@ -80,15 +80,15 @@ impl Finding {
     }
 
     /// A failure, with its hint as the remedy.
-    pub fn because(self, error: &Error) -> Finding {
-        Finding { found: error.message.clone(), remedy: error.hint.clone(), ..self }
+    pub fn because(state: State, what: &str, error: &Error) -> Finding {
+        Finding { remedy: error.hint.clone(), ..Finding::new(state, what, &error.message) }
     }
 }
 
 /// All that was found, for a verb.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    verb: &'static str,
+    verb: String,
     took_ms: f64,
     findings: Vec<Row>,
 }
@@ -119,7 +119,7 @@ impl Report {
     /// The lines; then what the verb needs and is missing, as an error each, which alone is said with `-q`.
     pub fn say(self, output: Output) -> Result<()> {
         output.line(self.lines().trim_end());
-        let lacking: Vec<Error> = self.findings.iter().filter_map(|row| row.lacking(self.verb)).collect();
+        let lacking: Vec<Error> = self.findings.iter().filter_map(|row| row.lacking(&self.verb)).collect();
         if lacking.is_empty() {
             output.line(format_args!("\n{}: nothing that it needs is missing ({:.1} ms)", self.verb, self.took_ms));
         }
