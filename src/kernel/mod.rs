@@ -15,6 +15,7 @@ mod packet;
 mod qdiscs;
 pub mod resolver;
 mod routes;
+mod rules;
 mod segments;
 pub mod survey;
 mod sysctl;
@@ -75,7 +76,12 @@ impl Kernel {
         let links = self.links()?;
         let addresses = self.addresses()?;
         let routes = self.routes(&links)?;
-        Ok(Inside { links, addresses, routes, ipv6: sysctl::ipv6_defaults() })
+        Ok(Inside { links, addresses, routes, rules: Vec::new(), ipv6: sysctl::ipv6_defaults() })
+    }
+
+    /// The same with the rules: all that a change depends on.
+    pub fn look_at_all(&mut self) -> Result<Inside> {
+        Ok(Inside { rules: self.rules()?, ..self.look()? })
     }
 
     /// The part of it that undoing depends on: two dumps.
@@ -156,6 +162,9 @@ impl Execute for Kernel {
             Step::ReplaceQdisc { old, new } => self.replace_qdisc(old, new),
             Step::AddRedirect(redirect) => self.add_redirect(redirect),
             Step::DeleteRedirect(redirect) => self.delete_redirect(redirect),
+            Step::AddRule(rule) => self.add_rule(rule),
+            Step::DeleteRule(rule) => self.delete_rule(rule),
+            Step::SetLink(setting) => self.set_link(setting),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Route, Segments, link::GROUP, tuning};
+use super::{Route, Rule, Segments, link::GROUP, tuning};
 use crate::types::{IfName, Mac, Tag, VlanId, VlanProtocol};
 
 /// All that a plan for one target depends on.
@@ -81,6 +81,8 @@ pub struct Inside {
     pub links: Vec<InsideLink>,
     pub addresses: Vec<InsideAddress>,
     pub routes: Vec<Route>,
+    /// Read only where something depends on them, in the order in which they are asked.
+    pub rules: Vec<Rule>,
     /// `None` where the kernel or the namespace has no IPv6 at all.
     pub ipv6: Option<Ipv6Defaults>,
 }
@@ -92,6 +94,8 @@ pub struct InsideLink {
     pub mac: Option<[u8; 6]>,
     pub mtu: u32,
     pub up: bool,
+    /// Somebody wants all that arrives, for whomever it is.
+    pub promisc: bool,
     pub group: u32,
     /// `macvlan`, `veth` … or `None` for a physical interface.
     pub kind: Option<String>,

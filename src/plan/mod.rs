@@ -5,6 +5,7 @@
 //! plan can be tested without a kernel.
 
 pub mod bridge;
+pub mod changes;
 pub mod facts;
 pub mod forwarding;
 pub mod leased;
@@ -12,6 +13,8 @@ pub mod link;
 pub mod qdisc;
 pub mod render;
 pub mod route;
+pub mod rule;
+pub mod setting;
 pub mod shaping;
 pub mod tuning;
 pub mod undo;
@@ -28,6 +31,8 @@ pub use leased::Leased;
 pub use link::{Driver, IpvlanMode, Link, MacvlanMode};
 pub use qdisc::{Ifb, Qdisc, Redirect};
 pub use route::Route;
+pub use rule::Rule;
+pub use setting::Setting;
 pub use tuning::{Segments, Tuning};
 pub use wiring::{Advertised, Wiring, Wish};
 
@@ -91,6 +96,9 @@ pub enum Step {
     },
     AddRedirect(Redirect),
     DeleteRedirect(Redirect),
+    AddRule(Rule),
+    DeleteRule(Rule),
+    SetLink(Setting),
 }
 
 /// A link and the alternative name by which plumb knows it again.
@@ -137,6 +145,9 @@ impl Step {
             Step::ReplaceQdisc { old, new } => Step::ReplaceQdisc { old: new, new: old },
             Step::AddRedirect(redirect) => Step::DeleteRedirect(redirect),
             Step::DeleteRedirect(redirect) => Step::AddRedirect(redirect),
+            Step::AddRule(rule) => Step::DeleteRule(rule),
+            Step::DeleteRule(rule) => Step::AddRule(rule),
+            Step::SetLink(setting) => Step::SetLink(setting.inverse()),
         }
     }
 }
@@ -193,6 +204,15 @@ pub(crate) mod samples {
         Qdisc { on, slot: Slot::Ingress, handle: qdisc::INGRESS, discipline: Discipline::Ingress }
     }
 
+    pub fn rule(words: &str) -> Rule {
+        let words: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
+        Rule::new(&crate::types::RuleWords::parse(&words, None).unwrap(), 32765)
+    }
+
+    pub fn setting(change: setting::Change) -> Step {
+        Step::SetLink(Setting { index: 7, name: IfName::eth(1), change })
+    }
+
     pub fn steps() -> Vec<Step> {
         let ifb = Ifb { index: 8, name: "qos7".parse().unwrap() };
         let (index, name) = (7, IfName::eth(1));
@@ -229,6 +249,15 @@ pub(crate) mod samples {
             Step::AddIfb(ifb.clone()),
             Step::AddQdisc(ingress(7, "eth1")),
             Step::AddRedirect(Redirect { from: device(Side::Inside, 7, "eth1"), to: ifb }),
+            Step::AddRule(rule("from 192.168.0.0/24 table 100")),
+            Step::AddRule(rule("from fd00::/8 prohibit")),
+            setting(setting::Change::Mac {
+                from: "02:00:00:00:00:07".parse().unwrap(),
+                to: "02:00:00:00:00:08".parse().unwrap(),
+            }),
+            setting(setting::Change::Promisc(true)),
+            setting(setting::Change::Up(false)),
+            setting(setting::Change::Name("lan0".parse().unwrap())),
         ]
     }
 }

@@ -1,6 +1,6 @@
 //! Taking an attachment back: the inverse of its steps, newest first, held against what is there.
 
-use super::{Inside, Link, Route, Step, forwarding};
+use super::{Inside, Link, LinkAddress, Route, Step, facts::InsideAddress, forwarding};
 use crate::types::Tag;
 
 /// The steps that take back what `done` did, given what the namespace looks like `now`.
@@ -24,6 +24,75 @@ pub fn undo(done: &[Step], tag: &Tag, now: &Inside) -> Vec<Step> {
     steps
 }
 
+/// The same of an attachment to which `changes` were made since: they are taken back first, but for what the
+/// link takes along.
+pub fn all(done: &[Step], changes: &[Step], tag: &Tag, now: &Inside) -> Vec<Step> {
+    let goes = done.iter().find_map(|step| match step {
+        Step::AddLink(link) => find(link, tag, now),
+        _ => None,
+    });
+    let back = back(changes, now);
+    let between = after(&back, now.clone());
+    let goes_along = |step: &Step| goes.as_ref().is_some_and(|link| is_about(step, link.index));
+    back.into_iter().filter(|step| !goes_along(step)).chain(undo(done, tag, &between)).collect()
+}
+
+/// The steps that take changes back, newest first, held against what is there `now`. The link stays. What
+/// somebody else has changed since is theirs.
+pub fn back(changes: &[Step], now: &Inside) -> Vec<Step> {
+    let mut now = now.clone();
+    let mut steps = Vec::new();
+    for change in changes.iter().rev() {
+        if let Some(step) = back_one(change, &now) {
+            now = after(std::slice::from_ref(&step), now);
+            steps.push(step);
+        }
+    }
+    steps
+}
+
+fn back_one(change: &Step, now: &Inside) -> Option<Step> {
+    let link = |index: u32| now.links.iter().find(|link| link.index == index);
+    let has = |wanted: &LinkAddress| {
+        let is_it = |there: &InsideAddress| there.index == wanted.index && there.ip == wanted.address.ip();
+        now.addresses.iter().any(is_it)
+    };
+    match change {
+        Step::AddRoute(route) => {
+            now.routes.iter().find(|there| there.is(route)).map(|there| Step::DeleteRoute(there.clone()))
+        }
+        Step::DeleteRoute(route) => give_back(route, None, now),
+        Step::ReplaceRoute { old, new } => give_back(old, Some(new), now),
+        Step::AddRule(rule) => {
+            now.rules.iter().find(|there| there.is(rule)).map(|there| Step::DeleteRule(there.clone()))
+        }
+        Step::DeleteRule(rule) => (!now.rules.iter().any(|there| there.is(rule))).then(|| change.inverse()),
+        Step::AddAddress(address) => has(address).then(|| change.inverse()),
+        Step::DeleteAddress(address) => (link(address.index).is_some() && !has(address)).then(|| change.inverse()),
+        Step::SetMtu { index, to, .. } => (link(*index)?.mtu == to.bytes()).then(|| change.inverse()),
+        Step::SetLink(setting) => setting.holds(link(setting.index)?).then(|| change.inverse()),
+        // No change to what is there: it is how an attachment, or a limit, comes and goes.
+        Step::AddLink(_) | Step::DeleteLink(_) | Step::AddTag(_) | Step::DeleteTag(_) => None,
+        Step::SetSysctl { .. } | Step::SetSegments { .. } | Step::SetResolver { .. } => None,
+        Step::AddMasquerade(_) | Step::DeleteMasquerade(_) => None,
+        Step::AddIfb(_) | Step::DeleteIfb(_) | Step::AddRedirect(_) | Step::DeleteRedirect(_) => None,
+        Step::AddQdisc(_) | Step::DeleteQdisc(_) | Step::ReplaceQdisc { .. } => None,
+    }
+}
+
+/// Whether a step does nothing but to what is on the link.
+fn is_about(step: &Step, index: u32) -> bool {
+    match step {
+        Step::AddRoute(route) | Step::DeleteRoute(route) | Step::ReplaceRoute { new: route, .. } => {
+            route.leaves_by() == Some(index)
+        }
+        Step::AddAddress(address) | Step::DeleteAddress(address) => address.index == index,
+        Step::SetMtu { index: of, .. } => *of == index,
+        Step::SetLink(setting) => setting.index == index,
+        _ => false,
+    }
+}
+
 /// The link as it is now: somebody may have renamed it.
 fn find(link: &Link, tag: &Tag, now: &Inside) -> Option<Link> {
     let found = now.links.iter().find(|there| there.is(link, tag))?;
@@ -44,6 +113,8 @@ fn undo_one(step: &Step, ours: Option<&Link>, of_parent: Option<&str>, now: &Ins
         // A limit has a record of its own, and goes by that.
         Step::AddIfb(_) | Step::DeleteIfb(_) | Step::AddRedirect(_) | Step::DeleteRedirect(_) => None,
         Step::AddQdisc(_) | Step::DeleteQdisc(_) | Step::ReplaceQdisc { .. } => None,
+        // What was changed later has a list of its own.
+        Step::AddRule(_) | Step::DeleteRule(_) | Step::SetLink(_) => None,
         Step::AddRoute(route) => (!leaves_by(route, ours)).then(|| Step::DeleteRoute(route.clone())),
         Step::ReplaceRoute { old, new } => give_back(old, Some(new), now),
         Step::DeleteRoute(route) => give_back(route, None, now),
@@ -98,8 +169,16 @@ pub fn after(steps: &[Step], mut now: Inside) -> Inside {
             Step::DeleteAddress(gone) => {
                 now.addresses.retain(|there| there.index != gone.index || there.ip != gone.address.ip());
             }
+            Step::AddRule(rule) => now.rules.push(rule.clone()),
+            Step::DeleteRule(rule) => now.rules.retain(|there| !there.is(rule)),
+            Step::SetMtu { index, to, .. } => {
+                now.links.iter_mut().filter(|link| link.index == *index).for_each(|link| link.mtu = to.bytes());
+            }
+            Step::SetLink(setting) => {
+                now.links.iter_mut().filter(|link| link.index == setting.index).for_each(|link| setting.apply(link));
+            }
             Step::AddLink(_) | Step::AddTag(_) | Step::DeleteTag(_) | Step::SetSysctl { .. } => {}
-            Step::AddAddress(_) | Step::SetMtu { .. } | Step::SetSegments { .. } => {}
+            Step::AddAddress(_) | Step::SetSegments { .. } => {}
             Step::AddMasquerade(_) | Step::DeleteMasquerade(_) | Step::SetResolver { .. } => {}
             Step::AddIfb(_) | Step::DeleteIfb(_) | Step::AddRedirect(_) | Step::DeleteRedirect(_) => {}
             Step::AddQdisc(_) | Step::DeleteQdisc(_) | Step::ReplaceQdisc { .. } => {}
@@ -112,23 +191,26 @@ pub fn after(steps: &[Step], mut now: Inside) -> Inside {
 ///
 /// If eth2 replaced eth1's default route, which had replaced Docker's, and eth1 is detached first,
 /// then eth2 must give back Docker's: eth1's leads nowhere any more. Says whether `heir` changed.
-pub fn hand_down(gone: &[Step], heir: &mut [Step]) -> bool {
+pub fn hand_down<'a>(gone: impl IntoIterator<Item = &'a Step>, heir: &mut [Step]) -> bool {
+    let gone: Vec<&Step> = gone.into_iter().collect();
     let mut changed = false;
     for step in heir {
-        let Some(remembered) = remembered(step) else { continue };
-        let inherited = gone.iter().find_map(|g| match g {
-            Step::ReplaceRoute { old, new } if new.is(remembered) => Some(Some(old.clone())),
-            Step::AddRoute(new) if new.is(remembered) => Some(None),
-            _ => None,
-        });
-        let Some(inherited) = inherited else { continue };
-        *step = match (&*step, inherited) {
-            (Step::ReplaceRoute { new, .. }, Some(old)) => Step::ReplaceRoute { old, new: new.clone() },
-            (Step::ReplaceRoute { new, .. }, None) => Step::AddRoute(new.clone()),
-            (_, Some(old)) => Step::DeleteRoute(old),
-            (other, None) => other.clone(),
-        };
-        changed = true;
+        // Newest first: what had been replaced may have replaced something itself.
+        for gone in gone.iter().rev() {
+            let Some(remembered) = remembered(step) else { break };
+            let inherited = match gone {
+                Step::ReplaceRoute { old, new } if new.is(remembered) => Some(old.clone()),
+                Step::AddRoute(new) if new.is(remembered) => None,
+                _ => continue,
+            };
+            *step = match (&*step, inherited) {
+                (Step::ReplaceRoute { new, .. }, Some(old)) => Step::ReplaceRoute { old, new: new.clone() },
+                (Step::ReplaceRoute { new, .. }, None) => Step::AddRoute(new.clone()),
+                (_, Some(old)) => Step::DeleteRoute(old),
+                (other, None) => other.clone(),
+            };
+            changed = true;
+        }
     }
     changed
 }
@@ -142,6 +224,7 @@ fn remembered(step: &Step) -> Option<&Route> {
         Step::AddMasquerade(_) | Step::DeleteMasquerade(_) | Step::SetResolver { .. } => None,
         Step::AddIfb(_) | Step::DeleteIfb(_) | Step::AddRedirect(_) | Step::DeleteRedirect(_) => None,
         Step::AddQdisc(_) | Step::DeleteQdisc(_) | Step::ReplaceQdisc { .. } => None,
+        Step::AddRule(_) | Step::DeleteRule(_) | Step::SetLink(_) => None,
     }
 }
 
