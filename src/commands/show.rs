@@ -143,6 +143,10 @@ fn properties(attachment: &Attachment, leased: &[HostAddress], now: Option<&Insi
         // Whatever the routers advertise is as it should be.
         expected.extend(addresses.iter().filter(|address| address.contains(':')).cloned());
     }
+    if !is_up {
+        // A link that is down has none of IPv6's; they are back when it is up.
+        expected.retain(|address| !address.contains(':'));
+    }
     let promisc = attachment.setting(|change| if let Change::Promisc(on) = change { Some(*on) } else { None });
     let on_or_off = |on: bool| if on { "on".to_owned() } else { "off".to_owned() };
     properties.extend(
@@ -176,12 +180,13 @@ fn compare(name: &'static str, recorded: Vec<String>, mut there: Vec<String>) ->
 fn routes(attachment: &Attachment, now: Option<&Inside>) -> Vec<Property> {
     let mut properties = Vec::new();
     // A link that is down has none, and they are back when it is up.
-    let is_down = attachment.setting(|change| if let Change::Up(up) = change { Some(!up) } else { None });
-    let index = attachment.link().map(|link| link.index).filter(|_| is_down == Some(true));
+    let is_up = attachment.setting(|change| if let Change::Up(up) = change { Some(*up) } else { None }).unwrap_or(true);
+    let index = attachment.link().map_or(0, |link| link.index);
     for route in expected_routes(attachment.all_steps()) {
-        if index.is_some() && route.leaves_by() == index {
+        if !is_up && route.leaves_by() == Some(index) {
             continue;
         }
+        let route = route.called(index, attachment.name_now());
         let there = now.and_then(|inside| inside.routes.iter().find(|other| other.competes_with(&route)));
         let short = |route: &crate::plan::Route| {
             let to = route

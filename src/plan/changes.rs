@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    types::{IfName, LinkWords, Mac, Mtu, RouteWords, RuleWords, nearest},
+    types::{IfName, LinkWords, Mac, Mtu, RouteWords, RuleWords, nearest, table_name},
 };
 
 /// All that a change depends on.
@@ -76,7 +76,10 @@ enum Concerns<'a> {
 impl Present {
     /// The attachment that a change goes with.
     fn owner(&self, concerns: Concerns<'_>, what: &str) -> Result<Option<usize>> {
-        let named = |name: &str| self.attached.iter().position(|attached| attached.name == name);
+        let named = |name: &str| {
+            let now = self.attached.iter().position(|attached| attached.name == name);
+            now.or_else(|| self.attached.iter().position(|attached| attached.link.name.as_str() == name))
+        };
         match (&self.with, concerns) {
             (With::Unrecorded, _) => Ok(None),
             (With::Named(name), _) => named(name.as_str()).map(Some).ok_or_else(|| {
@@ -204,9 +207,9 @@ pub fn delete_route(words: &RouteWords, present: &Present) -> Result<Planned> {
     let Some(route) = found.first().copied() else {
         let name = words.name();
         return Err(Error::not_found(format!("{} has no such route to {name}", present.target)).hint(format!(
-            "plumb route {} show lists those of table {}",
+            "plumb route {} show table {} lists those there",
             present.target,
-            words.table()
+            table_name(words.table())
         )));
     };
     let made_it =
@@ -438,7 +441,7 @@ impl OfLink<'_> {
         let index = self.link.index;
         if self.link.up {
             let routes: Vec<Route> = self.lost_routes().cloned().collect();
-            let addresses: Vec<LinkAddress> = self.addresses().filter(|address| self.has(address)).cloned().collect();
+            let addresses: Vec<LinkAddress> = self.addresses().filter(|address| self.has(address)).collect();
             self.planned.steps.extend(routes.iter().cloned().map(Step::DeleteRoute));
             self.planned.steps.extend(addresses.iter().cloned().map(Step::DeleteAddress));
             let known = self.attached.map(|attached| expected_routes(&attached.steps)).unwrap_or_default();
@@ -466,12 +469,13 @@ impl OfLink<'_> {
         let was_down = !self.link.up;
         self.set(Change::Up(true), "is up".into());
         let Some(attached) = self.attached.filter(|_| was_down) else { return };
-        let missing = self.addresses().filter(|address| !self.has(address)).cloned();
+        let missing = self.addresses().filter(|address| !self.has(address));
         let mut back: Vec<Step> = missing.map(Step::AddAddress).collect();
         for route in expected_routes(&attached.steps) {
             if route.leaves_by() != Some(attached.index) {
                 continue;
             }
+            let route = route.called(attached.index, self.name.as_str());
             match self.present.inside.routes.iter().find(|there| there.competes_with(&route)) {
                 None => back.push(Step::AddRoute(route)),
                 Some(there) if there.is(&route) => {}
@@ -522,10 +526,12 @@ impl OfLink<'_> {
     }
 
     /// Its IPv6 addresses that are on record.
-    fn addresses(&self) -> impl Iterator<Item = &LinkAddress> {
-        let index = self.link.index;
-        self.attached.iter().flat_map(|attached| &attached.steps).filter_map(move |step| match step {
-            Step::AddAddress(address) if address.index == index && address.address.is_ipv6() => Some(address),
+    fn addresses(&self) -> impl Iterator<Item = LinkAddress> {
+        let steps = self.attached.iter().flat_map(|attached| &attached.steps);
+        steps.filter_map(|step| match step {
+            Step::AddAddress(address) if address.index == self.link.index && address.address.is_ipv6() => {
+                Some(LinkAddress { name: self.name.clone(), ..address.clone() })
+            }
             _ => None,
         })
     }

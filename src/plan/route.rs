@@ -145,11 +145,24 @@ impl Route {
             && wanted.message.attributes.iter().all(has)
     }
 
-    /// As `Display`, without what is so unless it is said.
+    /// The same, of an interface that is called `name` by now.
+    pub fn called(mut self, index: u32, name: &str) -> Route {
+        let its = self.devices.iter_mut().filter(|(of, _)| *of == index);
+        its.for_each(|(_, known)| *known = name.to_owned());
+        self
+    }
+
+    /// As `Display`, for people: without what is so unless it is said.
     pub fn brief(&self) -> String {
-        let text =
-            self.to_string().replace(" pref medium", "").replace(" proto 4", "").replace(" proto 2", " proto kernel");
-        if self.is_ipv6() { text.replace(" metric 1024", "") } else { text }
+        let text = self.to_string().replace(" pref medium", "");
+        let text = if self.is_ipv6() { text.replace(" metric 1024", "") } else { text };
+        let known =
+            [(" proto 2", " proto kernel"), (" proto 3", " proto boot"), (" proto 4", ""), (" proto 9", " proto ra")];
+        let by = format!(" proto {}", u8::from(self.message.header.protocol));
+        match known.iter().find(|(number, _)| *number == by) {
+            Some((number, name)) => text.replacen(number, name, 1),
+            None => text,
+        }
     }
 
     /// Whether both say the same, but for what the kernel adds by itself.

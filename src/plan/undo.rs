@@ -31,9 +31,12 @@ pub fn all(done: &[Step], changes: &[Step], tag: &Tag, now: &Inside) -> Vec<Step
         Step::AddLink(link) => find(link, tag, now),
         _ => None,
     });
-    let back = back(changes, now);
-    let between = after(&back, now.clone());
     let goes_along = |step: &Step| goes.as_ref().is_some_and(|link| is_about(step, link.index));
+    let is_setting = |step: &Step| matches!(step, Step::SetLink(_) | Step::SetMtu { .. });
+    let changes: Vec<Step> = changes.iter().filter(|step| !(is_setting(step) && goes_along(step))).cloned().collect();
+    let back = back(&changes, now);
+    // What had been replaced by the link's own routes is replaced as if those were back.
+    let between = after(&back, now.clone());
     back.into_iter().filter(|step| !goes_along(step)).chain(undo(done, tag, &between)).collect()
 }
 

@@ -56,10 +56,35 @@ pub fn run(
             work.make(&planned, planned.owner.map(|at| &records[at]))?;
             work.announce(&planned, &present);
         }
-        Ok(Report::new(&present, &planned, &namespace, options))
+        Ok(Report::new(&present, &planned, self::remark(&planned, &records), &namespace, options))
     })?;
     report.say(context);
     Ok(())
+}
+
+/// What becomes of the change in the end, where that is not plain from what is changed.
+fn remark(planned: &Planned, records: &[Attachment]) -> Option<String> {
+    let step = planned.steps.first()?;
+    let Some(record) = planned.owner.and_then(|at| records.get(at)) else {
+        return Some("it is on no record: nothing takes it back".into());
+    };
+    let mut changes = record.changes.clone();
+    planned.kept.iter().for_each(|step| remember(&mut changes, step));
+    if changes.len() < record.changes.len() {
+        // It was a change itself that is no more.
+        return None;
+    }
+    let (name, index) = (record.name_now(), record.link().map(|link| link.index));
+    match step {
+        Step::AddRoute(route) if route.leaves_by() == index => None,
+        Step::DeleteRoute(old) | Step::ReplaceRoute { old, .. } if old.leaves_by() == index => None,
+        Step::AddRoute(_) | Step::AddRule(_) => Some(format!("it goes with {name}")),
+        Step::DeleteRoute(_) | Step::DeleteRule(_) => Some(format!("the detach of {name} gives it back")),
+        Step::ReplaceRoute { .. } => Some(format!("the detach of {name} gives the old one back")),
+        Step::SetMtu { index: of, .. } if Some(*of) != index => Some(format!("the detach of {name} takes it back")),
+        Step::SetLink(setting) if Some(setting.index) != index => Some(format!("the detach of {name} takes it back")),
+        _ => None,
+    }
 }
 
 /// The host's own routes are not plumb's to change.

@@ -28,25 +28,31 @@ pub struct Report {
     /// What is true now, a line each.
     now: Vec<String>,
     changed: bool,
+    /// What becomes of it in the end.
+    #[serde(skip)]
+    remark: Option<String>,
     warnings: Vec<String>,
     dry_run: bool,
     /// The commands that do the same.
     commands: Vec<String>,
-    /// Whether it is plain from what is said with what it goes.
-    #[serde(skip)]
-    is_plain: bool,
 }
 
 impl Report {
-    pub fn new(present: &Present, planned: &Planned, namespace: &Netns, options: &ChangeOptions) -> Report {
+    pub fn new(
+        present: &Present,
+        planned: &Planned,
+        remark: Option<String>,
+        namespace: &Netns,
+        options: &ChangeOptions,
+    ) -> Report {
         let path = namespace.path().display().to_string();
         let goes_with = planned.owner.map(|at| present.attached[at].name.clone());
         Report {
             target: present.target.clone(),
-            is_plain: goes_with.as_ref().is_some_and(|name| planned.said.iter().all(|said| says(said, name))),
             goes_with,
             now: planned.said.clone(),
             changed: !planned.steps.is_empty(),
+            remark,
             warnings: planned.warnings.clone(),
             dry_run: options.dry_run,
             commands: planned.steps.iter().map(|step| step.command(&path)).collect(),
@@ -65,19 +71,10 @@ impl Report {
                     None => output.line(format_args!("{}: {said}", self.target)),
                 }
             }
-            match &self.goes_with {
-                _ if !self.changed || self.is_plain => {}
-                Some(name) => output.line(format_args!("  the detach of {name} takes it back")),
-                None => output.line("  it is on no record: nothing takes it back"),
-            }
+            self.remark.iter().for_each(|remark| output.line(format_args!("  {remark}")));
         }
         self.warnings.iter().for_each(|warning| output.warn(warning));
     }
-}
-
-/// Whether a text names the interface, as what it is about.
-fn says(text: &str, name: &str) -> bool {
-    text.starts_with("  ") || text.split_whitespace().any(|word| word == name)
 }
 
 /// One thing that the target has, and the attachment that takes it away again.
