@@ -714,9 +714,9 @@ pub struct QosClear {
     plumb route TARGET del DST [WORDS]\n       \
     plumb route TARGET [show [table N|all]]")]
 #[command(
-    after_help = "DST is a network or default; before it blackhole, unreachable, prohibit, throw or local. WORDS: metric N,\n\
-    table N|main|local, src ADDR, onlink, scope NAME, proto NAME, mtu [lock] BYTES, advmss BYTES, initcwnd N,\n\
-    initrwnd N.\n\n\
+    after_help = "DST is a network or default; before it may stand blackhole, unreachable, prohibit, throw or local.\n\
+    WORDS: metric N, table N|main|local, src ADDR, onlink, scope NAME, proto NAME, mtu [lock] BYTES,\n\
+    advmss BYTES, initcwnd N, initrwnd N.\n\n\
     Examples:\n  \
     plumb route web add 10.0.0.0/8 via 192.168.0.254\n  \
     plumb route web replace default via 192.168.0.1 dev eth1\n  \
@@ -764,8 +764,9 @@ pub enum RouteVerb {
     plumb rule TARGET del WORDS\n       \
     plumb rule TARGET [show]")]
 #[command(
-    after_help = "WORDS: from CIDR, to CIDR, iif IFNAME, oif IFNAME, fwmark N[/MASK], not, priority N, and what becomes of\n\
-    the packets: table N|main|local (or lookup), blackhole, unreachable, prohibit; suppress_prefixlength N.\n\n\
+    after_help = "WORDS: from CIDR, to CIDR, iif IFNAME, oif IFNAME, fwmark N[/MASK], not, priority N, and what becomes\n\
+    of the packets: table N|main|local (or lookup), blackhole, unreachable, prohibit;\n\
+    suppress_prefixlength N.\n\n\
     Examples:\n  \
     plumb rule web add from 192.168.0.0/24 table 100 priority 100\n  \
     plumb rule web add fwmark 0x10/0xff lookup 100 --with eth1\n  \
@@ -842,10 +843,10 @@ pub enum LinkVerb {
 /// The IP version, where the words do not tell it.
 #[derive(Debug, Args)]
 pub struct Version {
-    /// IPv4, where the words do not tell
+    /// Mean IPv4, where the words do not tell
     #[arg(short = '4', conflicts_with = "ipv6")]
     pub ipv4: bool,
-    /// IPv6, where the words do not tell
+    /// Mean IPv6, where the words do not tell
     #[arg(short = '6')]
     pub ipv6: bool,
 }
