@@ -619,3 +619,56 @@ fn join(earlier: &Step, step: &Step) -> Option<Option<Step>> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::{default_via, rule, setting};
+    use super::*;
+
+    fn remembered(steps: &[Step]) -> Vec<Step> {
+        let mut changes = Vec::new();
+        steps.iter().for_each(|step| remember(&mut changes, step));
+        changes
+    }
+
+    fn mtu(from: u32, to: u32) -> Step {
+        let (from, to) = (from.try_into().unwrap(), to.try_into().unwrap());
+        Step::SetMtu { index: 7, name: IfName::eth(1), from, to }
+    }
+
+    #[test]
+    fn changes_that_come_to_nothing_are_forgotten() {
+        let mac = |text: &str| text.parse::<Mac>().unwrap();
+        let (a, b) = (mac("02:00:00:00:00:0a"), mac("02:00:00:00:00:0b"));
+        let (old, new) = (default_via("172.17.0.1", 2, "eth0"), default_via("192.168.0.1", 7, "eth1"));
+        for step in [
+            Step::AddRoute(new.clone()),
+            Step::DeleteRoute(old.clone()),
+            Step::ReplaceRoute { old: old.clone(), new: new.clone() },
+            Step::AddRule(rule("from 10.0.0.0/8 table 7")),
+            mtu(1500, 1400),
+            setting(Change::Mac { from: a, to: b }),
+            setting(Change::Up(false)),
+            setting(Change::Promisc(true)),
+            setting(Change::Name("lan0".parse().unwrap())),
+        ] {
+            let other = Step::AddRule(rule("priority 1"));
+            let steps = [step.clone(), other.clone(), step.inverse()];
+            assert_eq!(remembered(&steps), [other], "{step:?}");
+            assert_eq!(remembered(&[step.inverse(), step.clone()]), []);
+        }
+    }
+
+    #[test]
+    fn of_several_changes_of_one_thing_the_first_and_the_last_count() {
+        let [a, b, c] = ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|via| default_via(via, 7, "eth1"));
+        let replace = |old: &Route, new: &Route| Step::ReplaceRoute { old: old.clone(), new: new.clone() };
+        assert_eq!(remembered(&[replace(&a, &b), replace(&b, &c)]), [replace(&a, &c)]);
+        assert_eq!(remembered(&[Step::AddRoute(a.clone()), replace(&a, &b)]), [Step::AddRoute(b.clone())]);
+        assert_eq!(remembered(&[replace(&a, &b), Step::DeleteRoute(b.clone())]), [Step::DeleteRoute(a.clone())]);
+        assert_eq!(remembered(&[Step::DeleteRoute(a.clone()), Step::AddRoute(b.clone())]), [replace(&a, &b)]);
+        assert_eq!(remembered(&[mtu(1500, 1400), mtu(1400, 1300)]), [mtu(1500, 1300)]);
+        assert_eq!(expected_routes(&[Step::AddRoute(a.clone()), replace(&a, &b)]), [b.clone()]);
+        assert_eq!(expected_routes(&[replace(&a, &b), Step::DeleteRoute(b)]), []);
+    }
+}

@@ -330,4 +330,38 @@ mod tests {
         assert_eq!(heir, [Step::AddRoute(theirs)]);
         assert!(!hand_down(&done(), &mut heir));
     }
+
+    #[test]
+    fn changes_go_first_and_what_goes_with_the_link_is_not_said() {
+        let [docker, ours, newer] = [("172.17.0.1", 2, "eth0"), ("192.168.0.1", 7, "eth1"), ("192.168.0.9", 7, "eth1")]
+            .map(|(via, index, name)| default_via(via, index, name));
+        let rule = samples::rule("from 10.0.0.0/8 table 7");
+        let changes = vec![
+            Step::ReplaceRoute { old: ours, new: newer.clone() },
+            Step::AddRule(rule.clone()),
+            samples::setting(super::super::setting::Change::Promisc(true)),
+        ];
+        let mut ours_now = eth(7, Some(tag()));
+        ours_now.promisc = true;
+        let mut now = inside(vec![eth(2, None), ours_now], vec![newer]);
+        now.rules.push(rule.clone());
+        let steps = all(&done(), &changes, &tag(), &now);
+        assert!(
+            matches!(&steps[..], [Step::DeleteRule(gone), Step::ReplaceRoute { new, .. }, Step::DeleteLink(_)] if gone.is(&rule) && new.is(&docker)),
+            "{steps:?}"
+        );
+        // The link stays where only the changes are taken back.
+        assert_eq!(back(&changes, &now).len(), 3);
+        now.rules.clear();
+        assert_eq!(back(&changes, &now).len(), 2, "somebody has deleted the rule");
+    }
+
+    #[test]
+    fn who_inherits_passes_over_all_that_goes() {
+        let [first, second, theirs] = ["192.168.0.1", "192.168.0.2", "10.9.0.1"].map(|via| default_via(via, 7, "eth1"));
+        let changes = [Step::ReplaceRoute { old: first, new: second.clone() }];
+        let mut heir = vec![Step::ReplaceRoute { old: second, new: theirs.clone() }];
+        assert!(hand_down(done().iter().chain(&changes), &mut heir));
+        assert_eq!(heir, [Step::ReplaceRoute { old: default_via("172.17.0.1", 2, "eth0"), new: theirs }]);
+    }
 }

@@ -161,6 +161,16 @@ fn a_renamed_link_is_known_by_either_name() {
 }
 
 #[test]
+fn the_lan_is_told_of_a_new_mac_address() {
+    let lab = attached();
+    // Who has asked once keeps the answer for a while.
+    assert!(lab.pings("lan", "192.168.9.100"));
+    change(&lab, "link", "set eth1 mac 02:00:00:00:09:77").ok();
+    assert!(lab.ip("lan", "neigh show 192.168.9.100").contains("02:00:00:00:09:77"));
+    assert!(lab.pings("lan", "192.168.9.100"));
+}
+
+#[test]
 fn what_is_said_is_what_is_there() {
     let lab = attached();
     let target = lab.netns("box");
