@@ -114,6 +114,9 @@ pub enum Verb {
     Agent(Agent),
     Detach(Detach),
     Qos(Qos),
+    Route(Route),
+    Rule(Rule),
+    Link(Link),
     Shim(Shim),
     Restore(Restore),
     Bench(Bench),
@@ -714,6 +717,169 @@ pub struct QosClear {
     /// One interface [default: all that have limits]
     #[arg(value_name = "IFNAME", add = ArgValueCandidates::new(complete::attached_interfaces))]
     pub interface: Option<IfName>,
+    /// Print the commands that do the same, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Change the routes of a running container, until what they belong to is detached
+///
+/// The words behind TARGET are those of ip route. A route belongs to the attachment whose interface it
+/// leaves by, or whose router is reached there; one that leads nowhere to the newest. It is on that one's
+/// record, and detach takes it back: what was added goes, and what was replaced or deleted is given back as
+/// it was. Everything or nothing.
+#[derive(Debug, Args)]
+#[command(override_usage = "plumb route TARGET add DST [via ADDR] [dev IFNAME] [WORDS]\n       \
+    plumb route TARGET replace DST [via ADDR] [dev IFNAME] [WORDS]\n       \
+    plumb route TARGET del DST [WORDS]\n       \
+    plumb route TARGET [show [table N|all]]")]
+#[command(
+    after_help = "DST is a network or default; before it may stand blackhole, unreachable, prohibit, throw or local.\n\
+    WORDS: metric N, table N|main|local, src ADDR, onlink, scope NAME, proto NAME, mtu [lock] BYTES,\n\
+    advmss BYTES, initcwnd N, initrwnd N.\n\n\
+    Examples:\n  \
+    plumb route web add 10.0.0.0/8 via 192.168.0.254\n  \
+    plumb route web replace default via 192.168.0.1 dev eth1\n  \
+    plumb route web add blackhole 10.9.0.0/16 --with eth1\n  \
+    plumb route web del 10.0.0.0/8\n  \
+    plumb route web"
+)]
+pub struct Route {
+    /// Container (name or id), podman:NAME, pid:N, netns:NAME or netns:/PATH
+    #[arg(add = ArgValueCandidates::new(complete::targets))]
+    pub target: TargetName,
+    /// What to do
+    #[arg(value_enum, value_name = "ACTION", default_value_t = RouteVerb::Show)]
+    pub verb: RouteVerb,
+    /// The route, as ip route has it
+    #[arg(value_name = "WORDS", add = ArgValueCandidates::new(complete::route_words))]
+    pub words: Vec<String>,
+    #[command(flatten)]
+    pub version: Version,
+    #[command(flatten)]
+    pub how: ChangeOptions,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RouteVerb {
+    /// Add a route; one that is there already is refused
+    Add,
+    /// Delete a route, the first that is so
+    #[value(alias = "delete")]
+    Del,
+    /// Add a route, or put it where another is
+    Replace,
+    /// List the routes of a table, and what they belong to
+    #[value(alias = "list")]
+    Show,
+}
+
+/// Change the rules of a running container about which table decides
+///
+/// The words behind TARGET are those of ip rule. A rule belongs to the attachment whose interface it names
+/// (iif, oif), or by which all routes of its table leave; otherwise to the newest. It is on that one's
+/// record, and detach takes it back. Everything or nothing.
+#[derive(Debug, Args)]
+#[command(override_usage = "plumb rule TARGET add WORDS\n       \
+    plumb rule TARGET del WORDS\n       \
+    plumb rule TARGET [show]")]
+#[command(
+    after_help = "WORDS: from CIDR, to CIDR, iif IFNAME, oif IFNAME, fwmark N[/MASK], not, priority N, and what becomes\n\
+    of the packets: table N|main|local (or lookup), blackhole, unreachable, prohibit;\n\
+    suppress_prefixlength N.\n\n\
+    Examples:\n  \
+    plumb rule web add from 192.168.0.0/24 table 100 priority 100\n  \
+    plumb rule web add fwmark 0x10/0xff lookup 100 --with eth1\n  \
+    plumb rule web del priority 100\n  \
+    plumb rule web"
+)]
+pub struct Rule {
+    /// Container (name or id), podman:NAME, pid:N, netns:NAME or netns:/PATH
+    #[arg(add = ArgValueCandidates::new(complete::targets))]
+    pub target: TargetName,
+    /// What to do
+    #[arg(value_enum, value_name = "ACTION", default_value_t = RuleVerb::Show)]
+    pub verb: RuleVerb,
+    /// The rule, as ip rule has it
+    #[arg(value_name = "WORDS", add = ArgValueCandidates::new(complete::rule_words))]
+    pub words: Vec<String>,
+    #[command(flatten)]
+    pub version: Version,
+    #[command(flatten)]
+    pub how: ChangeOptions,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RuleVerb {
+    /// Add a rule; one that is there already is refused
+    Add,
+    /// Delete a rule, the first that is so
+    #[value(alias = "delete")]
+    Del,
+    /// List the rules, and what they belong to
+    #[value(alias = "list")]
+    Show,
+}
+
+/// Change a running container's interface: MTU, MAC address, up, down, promiscuous mode, name
+///
+/// The words behind set are those of ip link set. What is changed is on the record of the attachment. An
+/// interface that goes down loses its routes, as by ip; up puts back those on record. plumb knows a renamed
+/// interface by either name.
+#[derive(Debug, Args)]
+#[command(
+    override_usage = "plumb link TARGET set [IFNAME] [mtu BYTES] [mac ADDR] [up|down] [promisc on|off] [name IFNAME]\n       \
+    plumb link TARGET [show]"
+)]
+#[command(after_help = "Examples:\n  \
+    plumb link web set eth1 mtu 1400\n  \
+    plumb link web set mac auto:web\n  \
+    plumb link web set eth1 down\n  \
+    plumb link web set eth1 up name lan0\n  \
+    plumb link web")]
+pub struct Link {
+    /// Container (name or id), podman:NAME, pid:N, netns:NAME or netns:/PATH
+    #[arg(add = ArgValueCandidates::new(complete::targets))]
+    pub target: TargetName,
+    /// What to do
+    #[arg(value_enum, value_name = "ACTION", default_value_t = LinkVerb::Show)]
+    pub verb: LinkVerb,
+    /// The interface [default: the only one that plumb attached] and its settings, as ip link set has them
+    #[arg(value_name = "WORDS", add = ArgValueCandidates::new(complete::link_words))]
+    pub words: Vec<String>,
+    #[command(flatten)]
+    pub how: ChangeOptions,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LinkVerb {
+    /// Change settings of an interface
+    Set,
+    /// List the interfaces, and which are plumb's
+    #[value(alias = "list")]
+    Show,
+}
+
+/// The IP version, where the words do not tell it.
+#[derive(Debug, Args)]
+pub struct Version {
+    /// Mean IPv4, where the words do not tell
+    #[arg(short = '4', conflicts_with = "ipv6")]
+    pub ipv4: bool,
+    /// Mean IPv6, where the words do not tell
+    #[arg(short = '6')]
+    pub ipv6: bool,
+}
+
+/// How a change to what is there is made.
+#[derive(Debug, Args)]
+pub struct ChangeOptions {
+    /// Let it belong to this attachment, which takes it back when it is detached
+    #[arg(long, value_name = "IFNAME", conflicts_with = "unrecorded", add = ArgValueCandidates::new(complete::attached_interfaces))]
+    pub with: Option<IfName>,
+    /// Change what belongs to no attachment too, such as routes of Docker's own interface, and keep no record
+    #[arg(long)]
+    pub unrecorded: bool,
     /// Print the commands that do the same, and change nothing
     #[arg(long)]
     pub dry_run: bool,

@@ -119,6 +119,7 @@ impl<'a> Sweep<'a> {
                     // Its namespace may have outlived it, with the interface in it.
                     self.note("record", text, || take_back::anywhere(context, &attachment));
                 }
+                Ok(attachment) if !attachment.changing.is_empty() => self.half_changed(&attachment)?,
                 Ok(attachment) => self.back_by_itself(&attachment)?,
             }
         }
@@ -160,6 +161,22 @@ impl<'a> Sweep<'a> {
         }
         let context = self.context;
         self.note("record", text, || take_back::there(context, attachment, &there));
+        Ok(())
+    }
+
+    /// An attachment that a killed run has left half-changed.
+    fn half_changed(&mut self, attachment: &Attachment) -> Result<()> {
+        let there = namespace::reopen(attachment);
+        // Whoever holds the lock is at work and needs no help.
+        if !there.as_ref().map_or(Ok(true), Netns::try_lock)? {
+            return Ok(());
+        }
+        if attachment::again(&*self.context.store, attachment)?.is_some_and(|now| !now.changing.is_empty()) {
+            let (target, interface) = (attachment.target.in_words(), attachment.name_now());
+            let text = format!("{target}: a change of {interface} taken back, its run was killed");
+            let context = self.context;
+            self.note("change", text, || take_back::change(context, attachment, there.as_ref()));
+        }
         Ok(())
     }
 

@@ -103,7 +103,7 @@ impl Row {
         Row {
             target: attachment.target.to_string(),
             container: attachment.container.clone(),
-            interface: attachment.interface().to_owned(),
+            interface: attachment.name_now().to_owned(),
             network: attachment.network.clone(),
             addresses: wish
                 .addresses

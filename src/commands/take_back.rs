@@ -36,7 +36,9 @@ fn forget(context: &Context, attachment: &Attachment) -> Result<()> {
     parents_segments(context, attachment)?;
     port(context, attachment)?;
     if !attachment.is_unfinished() {
-        shaped::forget_of(&*context.store, &attachment.target, attachment.interface())?;
+        // Since it was renamed they are kept under its new name.
+        let names = BTreeSet::from([attachment.interface(), attachment.name_now()]);
+        names.into_iter().try_for_each(|name| shaped::forget_of(&*context.store, &attachment.target, name))?;
     }
     attachment.forget(&*context.store)?;
     tell_the_agent(context, attachment);
@@ -54,11 +56,12 @@ fn undo_here(context: &Context, attachment: &Attachment, namespace: &Netns, kern
     if !namespace::is_same(attachment, namespace, kernel) {
         return Ok(());
     }
-    let now = kernel.look_at_links_and_routes()?;
+    half_done(context, attachment, namespace, kernel)?;
+    let now = look(std::slice::from_ref(attachment), kernel)?;
     let index =
         now.link_tagged(&attachment.tag).or_else(|| now.link_named(attachment.interface())).map(|link| link.index);
     index.iter().for_each(|index| give_lease_back(context, attachment, *index));
-    let steps = undo::undo(&attachment.steps, &attachment.tag, &now);
+    let steps = undo::all(&attachment.steps, &attachment.changes, &attachment.tag, &now);
     let path = namespace.path().display().to_string();
     let steps: Vec<Step> = steps.into_iter().chain(qos::what_a_link_leaves(attachment.link(), &now)).collect();
     apply::undo(kernel, &steps, &mut |step, took| context.output.step(&step.command(&path), took), &path)?;
@@ -101,6 +104,38 @@ fn lost(attachment: &Attachment) -> Option<String> {
     }
     let (name, kind, target) = (&home.name, home.kind.as_ref()?, &attachment.target);
     Some(format!("{name} has gone with {target}: the kernel deletes a {kind} with its namespace; make it again"))
+}
+
+/// What taking them back depends on: more, where more was changed.
+pub fn look(attachments: &[Attachment], kernel: &mut Kernel) -> Result<Inside> {
+    match attachments.iter().all(|attachment| attachment.changes.is_empty()) {
+        true => kernel.look_at_links_and_routes(),
+        false => kernel.look_at_all(),
+    }
+}
+
+/// Takes back what a killed run has done of a change. The caller holds the namespace's lock, and sees to the
+/// record.
+fn half_done(context: &Context, attachment: &Attachment, namespace: &Netns, kernel: &mut Kernel) -> Result<()> {
+    if attachment.changing.is_empty() {
+        return Ok(());
+    }
+    let steps = undo::back(&attachment.changing, &kernel.look_at_all()?);
+    let path = namespace.path().display().to_string();
+    apply::undo(kernel, &steps, &mut |step, took| context.output.step(&step.command(&path), took), &path)
+}
+
+/// Makes all as it was before a run that was killed at a change to `attachment`. The namespace is locked;
+/// none where it has gone.
+pub fn change(context: &Context, attachment: &Attachment, namespace: Option<&Netns>) -> Result<()> {
+    let Some(now) = attachment::again(&*context.store, attachment)? else { return Ok(()) };
+    if let Some(namespace) = namespace {
+        namespace.look_inside(|kernel| match namespace::is_same(&now, namespace, kernel) {
+            true => half_done(context, &now, namespace, kernel),
+            false => Ok(()),
+        })?;
+    }
+    Attachment { changing: Vec::new(), ..now }.save(&*context.store)
 }
 
 /// Tells the server that the lease is no longer needed, before what has it goes. It ends by itself if
@@ -270,11 +305,15 @@ fn hand_down(context: &Context, gone: &Attachment, before: &Inside) -> Result<()
         }
         _ => false,
     };
-    if !gone.steps.iter().any(was_replaced) {
+    if !gone.all_steps().any(was_replaced) {
         return Ok(());
     }
     for mut heir in attachment::all(&*context.store, None)?.into_iter().flatten() {
-        if heir.tag != gone.tag && heir.namespace == gone.namespace && undo::hand_down(&gone.steps, &mut heir.steps) {
+        if heir.tag == gone.tag || heir.namespace != gone.namespace {
+            continue;
+        }
+        let of_changes = undo::hand_down(gone.all_steps(), &mut heir.changes);
+        if undo::hand_down(gone.all_steps(), &mut heir.steps) || of_changes {
             heir.save(&*context.store)?;
         }
     }

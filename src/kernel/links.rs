@@ -30,7 +30,10 @@ use crate::{
     apply::StepError,
     error::{Error, Result},
     interrupt,
-    plan::{Driver, IpvlanMode, Link, MacvlanMode, Parent, TaggedLink, facts::InsideLink, link::GROUP},
+    plan::{
+        Driver, IpvlanMode, Link, MacvlanMode, Parent, Setting, TaggedLink, facts::InsideLink, link::GROUP,
+        setting::Change,
+    },
     types::{IfName, Mac, Mtu, VlanId, VlanProtocol},
 };
 
@@ -200,6 +203,36 @@ impl Kernel {
             .inside(async |inside| inside.change(Message::SetLink(message), 0).await)
             .map_err(StepError::Refused)?;
         outcome.map_err(|refusal| refused(format_args!("cannot set the MTU of {name}"), &refusal, &[Errno::ENODEV]))
+    }
+
+    /// Equivalent to `ip link set dev NAME …`, by index.
+    pub(super) fn set_link(&mut self, setting: &Setting) -> std::result::Result<(), StepError> {
+        let link = LinkUnspec::new_with_index(setting.index);
+        let message = match &setting.change {
+            Change::Mac { to, .. } => link.address(to.bytes().to_vec()),
+            Change::Up(true) => link.up(),
+            Change::Up(false) => link.down(),
+            Change::Promisc(on) => link.promiscuous(*on),
+            Change::Name(to) => link.name(to.as_str()),
+        };
+        let message = message.build();
+        let outcome = self
+            .inside(async |inside| inside.change(Message::SetLink(message), 0).await)
+            .map_err(StepError::Refused)?;
+        outcome.map_err(|refusal| {
+            let name = &setting.name;
+            StepError::Refused(match (refusal.errno, &setting.change) {
+                (Errno::EADDRINUSE, Change::Mac { to, .. }) => {
+                    Error::conflict(format!("MAC {to} is in use on the parent of {name} already"))
+                        .hint("choose another")
+                }
+                (Errno::EBUSY, Change::Name(_)) => {
+                    Error::conflict(format!("this kernel renames only what is down, and {name} is up"))
+                        .hint("set it down, rename it, and set it up again")
+                }
+                _ => return refused(format_args!("cannot change {name}"), &refusal, &[Errno::ENODEV]),
+            })
+        })
     }
 
     pub(super) fn delete_tag(&mut self, tagged: &TaggedLink) -> std::result::Result<(), StepError> {
@@ -394,6 +427,7 @@ pub(super) fn link_of(message: &Message) -> Option<InsideLink> {
         mtu: mtu_of(message),
         up: message.header.flags.contains(LinkFlags::Up),
         carrier: message.header.flags.contains(LinkFlags::LowerUp),
+        promisc: message.header.flags.contains(LinkFlags::Promisc),
         group: attribute(message, |a| if let LinkAttribute::Group(group) = a { Some(*group) } else { None })
             .unwrap_or(0),
         kind: info.iter().find_map(|i| if let LinkInfo::Kind(kind) = i { Some(kind.to_string()) } else { None }),

@@ -21,6 +21,7 @@ mod ports;
 mod qdiscs;
 pub mod resolver;
 mod routes;
+mod rules;
 mod segments;
 pub mod survey;
 mod sysctl;
@@ -86,7 +87,12 @@ impl Kernel {
         let links = self.links()?;
         let addresses = self.addresses()?;
         let routes = self.routes(&links)?;
-        Ok(Inside { links, addresses, routes, ipv6: sysctl::ipv6_defaults() })
+        Ok(Inside { links, addresses, routes, rules: Vec::new(), ipv6: sysctl::ipv6_defaults() })
+    }
+
+    /// The same with the rules: all that a change depends on.
+    pub fn look_at_all(&mut self) -> Result<Inside> {
+        Ok(Inside { rules: self.rules()?, ..self.look()? })
     }
 
     /// The part of it that undoing depends on: two dumps.
@@ -184,6 +190,9 @@ impl Execute for Kernel {
             Step::DeleteRedirect(redirect) => self.delete_redirect(redirect),
             Step::AddPort(port) => ovs::add(port),
             Step::DeletePort(port) => ovs::delete(port),
+            Step::AddRule(rule) => self.add_rule(rule),
+            Step::DeleteRule(rule) => self.delete_rule(rule),
+            Step::SetLink(setting) => self.set_link(setting),
         }
     }
 }

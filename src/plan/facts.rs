@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{
-    Moving, Route, Segments, Switch,
+    Moving, Route, Rule, Segments, Switch,
     link::{GROUP, MOVED, ParentLink},
     tuning,
 };
@@ -111,6 +111,8 @@ pub struct Inside {
     pub links: Vec<InsideLink>,
     pub addresses: Vec<InsideAddress>,
     pub routes: Vec<Route>,
+    /// Read only where something depends on them, in the order in which they are asked.
+    pub rules: Vec<Rule>,
     /// `None` where the kernel or the namespace has no IPv6 at all.
     pub ipv6: Option<Ipv6Defaults>,
 }
@@ -124,6 +126,8 @@ pub struct InsideLink {
     pub up: bool,
     /// A cable is plugged in, or what stands for one.
     pub carrier: bool,
+    /// Somebody wants all that arrives, for whomever it is.
+    pub promisc: bool,
     pub group: u32,
     /// `macvlan`, `veth` … or `None` for a physical interface.
     pub kind: Option<String>,

@@ -5,6 +5,7 @@
 //! plan can be tested without a kernel.
 
 pub mod bridge;
+pub mod changes;
 pub mod facts;
 pub mod forwarding;
 pub mod leased;
@@ -13,6 +14,8 @@ pub mod phys;
 pub mod qdisc;
 pub mod render;
 pub mod route;
+pub mod rule;
+pub mod setting;
 pub mod shaping;
 pub mod tuning;
 pub mod undo;
@@ -31,6 +34,8 @@ pub use link::{Driver, IpvlanMode, Link, MacvlanMode};
 pub use phys::{Home, Moving};
 pub use qdisc::{Ifb, Qdisc, Redirect};
 pub use route::Route;
+pub use rule::Rule;
+pub use setting::Setting;
 pub use tuning::{Segments, Tuning};
 pub use wiring::{Advertised, Wiring, Wish};
 
@@ -97,6 +102,9 @@ pub enum Step {
     /// On the host: the port of a bridge of Open vSwitch's.
     AddPort(Port),
     DeletePort(Port),
+    AddRule(Rule),
+    DeleteRule(Rule),
+    SetLink(Setting),
 }
 
 /// A link and the alternative name by which plumb knows it again.
@@ -145,6 +153,9 @@ impl Step {
             Step::DeleteRedirect(redirect) => Step::AddRedirect(redirect),
             Step::AddPort(port) => Step::DeletePort(port),
             Step::DeletePort(port) => Step::AddPort(port),
+            Step::AddRule(rule) => Step::DeleteRule(rule),
+            Step::DeleteRule(rule) => Step::AddRule(rule),
+            Step::SetLink(setting) => Step::SetLink(setting.inverse()),
         }
     }
 }
@@ -211,6 +222,15 @@ pub(crate) mod samples {
         Qdisc { on, slot: Slot::Ingress, handle: qdisc::INGRESS, discipline: Discipline::Ingress }
     }
 
+    pub fn rule(words: &str) -> Rule {
+        let words: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
+        Rule::new(&crate::types::RuleWords::parse(&words, None).unwrap(), 32765)
+    }
+
+    pub fn setting(change: setting::Change) -> Step {
+        Step::SetLink(Setting { index: 7, name: IfName::eth(1), change })
+    }
+
     pub fn steps() -> Vec<Step> {
         let ifb = Ifb { index: 8, name: "qos7".parse().unwrap() };
         let (index, name) = (7, IfName::eth(1));
@@ -248,6 +268,15 @@ pub(crate) mod samples {
             Step::AddQdisc(ingress(7, "eth1")),
             Step::AddRedirect(Redirect { from: device(Side::Inside, 7, "eth1"), to: ifb }),
             Step::AddPort(port()),
+            Step::AddRule(rule("from 192.168.0.0/24 table 100")),
+            Step::AddRule(rule("from fd00::/8 prohibit")),
+            setting(setting::Change::Mac {
+                from: "02:00:00:00:00:07".parse().unwrap(),
+                to: "02:00:00:00:00:08".parse().unwrap(),
+            }),
+            setting(setting::Change::Promisc(true)),
+            setting(setting::Change::Up(false)),
+            setting(setting::Change::Name("lan0".parse().unwrap())),
         ]
     }
 }

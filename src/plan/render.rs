@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::{
-    Driver, Ifb, Link, MacvlanMode, Masquerade, Route, Step, Switch, Tuning,
+    Driver, Ifb, Link, MacvlanMode, Masquerade, Route, Rule, Step, Switch, Tuning,
     bridge::ovs_vsctl,
     link::GROUP,
     phys,
@@ -64,6 +64,9 @@ impl Step {
             Step::DeleteRedirect(redirect) => inside(redirect.deletion()),
             Step::AddPort(port) => ovs_vsctl(&port.addition()),
             Step::DeletePort(port) => ovs_vsctl(&port.deletion()),
+            Step::AddRule(rule) => inside(ip_rule("add", rule)),
+            Step::DeleteRule(rule) => inside(ip_rule("del", rule)),
+            Step::SetLink(setting) => inside(setting.command()),
             Step::DeleteMasquerade(m) => inside(format!("nft delete table {} {}", m.family(), quote(&m.table()))),
         }
     }
@@ -93,6 +96,11 @@ fn add_masquerade(masquerade: &Masquerade) -> String {
 pub(super) fn ip_route(verb: &str, route: &Route) -> String {
     let family = if route.is_ipv6() { " -6" } else { "" };
     format!("ip{family} route {verb} {route}")
+}
+
+fn ip_rule(verb: &str, rule: &Rule) -> String {
+    let family = if rule.is_ipv6() { " -6" } else { "" };
+    format!("ip{family} rule {verb} {rule}")
 }
 
 fn add_link(link: &Link, namespace: &str) -> String {
@@ -245,6 +253,18 @@ mod tests {
                 format!("{inside} tc filter del dev eth1 ingress pref 28780 protocol all u32"),
                 "ovs-vsctl add-port ovs0 web-eth1 tag=10 -- set Interface web-eth1 'external-ids:pipework.vlan=\"10\"' 'external-ids:plumb=\"plumb:1:2\"'".into(),
                 "ovs-vsctl --if-exists del-port ovs0 web-eth1".into(),
+                format!("{inside} ip rule add from 192.168.0.0/24 lookup 100 priority 32765 protocol 4"),
+                format!("{inside} ip rule del from 192.168.0.0/24 lookup 100 priority 32765 protocol 4"),
+                format!("{inside} ip -6 rule add from fd00::/8 prohibit priority 32765 protocol 4"),
+                format!("{inside} ip -6 rule del from fd00::/8 prohibit priority 32765 protocol 4"),
+                format!("{inside} ip link set dev eth1 address 02:00:00:00:00:08"),
+                format!("{inside} ip link set dev eth1 address 02:00:00:00:00:07"),
+                format!("{inside} ip link set dev eth1 promisc on"),
+                format!("{inside} ip link set dev eth1 promisc off"),
+                format!("{inside} ip link set dev eth1 down"),
+                format!("{inside} ip link set dev eth1 up"),
+                format!("{inside} ip link set dev eth1 name lan0"),
+                format!("{inside} ip link set dev lan0 name eth1"),
             ]
         );
     }

@@ -86,7 +86,10 @@ mod tests {
         assert_eq!(refused(""), "set what? no setting is given");
         assert_eq!(refused("dev eth1"), "set what? no setting is given");
         assert_eq!(refused("eth1 up down"), "up and down are given, and one of them is enough");
-        assert_eq!(refused("eth1 mtu 10"), "mtu 10: MTU 10 is too small: every IP link carries at least 68 bytes (RFC 791)");
+        assert_eq!(
+            refused("eth1 mtu 10"),
+            "mtu 10: MTU 10 is too small: every IP link carries at least 68 bytes (RFC 791)"
+        );
         assert_eq!(refused("eth1 promisc maybe"), "promisc maybe: write on or off");
         assert_eq!(refused("eth1 mtu 1400 mtu 1500"), "mtu is given twice");
         let error = parse("eth1 mtuu 1400").unwrap_err();

@@ -40,7 +40,7 @@ pub use subnet::{IpRange, Subnet};
 pub use tag::{StoreMark, Tag};
 pub use target::TargetName;
 pub use vlan_id::{VlanId, VlanProtocol};
-pub use words::table_name;
+pub use words::{table as table_of, table_name};
 
 /// SHA-256 of several texts as 32 hexadecimal digits (128 bits), the same for the same texts.
 pub fn digest(parts: &[&str]) -> String {

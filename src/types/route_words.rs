@@ -100,22 +100,7 @@ impl RouteWords {
         let mut words = Words::new(typed, "a route", &ROUTE_WORDS);
         let mut kind = None;
         let mut destination: Option<Option<IpNetwork>> = None;
-        let mut route = RouteWords {
-            kind: RouteKind::Unicast,
-            destination: RouteSpec::default_route(false).destination,
-            via: None,
-            dev: None,
-            onlink: false,
-            metric: None,
-            table: None,
-            src: None,
-            scope: None,
-            protocol: None,
-            mtu: None,
-            advmss: None,
-            initcwnd: None,
-            initrwnd: None,
-        };
+        let mut route = RouteWords::to(RouteSpec::default_route(false).destination);
         while let Some(word) = words.next() {
             match word {
                 "to" => words.value_by("to", &mut destination, network)?,
@@ -161,6 +146,25 @@ impl RouteWords {
         Ok(route)
     }
 
+    fn to(destination: IpNetwork) -> RouteWords {
+        RouteWords {
+            kind: RouteKind::Unicast,
+            destination,
+            via: None,
+            dev: None,
+            onlink: false,
+            metric: None,
+            table: None,
+            src: None,
+            scope: None,
+            protocol: None,
+            mtu: None,
+            advmss: None,
+            initcwnd: None,
+            initrwnd: None,
+        }
+    }
+
     fn check(&self, ipv6: Option<bool>) -> Result<()> {
         let (name, is_ipv6) = (self.name(), self.destination.is_ipv6());
         if ipv6.is_some_and(|ipv6| ipv6 != is_ipv6) {
@@ -173,8 +177,10 @@ impl RouteWords {
             }
         }
         if !self.kind.has_a_way() && (self.via.is_some() || self.dev.is_some()) {
-            return Err(Error::usage(format!("a route of this kind to {name} leads nowhere, so it has no via and no dev"))
-                .hint("leave them out"));
+            return Err(Error::usage(format!(
+                "a route of this kind to {name} leads nowhere, so it has no via and no dev"
+            ))
+            .hint("leave them out"));
         }
         if self.onlink && (self.via.is_none() || self.dev.is_none()) {
             return Err(Error::usage("onlink says that a router is on a link, so via and dev are needed")
@@ -203,7 +209,8 @@ fn network(text: &str) -> std::result::Result<Option<IpNetwork>, String> {
     if text == "default" {
         return Ok(None);
     }
-    let network: IpNetwork = text.parse().map_err(|_| format!("{text:?} is no network; write 10.0.0.0/8 or default"))?;
+    let network: IpNetwork =
+        text.parse().map_err(|_| format!("{text:?} is no network; write 10.0.0.0/8 or default"))?;
     match network_of(network) {
         clean if clean.ip() == network.ip() => Ok(Some(network)),
         clean => Err(format!("route {text} has host bits set; maybe {clean}?")),
@@ -264,8 +271,14 @@ mod tests {
         assert_eq!(refused("10.0.0.1/8 dev eth1"), "route 10.0.0.1/8 has host bits set; maybe 10.0.0.0/8?");
         assert_eq!(refused("default via"), "via has no value behind it");
         assert_eq!(refused("default via 1.2.3.4 via 1.2.3.5"), "via is given twice");
-        assert_eq!(refused("default via fd00::1 src 10.0.0.1"), "route default and src 10.0.0.1 are of different IP versions");
-        assert_eq!(refused("default via 10.0.0.1 onlink"), "onlink says that a router is on a link, so via and dev are needed");
+        assert_eq!(
+            refused("default via fd00::1 src 10.0.0.1"),
+            "route default and src 10.0.0.1 are of different IP versions"
+        );
+        assert_eq!(
+            refused("default via 10.0.0.1 onlink"),
+            "onlink says that a router is on a link, so via and dev are needed"
+        );
         assert!(refused("blackhole 10.0.0.0/8 dev eth1").contains("leads nowhere"));
         assert!(refused("10.0.0.0/8 dev eth1 table blue").starts_with("table blue: a table is a number"));
         let error = parse("10.0.0.0/8 dev eth1 metrik 5").unwrap_err();

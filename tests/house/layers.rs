@@ -44,7 +44,7 @@ const TABLE: [(&str, &[&str]); 23] = [
     ("shim", &["namespace", "kernel", "apply", "store", "plan", "types", "error"]),
     ("namespace", &["container", "kernel", "store", "types", "error"]),
     ("cli", &["complete", "bench", "dhcp", "types"]),
-    ("complete", &["config", "docker", "store", "error"]),
+    ("complete", &["config", "docker", "store", "types", "error"]),
     ("config", &["store", "types", "error"]),
     ("container", &["docker", "types", "interrupt", "error"]),
     ("docker", &["types", "error"]),

@@ -319,7 +319,7 @@ fn wait_for_or_show(look: impl Fn() -> State, expected: &State) {
 }
 
 /// The state, without what a record has and a shell's work has not.
-fn kernel_state(lab: &Lab) -> State {
+pub fn kernel_state(lab: &Lab) -> State {
     let state = lab.state().0;
     let store = lab.store().display().to_string();
     // Tags are random; all else must be the same to the letter.

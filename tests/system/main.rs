@@ -5,6 +5,7 @@
 mod agent;
 mod attach;
 mod bench;
+mod changes;
 mod clients;
 mod concurrency;
 mod detach;

@@ -383,6 +383,8 @@ impl Work<'_> {
             namespace: namespace::mark(self.namespace, self.kernel),
             wish,
             steps: wiring.steps().cloned().collect(),
+            changes: Vec::new(),
+            changing: Vec::new(),
         })
     }
 
