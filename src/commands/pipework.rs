@@ -8,7 +8,7 @@ use crate::{
     container::{self, Engines},
     docker::{Engine, EngineKind},
     error::{Error, Kind as Failure, Result},
-    kernel::{Kernel, Netns},
+    kernel::{Kernel, Netns, ovs},
     namespace,
     output::Output,
     pipework::{self, Attach, Found, HostInterface, Inside, Kind, Request, Said, Tool},
@@ -30,7 +30,7 @@ pub fn run(options: Pipework, global: Global, output: Output) -> Result<()> {
     let said = pipework::say(&request, host.as_ref())?;
     said.notes.iter().for_each(|note| output.warn(note));
     if let Request::Inside(inside) = &request
-        && !inside.changes()
+        && !inside.is_a_change_of_plumbs()
     {
         return by_iproute(inside, options.dry_run, global, output);
     }
@@ -45,8 +45,10 @@ pub fn run(options: Pipework, global: Global, output: Output) -> Result<()> {
         (Request::Attach(attach), Err(error)) if error.kind == Failure::NotFound => {
             again_if_it_starts(&attach.guest, said, error, global, output)
         }
-        // Words that plumb has no use for, or a guest that plumb attached nothing to.
-        (Request::Inside(inside), Err(error)) if matches!(error.kind, Failure::Usage | Failure::NotFound) => {
+        // Such as where nothing of plumb's is attached. What the program refuses as well it says itself.
+        (Request::Inside(inside), Err(error))
+            if matches!(error.kind, Failure::Usage | Failure::Failed | Failure::NotFound) =>
+        {
             by_iproute(&inside, false, global, output)
         }
         (_, outcome) => outcome,
@@ -79,7 +81,8 @@ fn look(attach: &Attach, global: &Global, output: Output) -> Result<Found> {
         None => None,
         Some(link) => Some(match link.kind.as_deref() {
             Some("bridge") => Kind::Bridge,
-            Some("openvswitch") => Kind::OpenVswitch,
+            // Its bridges may be programs' own, which have no kind but that.
+            Some("openvswitch" | "tun") if ovs::is_bridge(&name)? == Some(true) => Kind::OpenVswitch,
             Some("ipoib") => Kind::Infiniband,
             None if kernel.parent(&name)?.is_some_and(|parent| parent.wireless) => Kind::Wifi,
             None | Some(_) => Kind::Other,

@@ -6,7 +6,7 @@ use md5::{Digest, Md5};
 
 use crate::{
     error::{Error, Result},
-    types::{Gateway, HostAddress, IfName, Mac},
+    types::{Gateway, HostAddress, IfName, Mac, RouteWords, RuleWords},
 };
 
 /// What a pipework command line asks for.
@@ -32,10 +32,16 @@ pub struct Inside {
 }
 
 impl Inside {
-    /// Whether plumb has the verb. What only looks is left to the program, whose output scripts read.
-    pub fn changes(&self) -> bool {
-        let verb = self.words.first().map_or("", String::as_str);
-        self.tool != Tool::Tc && ["add", "del", "delete", "replace"].contains(&verb)
+    /// Whether it is a change that plumb has words for. What only looks is left to the program, whose output
+    /// scripts read.
+    pub fn is_a_change_of_plumbs(&self) -> bool {
+        let Some((verb, words)) = self.words.split_first() else { return false };
+        let ipv6 = self.ipv6.then_some(true);
+        match (self.tool, verb.as_str()) {
+            (Tool::Route, "add" | "del" | "delete" | "replace") => RouteWords::parse(words, ipv6).is_ok(),
+            (Tool::Rule, "add" | "del" | "delete") => RuleWords::parse(words, ipv6).is_ok(),
+            (Tool::Route | Tool::Rule | Tool::Tc, _) => false,
+        }
     }
 }
 
@@ -322,6 +328,30 @@ mod tests {
         assert_eq!(request("tc web qdisc show -d"), inside(Tool::Tc, &["qdisc", "show", "-d"]));
         assert_eq!(request("--wait"), Some(Request::Wait { interface: None }));
         assert_eq!(request("--wait -i net0"), Some(Request::Wait { interface: Some("net0".parse().unwrap()) }));
+    }
+
+    #[test]
+    fn changes_that_plumb_has_words_for_are_its_own() {
+        let of_plumbs = |line: &str| match request(line) {
+            Some(Request::Inside(inside)) => inside.is_a_change_of_plumbs(),
+            other => panic!("{line}: {other:?}"),
+        };
+        for line in [
+            "route web add 10.0.0.0/8 via 10.1.0.1",
+            "route -a 6 web del default",
+            "rule web add from 10.0.0.0/8 table 7",
+        ] {
+            assert!(of_plumbs(line), "{line}");
+        }
+        for line in [
+            "route web show",
+            "route web flush table 7",
+            "route web add 10.0.0.0/8 nexthop via 10.1.0.1 nexthop via 10.1.0.2",
+            "rule web list",
+            "tc web qdisc add dev eth1 root sfq",
+        ] {
+            assert!(!of_plumbs(line), "{line}");
+        }
     }
 
     #[test]

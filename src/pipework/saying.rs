@@ -164,10 +164,9 @@ fn link(attach: &Attach, host: &Found, way: Way, line: &mut Line) -> Result<()> 
             return Err(Error::failed(format!("{} is an InfiniBand, whose addresses cannot be chosen", host.name))
                 .hint("leave the MAC address out"));
         }
-        Way::Infiniband => line.option("--driver", "ipoib"),
         Way::Moved => line.option("--driver", "phys"),
         Way::Dummy => line.option("--driver", "dummy"),
-        Way::Child => {}
+        Way::Infiniband | Way::Child => {}
     }
     match (&attach.vlan, way) {
         (None, _) => {}
@@ -248,7 +247,7 @@ mod tests {
             ("br0", None, "-i br0 --driver veth --host-name veth1pl42 --name eth1"),
             ("ovs0", None, "-i ovs0 --driver veth --host-name veth1pl42 --name eth1"),
             ("lan", Some(Kind::OpenVswitch), "-i lan --driver veth --host-name veth1pl42 --name eth1"),
-            ("ib0", Some(Kind::Infiniband), "-i ib0 --driver ipoib --name ib0"),
+            ("ib0", Some(Kind::Infiniband), "-i ib0 --name ib0"),
             ("wlan0", Some(Kind::Wifi), "-i wlan0 --driver phys --name eth1"),
             ("--direct-phys eth0", Some(Kind::Other), "-i eth0 --driver phys --name eth1"),
             ("dummy0", None, "--driver dummy --name eth1"),
@@ -299,7 +298,7 @@ mod tests {
             (
                 "ib0 web 10.0.0.5/24 @8001",
                 Some(Kind::Infiniband),
-                format!("flat web -i ib0 --driver ipoib --pkey 8001 --name ib0 --ip 10.0.0.5/24 {END}"),
+                format!("flat web -i ib0 --pkey 8001 --name ib0 --ip 10.0.0.5/24 {END}"),
             ),
         ] {
             becomes(old, kind, &new);
