@@ -24,6 +24,7 @@ mod gc;
 mod killed;
 mod lab;
 mod networks;
+mod parity;
 mod pipework;
 mod phys;
 mod open_vswitch;
