@@ -51,7 +51,7 @@ fn tell_the_agent(context: &Context, attachment: &Attachment) {
 
 fn undo_here(context: &Context, attachment: &Attachment, namespace: &Netns, kernel: &mut Kernel) -> Result<()> {
     if !namespace::is_same(attachment, namespace, kernel) {
-        return Ok(());
+        return after_its_end(context, attachment);
     }
     let now = kernel.look_at_links_and_routes()?;
     let index =
@@ -90,6 +90,14 @@ pub fn come_home(context: &Context, attachment: &Attachment) -> Result<bool> {
     Ok(true)
 }
 
+/// The namespace has ended.
+fn after_its_end(context: &Context, attachment: &Attachment) -> Result<()> {
+    if !come_home(context, attachment)? {
+        lost(attachment).iter().for_each(|warning| context.output.warn(warning));
+    }
+    Ok(())
+}
+
 /// What is said of an interface of the host's that is nowhere any more: the kernel deletes with a namespace what
 /// is no hardware.
 fn lost(attachment: &Attachment) -> Option<String> {
@@ -126,9 +134,7 @@ pub fn anywhere(context: &Context, attachment: &Attachment) -> Result<()> {
         let parent = attachment.link().and_then(|link| nix::net::if_::if_nametoindex(link.parent.name.as_str()).ok());
         parent.iter().for_each(|index| give_lease_back(context, attachment, *index));
         let Some(now) = attachment::again(&*context.store, attachment)? else { return Ok(()) };
-        if !come_home(context, &now)? {
-            lost(&now).iter().for_each(|warning| context.output.warn(warning));
-        }
+        after_its_end(context, &now)?;
         return forget(context, &now);
     };
     namespace.lock()?;

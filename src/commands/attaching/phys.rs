@@ -29,8 +29,10 @@ pub(super) fn bring_home(wish: &Wish, name: &IfName, dry_run: bool, context: &Co
     if !wish.driver.moves() {
         return Ok(());
     }
-    for away in attachment::all(&*context.store, None)?.into_iter().flatten().filter(|a| is_of(a, name)) {
-        if namespace::reopen(&away).is_some() || take_back::way_home(&away)?.is_none() {
+    // One that is being moved at this moment is not meant.
+    let is_meant = |a: &Attachment| is_of(a, name) && !a.is_unfinished();
+    for away in attachment::all(&*context.store, None)?.into_iter().flatten().filter(is_meant) {
+        if take_back::way_home(&away)?.is_none() {
             continue;
         }
         if dry_run {
@@ -50,7 +52,7 @@ fn is_of(attachment: &Attachment, name: &IfName) -> bool {
 /// namespaces for hardware of that name.
 fn is_elsewhere(name: &IfName, context: &Context) -> Option<Error> {
     let kept = attachment::all(&*context.store, None).ok()?;
-    let away = kept.into_iter().flatten().filter(|a| is_of(a, name)).find(|a| namespace::reopen(a).is_some());
+    let away = kept.into_iter().flatten().find(|a| is_of(a, name) && namespace::is_there(a));
     if let Some(away) = away {
         let (target, interface) = (&away.target, away.interface());
         return Some(
