@@ -711,6 +711,7 @@ pub struct QosClear {
 #[derive(Debug, Args)]
 #[command(override_usage = "plumb route TARGET add DST [via ADDR] [dev IFNAME] [WORDS]\n       \
     plumb route TARGET replace DST [via ADDR] [dev IFNAME] [WORDS]\n       \
+    plumb route TARGET append DST [via ADDR] [dev IFNAME] [WORDS]\n       \
     plumb route TARGET del DST [WORDS]\n       \
     plumb route TARGET [show [table N|all]]")]
 #[command(
@@ -749,6 +750,8 @@ pub enum RouteVerb {
     Del,
     /// Add a route, or put it where another is
     Replace,
+    /// Add a route behind those that are there; IPv4 only
+    Append,
     /// List the routes of a table, and what they belong to
     #[value(alias = "list")]
     Show,

@@ -65,6 +65,8 @@ impl Step {
             Step::AddRule(rule) => inside(ip_rule("add", rule)),
             Step::DeleteRule(rule) => inside(ip_rule("del", rule)),
             Step::SetLink(setting) => inside(setting.command()),
+            Step::AppendRoute(route) => inside(ip_route("append", route)),
+            Step::DeleteAppended(route) => inside(ip_route("del", route)),
             Step::DeleteMasquerade(m) => inside(format!("nft delete table {} {}", m.family(), quote(&m.table()))),
         }
     }
@@ -153,12 +155,15 @@ mod tests {
     use super::super::samples;
     use super::*;
 
+    /// Each, and what takes it back.
+    fn commands(steps: &[Step]) -> Vec<String> {
+        let command = |step: &Step| step.command("/proc/42/ns/net");
+        steps.iter().flat_map(|step| [command(step), command(&step.inverse())]).collect()
+    }
+
     #[test]
     fn each_step_reads_as_the_command_that_does_it() {
-        let commands: Vec<String> = samples::steps()
-            .iter()
-            .flat_map(|step| [step.command("/proc/42/ns/net"), step.inverse().command("/proc/42/ns/net")])
-            .collect();
+        let commands = commands(&samples::attaching());
         let group = GROUP;
         let inside = "nsenter --net=/proc/42/ns/net";
         let tag = samples::tag();
@@ -212,6 +217,16 @@ mod tests {
                     "{inside} tc filter add dev eth1 ingress pref 28780 protocol all u32 match u32 0 0 action mirred egress redirect dev qos7"
                 ),
                 format!("{inside} tc filter del dev eth1 ingress pref 28780 protocol all u32"),
+            ]
+        );
+    }
+
+    #[test]
+    fn each_change_reads_as_the_command_that_does_it() {
+        let inside = "nsenter --net=/proc/42/ns/net";
+        assert_eq!(
+            commands(&samples::changes()),
+            [
                 format!("{inside} ip rule add from 192.168.0.0/24 lookup 100 priority 32765 protocol 4"),
                 format!("{inside} ip rule del from 192.168.0.0/24 lookup 100 priority 32765 protocol 4"),
                 format!("{inside} ip -6 rule add from fd00::/8 prohibit priority 32765 protocol 4"),
@@ -224,6 +239,8 @@ mod tests {
                 format!("{inside} ip link set dev eth1 up"),
                 format!("{inside} ip link set dev eth1 name lan0"),
                 format!("{inside} ip link set dev lan0 name eth1"),
+                format!("{inside} ip route append default via 192.168.0.9 dev eth1 proto 4"),
+                format!("{inside} ip route del default via 192.168.0.9 dev eth1 proto 4"),
             ]
         );
     }
