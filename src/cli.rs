@@ -715,7 +715,7 @@ pub struct QosClear {
     plumb route TARGET del DST [WORDS]\n       \
     plumb route TARGET [show [table N|all]]")]
 #[command(
-    after_help = "DST is a network or default; before it may stand blackhole, unreachable, prohibit, throw or local.\n\
+    after_help = "DST: a network, or default; before it may stand blackhole, unreachable, prohibit, throw or local.\n\
     WORDS: metric N, table N|main|local, src ADDR, onlink, scope NAME, proto NAME, mtu [lock] BYTES,\n\
     advmss BYTES, initcwnd N, initrwnd N.\n\n\
     Examples:\n  \
