@@ -732,10 +732,11 @@ pub struct QosClear {
 #[derive(Debug, Args)]
 #[command(override_usage = "plumb route TARGET add DST [via ADDR] [dev IFNAME] [WORDS]\n       \
     plumb route TARGET replace DST [via ADDR] [dev IFNAME] [WORDS]\n       \
+    plumb route TARGET append DST [via ADDR] [dev IFNAME] [WORDS]\n       \
     plumb route TARGET del DST [WORDS]\n       \
     plumb route TARGET [show [table N|all]]")]
 #[command(
-    after_help = "DST is a network or default; before it may stand blackhole, unreachable, prohibit, throw or local.\n\
+    after_help = "DST: a network, or default; before it may stand blackhole, unreachable, prohibit, throw or local.\n\
     WORDS: metric N, table N|main|local, src ADDR, onlink, scope NAME, proto NAME, mtu [lock] BYTES,\n\
     advmss BYTES, initcwnd N, initrwnd N.\n\n\
     Examples:\n  \
@@ -770,6 +771,8 @@ pub enum RouteVerb {
     Del,
     /// Add a route, or put it where another is
     Replace,
+    /// Add a route behind those that are there; IPv4 only
+    Append,
     /// List the routes of a table, and what they belong to
     #[value(alias = "list")]
     Show,

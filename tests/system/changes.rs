@@ -14,7 +14,7 @@ pub fn change(lab: &Lab, verb: &str, words: &str) -> Ran {
 }
 
 /// Each kind of change: what is done first, and what takes it back.
-pub const CHANGES: [(&str, &str, &str); 14] = [
+pub const CHANGES: [(&str, &str, &str); 15] = [
     ("route", "add 10.0.0.0/8 via 192.168.9.254", "del 10.0.0.0/8"),
     ("route", "add 10.0.0.0/8 dev eth1 metric 7 table 100 mtu lock 1400 src 192.168.9.100", "del 10.0.0.0/8 table 100"),
     ("route", "add blackhole 10.9.0.0/16", "del 10.9.0.0/16"),
@@ -28,6 +28,7 @@ pub const CHANGES: [(&str, &str, &str); 14] = [
         "replace default via fd17::7 metric 512 --with eth1",
         "replace default via fd17::1 metric 512 proto boot --with eth1",
     ),
+    ("route", "append default via 192.168.9.250", "del default via 192.168.9.250"),
     ("rule", "add from 192.168.9.0/24 table 100", "del from 192.168.9.0/24"),
     ("rule", "-6 add not iif eth0 fwmark 0x10/0xff prohibit priority 99", "-6 del priority 99"),
     ("link", "set eth1 mtu 1400", "set eth1 mtu 1500"),
@@ -123,6 +124,15 @@ fn a_link_that_was_down_has_its_routes_and_addresses_again() {
     let before = lab.state();
     lab.flat(&format!("--ip {FREE} --ip {FREE6} --gateway {ROUTER} --gateway {ROUTER6} --route 10.0.0.0/8")).ok();
     change(&lab, "route", "add default via 192.168.9.254 table 100").ok();
+    let ran = change(&lab, "route", "append default via 192.168.9.7").ok();
+    assert!(
+        ran.out.ends_with(": route default via 192.168.9.7 dev eth1 added behind that by eth1 (192.168.9.1)\n"),
+        "{ran:#?}"
+    );
+    change(&lab, "route", "append default via 192.168.9.7")
+        .refused(4, &format!("{} has a route default by eth1 (192.168.9.7) already", lab.netns("box")));
+    change(&lab, "route", "append default via fd09::7")
+        .refused(4, "of IPv6 a place has one route, and this one's is by eth1 (fd09::1)");
     let up = lab.state();
     let down = change(&lab, "link", "set eth1 down").ok();
     assert_eq!(down.out, format!("{}: eth1 is down\n", lab.netns("box")));
