@@ -4,7 +4,10 @@
 use std::net::IpAddr;
 
 use super::{
-    Inside, Link, LinkAddress, Route, Rule, Setting, Step, facts::InsideLink, rule::free_priority, setting::Change,
+    Inside, Link, LinkAddress, Route, Rule, Setting, Step,
+    facts::{InsideAddress, InsideLink},
+    rule::free_priority,
+    setting::Change,
 };
 use crate::{
     error::{Error, Result},
@@ -241,7 +244,10 @@ pub fn delete_route(words: &RouteWords, present: &Present) -> Result<Planned> {
             table_name(words.table())
         )));
     };
-    let made_it = |step: &Step| matches!(step, Step::AddRoute(made) | Step::AppendRoute(made) | Step::ReplaceRoute { new: made, .. } if made.is(route));
+    let made_it = |step: &Step| match step {
+        Step::AddRoute(made) | Step::AppendRoute(made) | Step::ReplaceRoute { new: made, .. } => made.is(route),
+        _ => false,
+    };
     let concerns = present.on_record(made_it).map_or_else(|| present.of_route(route), Concerns::Attached);
     let owner = present.owner(concerns, "its deletion")?;
     let mut planned = Planned::one(Step::DeleteRoute(route.clone()), owner, format!("route {} deleted", route.brief()));
@@ -273,7 +279,7 @@ fn way<'a>(words: &RouteWords, present: &'a Present) -> Result<Option<(u32, &'a 
         return Err(unreached(via, Some(&link.name), present));
     }
     if !link.up {
-        return Err(Error::failed(format!("{} is down, and has no routes as long", link.name))
+        return Err(Error::failed(format!("{} is down, and has no routes until it is up", link.name))
             .hint(format!("plumb link {} set {} up", present.target, link.name)));
     }
     Ok(Some((link.index, &link.name)))
@@ -368,6 +374,13 @@ pub fn set_link(words: &LinkWords, present: &Present) -> Result<Planned> {
     let link = present.link_named(&name)?;
     let attached = present.at(link.index).map(|at| &present.attached[at]);
     let owner = present.owner(Concerns::Interface(&link.name), "the change")?;
+    if let Some(at) = owner.filter(|at| words.up == Some(false) && Some(*at) != present.at(link.index)) {
+        let with = &present.attached[at].name;
+        return Err(Error::failed(format!(
+            "{name} loses its routes when it goes down, and the detach of {with} would not bring them back"
+        ))
+        .hint("--unrecorded takes it down without a record"));
+    }
     let mut work = OfLink { link, name, attached, present, planned: Planned { owner, ..Planned::default() } };
     // Down first and up last: what needs a link that is down finds it so. A new name is for all that follows.
     if words.up == Some(false) {
@@ -437,7 +450,7 @@ impl OfLink<'_> {
             return Err(Error::failed(format!("MTU {to} is above that of {parent}, which is {most}"))
                 .hint(format!("give {most} or less, or raise the parent's: ip link set {parent} mtu {to}")));
         }
-        let ipv6 = |address: &super::facts::InsideAddress| {
+        let ipv6 = |address: &InsideAddress| {
             address.index == self.link.index && address.ip.is_ipv6() && !is_link_local(address.ip)
         };
         if to.bytes() < Mtu::LEAST_IPV6 && self.present.inside.addresses.iter().any(ipv6) {
@@ -445,7 +458,8 @@ impl OfLink<'_> {
                 "MTU {to} is too small for IPv6, which needs {} bytes (RFC 8200), and {} has IPv6 addresses",
                 Mtu::LEAST_IPV6,
                 self.name
-            )));
+            ))
+            .hint(format!("give {} or more", Mtu::LEAST_IPV6)));
         }
         let from = Mtu::try_from(self.link.mtu).map_err(Error::failed)?;
         if from == to {
@@ -484,7 +498,7 @@ impl OfLink<'_> {
                     self.name
                 ));
             }
-            let is_lost = |there: &&super::facts::InsideAddress| {
+            let is_lost = |there: &&InsideAddress| {
                 let by_us = addresses.iter().any(|address| address.address.ip() == there.ip);
                 there.index == index && there.ip.is_ipv6() && !is_link_local(there.ip) && !by_us
             };
@@ -575,8 +589,7 @@ impl OfLink<'_> {
     }
 
     fn has(&self, address: &LinkAddress) -> bool {
-        let is_it =
-            |there: &super::facts::InsideAddress| there.index == address.index && there.ip == address.address.ip();
+        let is_it = |there: &InsideAddress| there.index == address.index && there.ip == address.address.ip();
         self.present.inside.addresses.iter().any(is_it)
     }
 }

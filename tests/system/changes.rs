@@ -139,7 +139,7 @@ fn a_link_that_was_down_has_its_routes_and_addresses_again() {
     assert!(!lab.ip("box", "route").contains("eth1"));
     let shown = lab.plumb(&format!("show {} --json", lab.netns("box"))).ok().json();
     assert_eq!(shown["attachments"][0]["as_recorded"], true, "{shown:#}");
-    change(&lab, "route", "add 10.1.0.0/16 dev eth1").refused(1, "eth1 is down, and has no routes as long");
+    change(&lab, "route", "add 10.1.0.0/16 dev eth1").refused(1, "eth1 is down, and has no routes until it is up");
     change(&lab, "link", "set eth1 down").ok();
     let ran = change(&lab, "link", "set up").ok();
     assert!(ran.out.contains("  route default via 192.168.9.1 dev eth1 is back\n"), "{ran:#?}");
@@ -244,6 +244,12 @@ fn what_cannot_be_is_refused_and_nothing_is_changed() {
         ("link", "set eth1 mtu 9000", 1, "MTU 9000 is above that of nic0, which is 1500"),
         ("link", "set eth1 name eth0", 4, "TARGET already has eth0"),
         ("link", "set eth0 mtu 1400", 1, "TARGET: eth0 is not plumb's, so nothing would take the change back"),
+        (
+            "link",
+            "set eth0 down --with eth1",
+            1,
+            "eth0 loses its routes when it goes down, and the detach of eth1 would not bring them back",
+        ),
         ("link", "set eth9 up", 3, "TARGET has no interface eth9"),
         (
             "link",
