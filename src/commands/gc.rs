@@ -10,8 +10,9 @@ use crate::{
     container::{self, Engines},
     docker::{Engine, EngineKind},
     error::{Error, Kind, Result},
-    kernel::{Netns, survey},
-    plan::facts::InsideLink,
+    kernel::{Netns, ovs, survey},
+    namespace::HostLock,
+    plan::{facts::InsideLink, link::GROUP},
     store::{Attachment, Change, Condition, Key, Placed, Record, attachment, lease, network, shaped},
     types::{Tag, TargetName},
 };
@@ -90,6 +91,7 @@ impl<'a> Sweep<'a> {
         self.records()?;
         self.limits()?;
         self.links()?;
+        self.open_vswitch()?;
         self.claims()?;
         self.leases()?;
         self.helpers();
@@ -117,9 +119,22 @@ impl<'a> Sweep<'a> {
                     // Its namespace may have outlived it, with the interface in it.
                     self.note("record", text, || take_back::anywhere(context, &attachment));
                 }
-                Ok(_) => {}
+                Ok(attachment) if !attachment.changing.is_empty() => self.half_changed(&attachment)?,
+                Ok(attachment) => self.back_by_itself(&attachment)?,
             }
         }
+        Ok(())
+    }
+
+    /// An interface of the host's whose target has ended: hardware comes back, but without what it had.
+    fn back_by_itself(&mut self, attachment: &Attachment) -> Result<()> {
+        let Some(home) = attachment.link().and_then(|link| link.home()) else { return Ok(()) };
+        if namespace::reopen(attachment).is_some() || take_back::way_home(attachment)?.is_none() {
+            return Ok(());
+        }
+        let text = format!("{} put back as it was, {} has ended", home.name, attachment.target);
+        let context = self.context;
+        self.note("link", text, || take_back::come_home(context, attachment).map(drop));
         Ok(())
     }
 
@@ -132,7 +147,8 @@ impl<'a> Sweep<'a> {
             return Ok(());
         }
         let Some(there) = namespace::reopen(attachment) else {
-            self.note("record", text, || attachment.forget(&*self.context.store));
+            let context = self.context;
+            self.note("record", text, || take_back::anywhere(context, attachment));
             return Ok(());
         };
         // Whoever holds the lock is at work and needs no help.
@@ -144,7 +160,23 @@ impl<'a> Sweep<'a> {
             return Ok(());
         }
         let context = self.context;
-        self.note("record", text, || there.look_inside(|kernel| take_back::here(context, attachment, &there, kernel)));
+        self.note("record", text, || take_back::there(context, attachment, &there));
+        Ok(())
+    }
+
+    /// An attachment that a killed run has left half-changed.
+    fn half_changed(&mut self, attachment: &Attachment) -> Result<()> {
+        let there = namespace::reopen(attachment);
+        // Whoever holds the lock is at work and needs no help.
+        if !there.as_ref().map_or(Ok(true), Netns::try_lock)? {
+            return Ok(());
+        }
+        if attachment::again(&*self.context.store, attachment)?.is_some_and(|now| !now.changing.is_empty()) {
+            let (target, interface) = (attachment.target.in_words(), attachment.name_now());
+            let text = format!("{target}: a change of {interface} taken back, its run was killed");
+            let context = self.context;
+            self.note("change", text, || take_back::change(context, attachment, there.as_ref()));
+        }
         Ok(())
     }
 
@@ -214,8 +246,35 @@ impl<'a> Sweep<'a> {
         if link.tag.as_ref().is_none_or(is_known) {
             return Ok(());
         }
+        if link.group != GROUP {
+            let text = format!("{} of {} sent to the host, it has no record", link.name, there.path().display());
+            self.note("link", text, || there.enter(|kernel| kernel.let_go(link)));
+            return Ok(());
+        }
         let text = format!("{} in {} deleted, it has no record", link.name, there.path().display());
         self.note("link", text, || there.look_inside(|kernel| kernel.delete(link)));
+        Ok(())
+    }
+
+    /// Ports of Open vSwitch's with this store's tag and no record, and its bridges that plumb made and nobody
+    /// uses. Where it does not run nothing can be told.
+    fn open_vswitch(&mut self) -> Result<()> {
+        let (ports, mark) = (ovs::ports().unwrap_or_default(), self.context.store.mark());
+        let known = if ports.is_empty() { None } else { known_tags(self.context)? };
+        for (port, tag) in ports {
+            if tag.store == mark && known.as_ref().is_some_and(|known| !known.contains(&tag)) {
+                let text = format!("port {port} of Open vSwitch deleted, it has no record");
+                self.note("link", text, || ovs::delete_port(&port));
+            }
+        }
+        let bridges = ovs::unused_bridges().unwrap_or_default();
+        let _lock = if bridges.is_empty() { None } else { Some(HostLock::new()?) };
+        for name in bridges {
+            if let Some(unused) = take_back::unused_device(self.context, &name)? {
+                let text = format!("{name} deleted, nobody uses the bridge");
+                self.note("link", text, || take_back::delete_device(&unused));
+            }
+        }
         Ok(())
     }
 

@@ -4,6 +4,7 @@ mod agent;
 mod attach;
 mod attaching;
 mod bench;
+mod changing;
 mod completions;
 mod create_vlan;
 mod delete_vlan;
@@ -14,11 +15,15 @@ mod flat;
 mod gc;
 pub mod keeper;
 mod leases;
+mod link;
 mod ls;
 mod networks;
+mod pipework;
 mod qos;
 mod records;
 mod restore;
+mod route;
+mod rule;
 mod shim;
 mod show;
 mod siblings;
@@ -97,6 +102,9 @@ pub fn run(typed: Cli, output: Output) -> Result<()> {
         Verb::Leases(_) => leases::run(&context(typed.global)?),
         Verb::Detach(options) => detach::run(options, &context(typed.global)?),
         Verb::Qos(options) => qos::run(options, &context(typed.global)?),
+        Verb::Route(options) => route::run(options, &context(typed.global)?),
+        Verb::Rule(options) => rule::run(options, &context(typed.global)?),
+        Verb::Link(options) => link::run(options, &context(typed.global)?),
         Verb::Shim(options) => shim::run(options, &context(typed.global)?),
         Verb::Restore(options) => restore::run(&options, &context(typed.global)?),
         Verb::Bench(options) => bench::run(options, &context(typed.global)?),
@@ -110,6 +118,7 @@ pub fn run(typed: Cli, output: Output) -> Result<()> {
             store::run(verb, typed.global.access, &config, output)
         }
         Verb::Completions(options) => completions::run(options),
+        Verb::Pipework(options) => pipework::run(options, typed.global, output),
     }
 }
 

@@ -39,6 +39,8 @@ pub fn run(options: Wait, global: Global, output: Output) -> Result<()> {
     let target = target.map(|(target, _)| target.name);
     let wanted = Wanted { interface: options.interface.unwrap_or(IfName::eth(1)), target };
     let standing = output.standing();
+    // Since when nothing but an address has been lacking.
+    let mut carried: Option<Instant> = None;
     loop {
         let (links, addresses) = changes.look()?;
         let lacking = match usable(&wanted.interface, &links, &addresses) {
@@ -51,6 +53,12 @@ pub fn run(options: Wait, global: Global, output: Output) -> Result<()> {
         if departure.as_ref().is_some_and(Departure::is_over) {
             return Err(wanted.gone());
         }
+        carried = carried.or_else(|| Some(Instant::now())).filter(|_| lacking >= Lacking::Address);
+        let content = options.address_within.and_then(|patience| Some(carried? + patience.duration()));
+        if content.is_some_and(|content| Instant::now() >= content) {
+            drop(standing);
+            return wanted.say(&[], output);
+        }
         if end.is_some_and(|end| Instant::now() >= end) {
             return Err(wanted.in_vain(&lacking, &links, options.timeout));
         }
@@ -59,7 +67,7 @@ pub fn run(options: Wait, global: Global, output: Output) -> Result<()> {
         standing.says(so_far);
         let files = departure.iter().map(Departure::as_fd).chain([changes.as_fd()]);
         let mut files: Vec<PollFd<'_>> = files.map(|file| PollFd::new(file, PollFlags::POLLIN)).collect();
-        interrupt::poll(&mut files, end)?;
+        interrupt::poll(&mut files, end.into_iter().chain(content).min())?;
     }
 }
 
@@ -133,7 +141,9 @@ impl Wanted {
     fn say(&self, addresses: &[IpNetwork], output: Output) -> Result<()> {
         let whose = self.target.as_ref().map_or(String::new(), |target| format!("{target}: "));
         let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-        output.line(format_args!("{whose}{} is ready with {}", self.interface, texts.join(", ")));
+        let with =
+            if texts.is_empty() { "without an address".to_owned() } else { format!("with {}", texts.join(", ")) };
+        output.line(format_args!("{whose}{} is ready {with}", self.interface));
         output.document(&serde_json::json!({ "target": self.target, "interface": self.interface, "addresses": texts }));
         Ok(())
     }

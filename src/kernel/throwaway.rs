@@ -265,7 +265,9 @@ impl Standing {
             Driver::Ipvlan(mode) => {
                 LinkIpVlan::new(INSIDE, parent, ipvlan_mode(*mode)).mtu(mtu).setns_by_fd(namespace).up().build()
             }
-            Driver::Veth { .. } => return Err(Error::failed("a veth is made as a pair: this is a bug").into()),
+            Driver::Veth { .. } | Driver::Phys { .. } | Driver::Dummy | Driver::Ipoib { .. } => {
+                return Err(Error::failed("only what hangs on one parent is made so: this is a bug").into());
+            }
         };
         let made = if on.is_some() { self.site(Site::Host)?.create(message)? } else { self.create_on_uplink(message)? };
         made.map_err(|refusal| obstacle(driver.kind(), INSIDE, &refusal))?;

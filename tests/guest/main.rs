@@ -28,6 +28,10 @@ mod kernel;
 mod lab;
 mod netem;
 mod old_kernel;
+#[path = "../system/parity.rs"]
+mod parity;
+mod pipework;
+mod phys;
 mod shim;
 mod soak;
 mod vlan;

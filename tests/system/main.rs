@@ -5,6 +5,7 @@
 mod agent;
 mod attach;
 mod bench;
+mod changes;
 mod clients;
 mod concurrency;
 mod detach;
@@ -23,6 +24,10 @@ mod gc;
 mod killed;
 mod lab;
 mod networks;
+mod parity;
+mod pipework;
+mod phys;
+mod open_vswitch;
 mod podman;
 mod qos;
 mod refusals;

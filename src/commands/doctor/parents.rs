@@ -61,7 +61,7 @@ fn parents(interfaces: &[Interface]) -> Vec<&Interface> {
     let has_port = |bridge: &Interface| {
         hardware.iter().any(|port| port.parent.port_of.as_deref() == Some(bridge.parent.name.as_str()))
     };
-    let bridges = interfaces.iter().filter(|interface| interface.parent.bridge && has_port(interface));
+    let bridges = interfaces.iter().filter(|interface| interface.parent.switch.is_some() && has_port(interface));
     hardware.iter().copied().chain(bridges).collect()
 }
 
@@ -151,12 +151,12 @@ fn virtual_nic(name: &str, driver: &str) -> Option<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{commands::doctor::report::State, plan::Parent};
+    use crate::{commands::doctor::report::State, plan::{Parent, Switch}};
 
     fn interface(name: &str, kind: Option<&str>) -> Interface {
         let parent = Parent {
-            bridge: kind == Some("bridge"),
-            ..Parent::new_bridge(name.parse().unwrap(), "02:00:00:00:00:01".parse().unwrap())
+            switch: (kind == Some("bridge")).then_some(Switch::Bridge),
+            ..Parent::new_bridge(name.parse().unwrap(), "02:00:00:00:00:01".parse().ok(), Switch::Bridge)
         };
         Interface { parent, kind: kind.map(str::to_owned), driver: None, promiscuity: 0 }
     }
