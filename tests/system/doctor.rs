@@ -192,7 +192,7 @@ fn without_permissions_it_says_what_it_could_not_look_at() {
     fs::set_permissions(lab.store(), fs::Permissions::from_mode(0o555)).unwrap();
     let socket = lab.folder().join("locked");
     let _engine = UnixListener::bind(&socket).unwrap();
-    fs::set_permissions(&socket, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&socket, fs::Permissions::from_mode(0o0)).unwrap();
     let mut command = lab.on_host("setpriv");
     command.args(["--bounding-set", "-all", "--inh-caps", "-all", PLUMB, "doctor", "--json", "--docker"]).arg(&socket);
     let ran = Ran::of(&mut command);
