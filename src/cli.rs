@@ -13,8 +13,8 @@ use crate::{
     complete,
     dhcp::{ClientId, OptionCode, OptionSpec, Program},
     types::{
-        Gateway, IfName, IpChoice, IpRange, Mac, MacChoice, Mtu, NetworkName, Percent, Rate, RouteSpec, Size, Span,
-        Subnet, TargetName, VlanId, WantedIp,
+        Gateway, IfName, IpChoice, IpRange, Mac, MacChoice, Mtu, NetworkName, Percent, Pkey, Rate, RouteSpec, Size,
+        Span, Subnet, TargetName, VlanId, WantedIp,
     },
 };
 
@@ -39,7 +39,7 @@ pub struct Cli {
     pub verb: Verb,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
     /// Print one JSON document, errors included
@@ -122,9 +122,12 @@ pub enum Verb {
     Bench(Bench),
     Ls(Ls),
     Show(Show),
+    Wait(Wait),
     Gc(Gc),
+    Doctor(Doctor),
     Store(StoreVerbs),
     Completions(Completions),
+    Pipework(Pipework),
 }
 
 /// Give a running container a static address on the host's LAN
@@ -138,6 +141,7 @@ pub enum Verb {
     plumb flat web -i eth0 --ip 192.168.0.100/24 --gateway 192.168.0.1\n  \
     plumb flat web -i eth0 --ip 192.168.0.100/24 --ip fd00::100/64 --keep-default\n  \
     plumb flat pid:4242 -i eth0 --ip none --mode private\n  \
+    plumb flat web -i eth0 --vlan 10 --ip 10.1.0.5/24 --gateway 10.1.0.1\n  \
     plumb flat web -i wlan0 --ip 192.168.0.100/24 --gateway 192.168.0.1 --driver ipvlan\n  \
     plumb flat web -i eth0 --ip 192.168.0.100/24 --route '10.0.0.0/8,via 192.168.0.254' --dry-run")]
 pub struct Flat {
@@ -147,6 +151,9 @@ pub struct Flat {
     /// The host's interface on the LAN
     #[arg(short = 'i', long, value_name = "HOSTIF", add = ArgValueCandidates::new(complete::interfaces))]
     pub host_interface: Option<IfName>,
+    /// In this VLAN of HOSTIF, 1 to 4094; its device is made where it is missing, and goes with its last user
+    #[arg(long, value_name = "ID")]
+    pub vlan: Option<VlanId>,
     /// Address with its prefix length, IPv4 or IPv6, repeatable; none: layer 2 only
     #[arg(long, value_name = "ADDR/LEN", required = true)]
     pub ip: Vec<IpChoice>,
@@ -322,6 +329,9 @@ pub struct Dhcp {
     /// The host's interface on the LAN
     #[arg(short = 'i', long, value_name = "HOSTIF", add = ArgValueCandidates::new(complete::interfaces))]
     pub host_interface: Option<IfName>,
+    /// In this VLAN of HOSTIF, 1 to 4094; its device is made where it is missing, and goes with its last user
+    #[arg(long, value_name = "ID", conflicts_with = "network")]
+    pub vlan: Option<VlanId>,
     /// Ask in this network's VLAN instead, whose addresses then come from a server there
     #[arg(long, value_name = "NAME", add = ArgValueCandidates::new(complete::networks))]
     pub network: Option<NetworkName>,
@@ -457,7 +467,7 @@ pub struct LinkOptions {
     pub name: Option<IfName>,
     /// MAC address, or auto:STRING to derive one [default: derived from host, target and interface]
     ///
-    /// Not for ipvlan and mode passthru, where it is the parent's.
+    /// Not for ipvlan and mode passthru, where it is the parent's. phys keeps its own if none is given.
     #[arg(long, value_name = "MAC")]
     pub mac: Option<MacChoice>,
     /// Largest packet in bytes [default: the parent's]
@@ -481,6 +491,12 @@ pub struct LinkOptions {
     /// Use a wifi parent although access points usually drop foreign MAC addresses
     #[arg(long)]
     pub allow_wifi: bool,
+    /// phys: move HOSTIF although it carries the host's default route, or the session that this is typed in
+    #[arg(long)]
+    pub force: bool,
+    /// InfiniBand partition of the container, where HOSTIF is of that kind [default: HOSTIF's]
+    #[arg(long, value_name = "P_KEY")]
+    pub pkey: Option<Pkey>,
 }
 
 #[derive(Debug, Args)]
@@ -531,6 +547,10 @@ pub enum DriverName {
     Ipvlan,
     /// A port of a bridge, which HOSTIF names and which is made where it is missing
     Veth,
+    /// HOSTIF itself moves into the container, and comes back with all it had when it is detached
+    Phys,
+    /// Leads nowhere, for an address alone; takes no HOSTIF
+    Dummy,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -1051,12 +1071,73 @@ pub struct Show {
     pub target: TargetName,
 }
 
+/// Wait until an interface can be used: it is up, has carrier, and an address
+///
+/// Without TARGET in the network that plumb itself is run in, such as by a container's start script: that
+/// takes no permissions, no engine and no store. An IPv6 address counts once the LAN was asked for it, and
+/// link-local ones do not count. The kernel tells when to look, so that waiting takes no processor time.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    plumb wait && exec my-server             # in the container, until eth1 is ready\n  \
+    plumb wait -i eth0 --timeout 30s\n  \
+    plumb wait web --timeout 5s              # on the host")]
+pub struct Wait {
+    /// Container (name or id), podman:NAME, pid:N, netns:NAME or netns:/PATH [default: where plumb is run]
+    #[arg(add = ArgValueCandidates::new(complete::targets))]
+    pub target: Option<TargetName>,
+    /// The interface inside [default: eth1, as plumb calls the first one that it makes]
+    #[arg(short = 'i', long, value_name = "IFNAME", add = ArgValueCandidates::new(complete::attached_interfaces))]
+    pub interface: Option<IfName>,
+    /// Be content with carrier alone when no address comes within this time, as on layer 2 only
+    #[arg(long, value_name = "DURATION")]
+    pub address_within: Option<Span>,
+    /// Give up after this time, with exit code 7; 0: only look [default: never]
+    #[arg(long, value_name = "DURATION")]
+    pub timeout: Option<Span>,
+}
+
 /// Take back what a killed run left, and forget what no longer exists
 #[derive(Debug, Args)]
 pub struct Gc {
     /// Say what would be done, and change nothing
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// Look whether this machine has what plumb needs, and say what to do where it has not
+///
+/// Looks at the kernel, permissions, engines, the host's interfaces, forwarding, the store, and what killed
+/// runs left. Nothing is changed, and no module is loaded. The exit code is 0 only if nothing is missing that
+/// VERB needs in its ordinary form; with --quiet nothing but that is said.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  plumb doctor\n  plumb doctor attach -q && plumb attach web blue\n  \
+    plumb doctor --json | jq -r '.findings[] | select(.state != \"ok\") | .remedy'")]
+pub struct Doctor {
+    /// What it is to work for [default: flat]
+    #[arg(value_enum)]
+    pub verb: Option<DoctorVerb>,
+}
+
+/// The verbs that need more than plumb itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DoctorVerb {
+    Flat,
+    Dhcp,
+    CreateVlan,
+    Attach,
+    Detach,
+    Qos,
+    Shim,
+    Restore,
+    Agent,
+    Bench,
+    Gc,
+}
+
+impl DoctorVerb {
+    pub fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
 }
 
 /// Work on stores as a whole
@@ -1116,6 +1197,41 @@ impl Shell {
             Shell::Fish => "fish",
         }
     }
+}
+
+/// Do what a pipework command line says
+///
+/// The words are pipework's own, in its order, and each attachment is recorded like any other: listed, detached and
+/// shown by the same verbs. A link to plumb that is called pipework does the same, so that scripts run as they are.
+/// docs/from-pipework.md has each line beside the new one.
+#[derive(Debug, Args)]
+#[command(
+    override_usage = "plumb pipework [--dry-run] HOSTIF [-i IF] [-l HOSTEND] [-a 4|6] GUEST ADDR/LEN[@GATEWAY] [MAC][@VLAN]\n       \
+    plumb pipework [--dry-run] route|rule|tc GUEST WORD...\n       \
+    plumb pipework --wait [-i IF]"
+)]
+#[command(after_help = "Examples:\n  \
+    plumb pipework eth0 web 192.168.0.100/24@192.168.0.1\n  \
+    plumb pipework --dry-run br0 -i eth2 web dhcp U:web@10\n  \
+    ln -s $(command -v plumb) /usr/local/bin/pipework")]
+pub struct Pipework {
+    /// Print the command that does the same, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// pipework's own words; none: print its syntax
+    #[arg(value_name = "WORD", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub words: Vec<String>,
+}
+
+/// What was typed. Called as pipework plumb takes all words for that verb's.
+pub fn typed() -> Vec<OsString> {
+    let mut words: Vec<OsString> = std::env::args_os().collect();
+    let is_pipework =
+        words.first().is_some_and(|name| std::path::Path::new(name).file_name() == Some("pipework".as_ref()));
+    if is_pipework {
+        words.splice(..1, ["plumb", "pipework", "--"].map(OsString::from));
+    }
+    words
 }
 
 /// The command line as a whole.

@@ -10,6 +10,7 @@ use crate::{
     error::{Error, Result},
     plan::undo,
     store::{Attachment, Kept, Record, attachment},
+    types::Place,
 };
 
 pub fn run(options: Detach, context: &Context) -> Result<()> {
@@ -65,7 +66,12 @@ fn choose(options: &Detach, context: &Context) -> Result<(Vec<Attachment>, Vec<E
 fn dry_run(chosen: &[Attachment], damaged: Vec<Error>, context: &Context) -> Result<()> {
     let mut commands = Vec::new();
     for mut group in by_namespace(chosen).into_iter().map(|group| group.into_iter().cloned().collect::<Vec<_>>()) {
-        let Some(there) = group.first().and_then(namespace::reopen) else { continue };
+        let Some(there) = group.first().and_then(namespace::reopen) else {
+            for away in &group {
+                commands.extend(take_back::way_home(away)?.map(|step| step.command(Place::HOST)));
+            }
+            continue;
+        };
         let mut now = there.look_inside(|kernel| take_back::look(&group, kernel))?;
         while !group.is_empty() {
             let attachment = group.remove(0);

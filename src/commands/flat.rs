@@ -2,7 +2,7 @@
 
 use super::{
     Context,
-    attaching::{self, Intent, Uplink},
+    attaching::{self, Intent},
 };
 use crate::{
     cli::{Flat, RoutingOptions},
@@ -20,7 +20,8 @@ pub fn run(options: Flat, context: &Context) -> Result<()> {
 
 /// From what was typed to what is meant: flag first, then the configuration, then what is built in.
 fn meaning(options: &Flat, context: &Context) -> Result<(Wish, Intent)> {
-    let parent = attaching::host_interface(options.host_interface.as_ref(), context)?;
+    let link = attaching::wish(&options.target, &options.link)?;
+    let uplink = attaching::uplink(options.host_interface.as_ref(), options.vlan, &link.driver, context)?;
     let mut addresses = Vec::new();
     for choice in &options.ip {
         match choice {
@@ -33,7 +34,7 @@ fn meaning(options: &Flat, context: &Context) -> Result<(Wish, Intent)> {
     }
     let gateways = options.gateway.iter().map(|gateway| gateway.ip());
     let (probe, check) = attaching::checks(&options.checks, gateways, context);
-    let intent = Intent { uplink: Uplink::Interface(parent), lease: None, probe, check, dry_run: options.dry_run };
+    let intent = Intent { uplink, lease: None, probe, check, dry_run: options.dry_run };
     let RoutingOptions { route, metric, keep_default, off_link_gateway } = &options.routing;
     let wish = Wish {
         addresses,
@@ -43,7 +44,8 @@ fn meaning(options: &Flat, context: &Context) -> Result<(Wish, Intent)> {
         keep_default: *keep_default,
         off_link_gateway: *off_link_gateway,
         skip_dad: probe.is_zero(),
-        ..attaching::wish(&options.target, &options.link)?
+        driver: link.driver.clone().in_vlan(options.vlan),
+        ..link
     };
     Ok((wish, intent))
 }

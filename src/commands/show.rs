@@ -89,11 +89,11 @@ impl Shown {
             .ok_or_else(|| Error::failed(format!("the record of {} names no link", attachment.key())))?;
         let lease = Leased::of(attachment, &*context.store);
         let by_lease = lease.as_ref().map_or(String::new(), |lease| format!(", {lease}"));
+        let on = if link.parent.is_nowhere() { String::new() } else { format!(" on {}", link.on()) };
         let title = format!(
-            "{}: {} on {} ({}), {}{by_lease}",
+            "{}: {}{on} ({}), {}{by_lease}",
             attachment.target.in_words(),
             attachment.name_now(),
-            link.parent.name,
             link.driver,
             state.name()
         );
@@ -120,10 +120,13 @@ fn properties(attachment: &Attachment, leased: &[HostAddress], now: Option<&Insi
             "mode",
             Some(recorded.driver.to_string()),
             of_found(&|link| {
+                if link.has_moved() {
+                    return Some("phys".into());
+                }
                 let kind = link.kind.as_deref()?;
                 // A veth has none: it is a bridge's port, whatever the kernel says.
-                let mode = link.mode.as_deref().or((kind == "veth").then_some("bridge"))?;
-                Some(format!("{kind} {mode}"))
+                let mode = link.mode.as_deref().or((kind == "veth").then_some("bridge"));
+                Some(mode.map_or(kind.to_owned(), |mode| format!("{kind} {mode}")))
             }),
         ),
         Property::new(

@@ -6,15 +6,15 @@ use super::{Context, agent, namespace, qos, shim};
 use crate::{
     apply,
     dhcp::v6,
-    error::Result,
+    error::{Error, Result},
     kernel::{
         Kernel, Netns,
         dhcp::{self, boot_time},
-        dhcp6, survey,
+        dhcp6, ovs, survey,
     },
     namespace::HostLock,
     plan::{
-        Inside, Link, Step,
+        Driver, Inside, Link, Step,
         facts::{InsideAddress, InsideLink},
         qdisc::{Device, Side},
         tuning, undo,
@@ -34,6 +34,7 @@ pub fn here(context: &Context, attachment: &Attachment, namespace: &Netns, kerne
 /// With the attachment its limits are forgotten; of one that was never finished the earlier one's stay.
 fn forget(context: &Context, attachment: &Attachment) -> Result<()> {
     parents_segments(context, attachment)?;
+    port(context, attachment)?;
     if !attachment.is_unfinished() {
         // Since it was renamed they are kept under its new name.
         let names = BTreeSet::from([attachment.interface(), attachment.name_now()]);
@@ -64,7 +65,45 @@ fn undo_here(context: &Context, attachment: &Attachment, namespace: &Netns, kern
     let path = namespace.path().display().to_string();
     let steps: Vec<Step> = steps.into_iter().chain(qos::what_a_link_leaves(attachment.link(), &now)).collect();
     apply::undo(kernel, &steps, &mut |step, took| context.output.step(&step.command(&path), took), &path)?;
+    if !steps.iter().any(|step| matches!(step, Step::DeleteLink(_))) {
+        come_home(context, attachment)?;
+    }
     hand_down(context, attachment, &now)
+}
+
+/// What an interface of the host's takes to be as it was, which is at home without what it had there: as
+/// hardware is when its namespace ends, or where a run was killed that was bringing it. A child of an
+/// InfiniBand interface comes to the host as well, but is nothing to it.
+pub fn way_home(attachment: &Attachment) -> Result<Option<Step>> {
+    let comes = |link: &&Link| link.home().is_some() || matches!(link.driver, Driver::Ipoib { .. });
+    let Some(link) = attachment.link().filter(comes) else { return Ok(None) };
+    if !namespace::is_of_this_boot(attachment) {
+        return Ok(None);
+    }
+    let now = Netns::open(Path::new(Place::HOST))?.look_inside(|kernel| kernel.links())?;
+    Ok(undo::find(link, &attachment.tag, &now).map(Step::DeleteLink))
+}
+
+/// Gives it back what it had.
+pub fn come_home(context: &Context, attachment: &Attachment) -> Result<bool> {
+    let Some(step) = way_home(attachment)? else { return Ok(false) };
+    Netns::open(Path::new(Place::HOST))?.enter_as_host(|kernel| {
+        let mut observe = |step: &Step, took| context.output.step(&step.command(Place::HOST), took);
+        apply::undo(kernel, &[step], &mut observe, Place::HOST)
+    })?;
+    Ok(true)
+}
+
+/// What is said of an interface of the host's that is nowhere any more: the kernel deletes with a namespace what
+/// is no hardware.
+fn lost(attachment: &Attachment) -> Option<String> {
+    let home = attachment.link()?.home()?;
+    // Plumb's own devices are made again when they are needed.
+    if home.device_tag.is_some() || !namespace::is_of_this_boot(attachment) {
+        return None;
+    }
+    let (name, kind, target) = (&home.name, home.kind.as_ref()?, &attachment.target);
+    Some(format!("{name} has gone with {target}: the kernel deletes a {kind} with its namespace; make it again"))
 }
 
 /// What taking them back depends on: more, where more was changed.
@@ -122,17 +161,37 @@ pub fn anywhere(context: &Context, attachment: &Attachment) -> Result<()> {
         // The host speaks for who has gone.
         let parent = attachment.link().and_then(|link| nix::net::if_::if_nametoindex(link.parent.name.as_str()).ok());
         parent.iter().for_each(|index| give_lease_back(context, attachment, *index));
-        let now = attachment::again(&*context.store, attachment)?;
-        return now.map_or(Ok(()), |now| forget(context, &now));
+        let Some(now) = attachment::again(&*context.store, attachment)? else { return Ok(()) };
+        if !come_home(context, &now)? {
+            lost(&now).iter().for_each(|warning| context.output.warn(warning));
+        }
+        return forget(context, &now);
     };
     namespace.lock()?;
-    namespace.look_inside(|kernel| here(context, attachment, &namespace, kernel))
+    there(context, attachment, &namespace)
+}
+
+/// In its namespace, which is locked.
+pub fn there(context: &Context, attachment: &Attachment, namespace: &Netns) -> Result<()> {
+    in_reach_of_home(attachment, namespace, |kernel| here(context, attachment, namespace, kernel))
+}
+
+/// What is the host's is brought there, which takes a way to the host.
+fn in_reach_of_home<T: Send>(
+    attachment: &Attachment,
+    namespace: &Netns,
+    work: impl FnOnce(&mut Kernel) -> Result<T> + Send,
+) -> Result<T> {
+    match attachment.link().is_some_and(|link| link.driver.moves()) {
+        true => namespace.enter(work),
+        false => namespace.look_inside(work),
+    }
 }
 
 /// Takes back what `attachment` did in a namespace that is not the caller's, and leaves its record.
 pub fn links(context: &Context, attachment: &Attachment, namespace: &Netns) -> Result<()> {
     namespace.lock()?;
-    namespace.look_inside(|kernel| undo_here(context, attachment, namespace, kernel))
+    in_reach_of_home(attachment, namespace, |kernel| undo_here(context, attachment, namespace, kernel))
 }
 
 /// Gives the parent the segments back that `gone` found there, if it was the last to raise them; otherwise
@@ -163,6 +222,15 @@ pub fn parents_segments(context: &Context, gone: &Attachment) -> Result<()> {
     })
 }
 
+/// Deletes the port of Open vSwitch's that `gone` had. Open vSwitch keeps it when its interface has gone, and
+/// after a reboot.
+pub fn port(context: &Context, gone: &Attachment) -> Result<()> {
+    let is_port = |step: &&Step| matches!(step, Step::AddPort(_));
+    let Some(step) = gone.steps.iter().find(is_port).map(Step::inverse) else { return Ok(()) };
+    let mut observe = |step: &Step, took| context.output.step(&step.command(Place::HOST), took);
+    Netns::open(Path::new(Place::HOST))?.look_inside(|kernel| apply::undo(kernel, &[step], &mut observe, Place::HOST))
+}
+
 /// Deletes a VLAN's device or a bridge if plumb made it and nobody uses it. The caller has locked the host.
 pub fn device(context: &Context, name: &IfName) -> Result<()> {
     unused_device(context, name)?.map_or(Ok(()), |device| delete_device(&device))
@@ -182,7 +250,9 @@ pub fn unused_device(context: &Context, name: &IfName) -> Result<Option<InsideLi
     let host = Netns::open(Path::new(Place::HOST))?;
     let unused = host.look_inside(|kernel| {
         let links = kernel.links()?;
-        let ours = |link: &&InsideLink| link.name == name.as_str() && link.is_plumbs_device();
+        let ours = |link: &&InsideLink| {
+            link.name == name.as_str() && (link.is_plumbs_device() || is_unused_open_vswitch(link, name))
+        };
         let Some(device) = links.iter().find(ours).filter(|device| device.port_of.is_none()) else { return Ok(None) };
         let hangs_on = |link: &InsideLink| link.parent_index == Some(device.index) && link.parent_namespace.is_none();
         let is_own = |address: &InsideAddress| {
@@ -195,7 +265,16 @@ pub fn unused_device(context: &Context, name: &IfName) -> Result<Option<InsideLi
     Ok(unused.filter(|device| survey::children(&host, device.index).next().is_none()))
 }
 
+/// Whether it is a bridge of Open vSwitch's that plumb has made and that has no port.
+fn is_unused_open_vswitch(link: &InsideLink, name: &IfName) -> bool {
+    let is_another_kind = link.kind.is_none() || link.is_bridge() || link.vlan.is_some();
+    !is_another_kind && ovs::unused_bridges().is_ok_and(|unused| unused.contains(name))
+}
+
 pub fn delete_device(device: &InsideLink) -> Result<()> {
+    if !device.is_bridge() && device.vlan.is_none() {
+        return ovs::delete_bridge(&device.name.parse().map_err(Error::failed)?);
+    }
     Netns::open(Path::new(Place::HOST))?.look_inside(|kernel| kernel.delete(device))
 }
 

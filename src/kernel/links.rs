@@ -7,21 +7,23 @@ use std::{
 
 use nix::errno::Errno;
 use rtnetlink::{
-    LinkIpVlan, LinkMacVlan, LinkMessageBuilder, LinkUnspec, LinkVeth,
+    LinkDummy, LinkIpVlan, LinkMacVlan, LinkMessageBuilder, LinkUnspec, LinkVeth,
     packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL},
     packet_route::{
         RouteNetlinkMessage as Message,
         link::{
-            InfoData, InfoIpVlan, InfoIpVtap, InfoMacVlan, InfoVeth, InfoVlan, IpVlanMode, LinkAttribute,
-            LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, MacVlanMacAddressMode, MacVlanMode, Prop,
-            VlanProtocol as KernelProtocol,
+            InfoData, InfoIpVlan, InfoIpVtap, InfoIpoib, InfoKind, InfoMacVlan, InfoVeth, InfoVlan, IpVlanMode,
+            LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, MacVlanMacAddressMode,
+            MacVlanMode, Prop, VlanProtocol as KernelProtocol,
         },
         nsid::{NsidAttribute, NsidMessage},
     },
 };
 
 use super::{
-    Kernel, Netlink, Netns, Refusal, cannot_read, refused,
+    Kernel, Netlink, Netns, Refusal, cannot_read,
+    ports::switch_of,
+    refused,
     segments::{segments_most, segments_of},
 };
 use crate::{
@@ -138,8 +140,7 @@ impl Kernel {
         if let Err(refusal) = self.on_host(async |host| host.change(Message::NewLink(message), CREATE_NEW).await)? {
             return Ok(Err(refusal));
         }
-        let port = LinkUnspec::new_with_name(outside.as_str()).controller(link.parent.index).up().build();
-        let outcome = self.on_host(async |host| host.change(Message::SetLink(port), 0).await)?;
+        let outcome = self.join_bridge(link, outside)?;
         if outcome.is_err() {
             let _ = self.delete_link(link);
         }
@@ -257,9 +258,18 @@ fn creation(link: &Link, name: &str, namespace: RawFd, up: bool) -> LinkMessage 
             // Without flags: they are the parent's, for all its links, and stay what they are.
             return placed(LinkIpVlan::new(name, link.parent.index, kernel_mode(*mode)), link, namespace, up);
         }
-        Driver::Veth { host_end } => {
+        Driver::Veth { host_end, .. } => {
             let outside = host_end.as_ref().map_or("", IfName::as_str);
             return placed(LinkVeth::new(name, outside), link, namespace, up);
+        }
+        // It is not made: see `move_in`.
+        Driver::Phys { .. } => return placed(LinkUnspec::new_with_name(name), link, namespace, up),
+        Driver::Dummy => return placed(LinkDummy::new(name), link, namespace, up),
+        Driver::Ipoib { pkey } => {
+            let child = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Ipoib);
+            let data = pkey.iter().map(|pkey| InfoIpoib::Pkey(pkey.number())).collect();
+            let child = child.name(name).link(link.parent.index).set_info_data(InfoData::Ipoib(data));
+            return placed(child, link, namespace, up);
         }
     };
     let kernel_mode = match mode {
@@ -323,7 +333,7 @@ fn why_not_created(link: &Link, refusal: &Refusal) -> StepError {
         Errno::EINVAL => Error::conflict(format!(
             "{parent} does not accept {} in mode {}: {refusal}",
             link.driver.with_article(),
-            link.driver.mode()
+            link.driver.mode().unwrap_or_default()
         )),
         Errno::EBUSY => Error::conflict(format!(
             "{parent} is in use by another kind of link, and {} cannot be beside it",
@@ -368,9 +378,9 @@ pub(super) fn attribute<T>(message: &LinkMessage, pick: impl FnMut(&LinkAttribut
     message.attributes.iter().find_map(pick)
 }
 
-fn parent(name: &IfName, message: &LinkMessage, port_of: Option<String>) -> Parent {
+pub(super) fn parent(name: &IfName, message: &LinkMessage, port_of: Option<String>) -> Parent {
     let flags = message.header.flags;
-    let bridge = link_of(&Message::NewLink(message.clone())).is_some_and(|link| link.is_bridge());
+    let switch = switch_of(message);
     Parent {
         name: name.clone(),
         index: message.header.index,
@@ -378,10 +388,11 @@ fn parent(name: &IfName, message: &LinkMessage, port_of: Option<String>) -> Pare
         mtu: mtu_of(message),
         up: flags.contains(LinkFlags::Up),
         // A bridge has it from its ports, and the new link may be the first.
-        carrier: bridge || flags.contains(LinkFlags::LowerUp),
-        bridge,
+        carrier: switch.is_some() || flags.contains(LinkFlags::LowerUp),
+        switch,
         loopback: flags.contains(LinkFlags::Loopback),
         ethernet: message.header.link_layer_type == LinkLayerType::Ether,
+        infiniband: message.header.link_layer_type == LinkLayerType::Infiniband,
         wireless: is_wireless(name),
         port_of,
         segments: segments_of(message),
@@ -415,6 +426,7 @@ pub(super) fn link_of(message: &Message) -> Option<InsideLink> {
         mac: mac_of(message),
         mtu: mtu_of(message),
         up: message.header.flags.contains(LinkFlags::Up),
+        carrier: message.header.flags.contains(LinkFlags::LowerUp),
         promisc: message.header.flags.contains(LinkFlags::Promisc),
         group: attribute(message, |a| if let LinkAttribute::Group(group) = a { Some(*group) } else { None })
             .unwrap_or(0),

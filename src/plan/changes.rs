@@ -424,7 +424,7 @@ impl OfLink<'_> {
         let Some(to) = mac else { return Ok(()) };
         if let Some(attached) = self.attached {
             let driver = &attached.link.driver;
-            if driver.has_the_parents_mac() {
+            if driver.has_no_mac_of_its_own() {
                 return Err(Error::failed(format!("{} has its parent's MAC address ({driver})", self.name))
                     .hint(format!("ip link set {} address {to} changes the parent's", attached.link.parent.name)));
             }

@@ -2,7 +2,11 @@
 
 use std::net::IpAddr;
 
-use super::{Route, Rule, Segments, link::GROUP, tuning};
+use super::{
+    Moving, Route, Rule, Segments, Switch,
+    link::{GROUP, MOVED, ParentLink},
+    tuning,
+};
 use crate::types::{IfName, Mac, Tag, VlanId, VlanProtocol};
 
 /// All that a plan for one target depends on.
@@ -22,6 +26,8 @@ pub struct Facts {
     /// The chain of iptables in which to accept what a bridge passes on, if the host drops that. Read only
     /// where the parent is one.
     pub bridged_accept_in: Option<&'static str>,
+    /// Read only where the parent itself is to move.
+    pub moving: Option<Moving>,
 }
 
 /// The host's interface that a link shall hang on.
@@ -35,8 +41,10 @@ pub struct Parent {
     /// A cable is plugged in, or what stands for one.
     pub carrier: bool,
     pub loopback: bool,
-    pub bridge: bool,
+    /// If it is one.
+    pub switch: Option<Switch>,
     pub ethernet: bool,
+    pub infiniband: bool,
     pub wireless: bool,
     /// The bridge, bond or team that this interface is a port of.
     pub port_of: Option<String>,
@@ -48,21 +56,43 @@ pub struct Parent {
 
 impl Parent {
     /// A bridge as it is made: the kernel chooses its index, and an Ethernet's usual MTU.
-    pub fn new_bridge(name: IfName, mac: Mac) -> Parent {
+    pub fn new_bridge(name: IfName, mac: Option<Mac>, switch: Switch) -> Parent {
         Parent {
             name,
             index: 0,
-            mac: Some(mac),
+            mac,
             mtu: 1500,
             up: true,
             carrier: true,
             loopback: false,
-            bridge: true,
+            switch: Some(switch),
             ethernet: true,
+            infiniband: false,
             wireless: false,
             port_of: None,
             segments: Some(Segments::ORDINARY),
             segments_most: tuning::MOST,
+        }
+    }
+
+    /// What a link has that hangs on nothing: nobody is there to be asked.
+    pub fn nowhere() -> Parent {
+        let ParentLink { name, index } = ParentLink::nowhere();
+        Parent {
+            name,
+            index,
+            mac: None,
+            mtu: 1500,
+            up: true,
+            carrier: false,
+            loopback: false,
+            switch: None,
+            ethernet: false,
+            infiniband: false,
+            wireless: false,
+            port_of: None,
+            segments: None,
+            segments_most: tuning::ORDINARY,
         }
     }
 }
@@ -94,6 +124,8 @@ pub struct InsideLink {
     pub mac: Option<[u8; 6]>,
     pub mtu: u32,
     pub up: bool,
+    /// A cable is plugged in, or what stands for one.
+    pub carrier: bool,
     /// Somebody wants all that arrives, for whomever it is.
     pub promisc: bool,
     pub group: u32,
@@ -169,7 +201,13 @@ impl InsideLink {
     /// by its tag, or by its group where the run was killed before it could tag. It belongs to the host,
     /// whatever the store.
     pub fn is_plumbs_device(&self) -> bool {
-        (self.vlan.is_some() || self.is_bridge()) && (self.tag.is_some() || self.group == GROUP)
+        let is_ours = self.group == GROUP || (self.tag.is_some() && !self.has_moved());
+        (self.vlan.is_some() || self.is_bridge()) && is_ours
+    }
+
+    /// Whether this is an interface of a host's that plumb has moved here.
+    pub fn has_moved(&self) -> bool {
+        self.group == MOVED
     }
 
     pub fn is_bridge(&self) -> bool {
@@ -187,7 +225,7 @@ impl InsideLink {
         match &self.tag {
             Some(found) => found == tag,
             None => {
-                self.group == GROUP
+                self.group == link.group()
                     && self.index == link.index
                     && link.mac.is_none_or(|mac| self.mac == Some(mac.bytes()))
             }

@@ -10,6 +10,7 @@ pub mod facts;
 pub mod forwarding;
 pub mod leased;
 pub mod link;
+pub mod phys;
 pub mod qdisc;
 pub mod render;
 pub mod route;
@@ -25,10 +26,12 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use bridge::{Port, Switch};
 pub use facts::{Facts, Inside, Parent, Sibling};
 pub use forwarding::Masquerade;
 pub use leased::Leased;
 pub use link::{Driver, IpvlanMode, Link, MacvlanMode};
+pub use phys::{Home, Moving};
 pub use qdisc::{Ifb, Qdisc, Redirect};
 pub use route::Route;
 pub use rule::Rule;
@@ -41,7 +44,7 @@ use crate::types::{HostAddress, IfName, Mtu, Tag};
 /// One change to the kernel, and what it replaces.
 ///
 /// Every change is in the target's namespace, but for those of a qdisc at the host's end of a veth, and of the
-/// segments of the parent.
+/// segments of the parent, and a port of Open vSwitch's.
 /// Matches over steps name each of them: a new step
 /// does not compile without its inverse, its text and its execution.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,6 +99,9 @@ pub enum Step {
     },
     AddRedirect(Redirect),
     DeleteRedirect(Redirect),
+    /// On the host: the port of a bridge of Open vSwitch's.
+    AddPort(Port),
+    DeletePort(Port),
     AddRule(Rule),
     DeleteRule(Rule),
     SetLink(Setting),
@@ -148,6 +154,8 @@ impl Step {
             Step::ReplaceQdisc { old, new } => Step::ReplaceQdisc { old: new, new: old },
             Step::AddRedirect(redirect) => Step::DeleteRedirect(redirect),
             Step::DeleteRedirect(redirect) => Step::AddRedirect(redirect),
+            Step::AddPort(port) => Step::DeletePort(port),
+            Step::DeletePort(port) => Step::AddPort(port),
             Step::AddRule(rule) => Step::DeleteRule(rule),
             Step::DeleteRule(rule) => Step::AddRule(rule),
             Step::SetLink(setting) => Step::SetLink(setting.inverse()),
@@ -163,7 +171,7 @@ pub(crate) mod samples {
 
     use super::qdisc::{Device, Discipline, Side, Slot, Tbf};
     use super::*;
-    use crate::types::StoreMark;
+    use crate::types::{StoreMark, VlanId};
 
     pub fn link() -> Link {
         Link {
@@ -192,6 +200,16 @@ pub(crate) mod samples {
 
     pub fn masquerade(subnet: &str) -> Masquerade {
         Masquerade { interface: "gw-blue".parse().unwrap(), subnet: subnet.parse().unwrap() }
+    }
+
+    pub fn port() -> Port {
+        let ids = [("pipework.vlan", "10"), (Port::TAG, "plumb:1:2")].map(|(key, id)| (key.into(), id.into()));
+        Port {
+            bridge: "ovs0".parse().unwrap(),
+            name: "web-eth1".parse().unwrap(),
+            vlan: VlanId::try_from(10).ok(),
+            external_ids: ids.into(),
+        }
     }
 
     fn device(side: Side, index: u32, name: &str) -> Device {
@@ -258,6 +276,7 @@ pub(crate) mod samples {
             Step::AddIfb(ifb.clone()),
             Step::AddQdisc(ingress(7, "eth1")),
             Step::AddRedirect(Redirect { from: device(Side::Inside, 7, "eth1"), to: ifb }),
+            Step::AddPort(port()),
         ]
     }
 

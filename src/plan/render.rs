@@ -3,8 +3,10 @@
 use std::borrow::Cow;
 
 use super::{
-    Driver, Ifb, Link, MacvlanMode, Masquerade, Route, Rule, Step, Tuning,
+    Driver, Ifb, Link, MacvlanMode, Masquerade, Route, Rule, Step, Switch, Tuning,
+    bridge::ovs_vsctl,
     link::GROUP,
+    phys,
     qdisc::{Device, Side},
 };
 use crate::types::Place;
@@ -13,10 +15,7 @@ impl Step {
     /// The command that does the same, run on the host. `namespace` is the path of the target's
     /// network namespace, such as `/proc/42/ns/net`.
     pub fn command(&self, namespace: &str) -> String {
-        let inside = |command: String| match namespace {
-            Place::HOST => command,
-            _ => format!("nsenter --net={} {command}", quote(namespace)),
-        };
+        let inside = |command: String| inside(namespace, command);
         let at = |device: &Device, command| match device.side {
             Side::Inside => inside(command),
             Side::Host => command,
@@ -24,6 +23,7 @@ impl Step {
         match self {
             // Created from the host, as the parent is there; everything else happens inside.
             Step::AddLink(link) => add_link(link, namespace),
+            Step::DeleteLink(link) if let Some(home) = link.home() => phys::move_out(link, home, namespace),
             Step::DeleteLink(link) => inside(format!("ip link del dev {}", quote(link.name.as_str()))),
             Step::AddTag(tagged) => {
                 inside(format!("ip link property add dev {} altname {}", quote(tagged.name.as_str()), tagged.tag))
@@ -62,6 +62,8 @@ impl Step {
             }
             Step::AddRedirect(redirect) => inside(redirect.command()),
             Step::DeleteRedirect(redirect) => inside(redirect.deletion()),
+            Step::AddPort(port) => ovs_vsctl(&port.addition()),
+            Step::DeletePort(port) => ovs_vsctl(&port.deletion()),
             Step::AddRule(rule) => inside(ip_rule("add", rule)),
             Step::DeleteRule(rule) => inside(ip_rule("del", rule)),
             Step::SetLink(setting) => inside(setting.command()),
@@ -69,6 +71,14 @@ impl Step {
             Step::DeleteAppended(route) => inside(ip_route("del", route)),
             Step::DeleteMasquerade(m) => inside(format!("nft delete table {} {}", m.family(), quote(&m.table()))),
         }
+    }
+}
+
+/// A command in the target's namespace.
+pub(super) fn inside(namespace: &str, command: String) -> String {
+    match namespace {
+        Place::HOST => command,
+        _ => format!("nsenter --net={} {command}", quote(namespace)),
     }
 }
 
@@ -85,7 +95,7 @@ fn add_masquerade(masquerade: &Masquerade) -> String {
     format!("nft {}", quote(&transaction))
 }
 
-fn ip_route(verb: &str, route: &Route) -> String {
+pub(super) fn ip_route(verb: &str, route: &Route) -> String {
     let family = if route.is_ipv6() { " -6" } else { "" };
     format!("ip{family} route {verb} {route}")
 }
@@ -96,6 +106,9 @@ fn ip_rule(verb: &str, rule: &Rule) -> String {
 }
 
 fn add_link(link: &Link, namespace: &str) -> String {
+    if let Some(home) = link.home() {
+        return phys::move_in(link, home, namespace);
+    }
     let mac = link.mac.map(|mac| format!(" address {mac}")).unwrap_or_default();
     let netns = if namespace == Place::HOST { String::new() } else { format!(" netns {}", quote(namespace)) };
     let Tuning { txqueuelen, queues, bc_queue_len, .. } = link.tuning;
@@ -103,22 +116,42 @@ fn add_link(link: &Link, namespace: &str) -> String {
     let queues = queues.map(|count| format!(" numtxqueues {count} numrxqueues {count}")).unwrap_or_default();
     let broadcasts = bc_queue_len.map(|length| format!(" bcqueuelen {length}")).unwrap_or_default();
     if let Some((outside, its_mac)) = link.host_end() {
-        let (name, outside, bridge) =
-            (quote(link.name.as_str()), quote(outside.as_str()), quote(link.parent.name.as_str()));
+        let (name, outside) = (quote(link.name.as_str()), quote(outside.as_str()));
         return format!(
             "ip link add name {name} index {}{mac} mtu {}{length}{queues} group {GROUP}{netns} up type veth \
-             peer name {outside} address {its_mac} mtu {} group {GROUP} && ip link set dev {outside} master {bridge} up",
-            link.index, link.mtu, link.mtu
+             peer name {outside} address {its_mac} mtu {} group {GROUP} && {}",
+            link.index,
+            link.mtu,
+            link.mtu,
+            join_bridge(link, &outside)
         );
     }
+    let on =
+        if link.parent.is_nowhere() { String::new() } else { format!("link {} ", quote(link.parent.name.as_str())) };
     format!(
-        "ip link add link {} name {} index {}{mac} mtu {}{length}{queues} group {GROUP}{netns} up {}{broadcasts}",
-        quote(link.parent.name.as_str()),
+        "ip link add {on}name {} index {}{mac} mtu {}{length}{queues} group {GROUP}{netns} up {}{broadcasts}",
         quote(link.name.as_str()),
         link.index,
         link.mtu,
         driver(&link.driver)
     )
+}
+
+/// What makes the end on the host a port: only up when it is in its VLAN alone.
+fn join_bridge(link: &Link, outside: &str) -> String {
+    let (bridge, up) = (quote(link.parent.name.as_str()), format!("ip link set dev {outside} up"));
+    match &link.driver {
+        // Open vSwitch takes it by a step of its own.
+        Driver::Veth { switch: Some(Switch::OpenVswitch), .. } => up,
+        Driver::Veth { vlan: Some(id), switch: Some(Switch::VlanBridge { default_vlan }), .. } => {
+            let leave = default_vlan.map(|old| format!(" && bridge vlan del dev {outside} vid {old}"));
+            format!(
+                "ip link set dev {outside} master {bridge}{} && bridge vlan add dev {outside} vid {id} pvid untagged && {up}",
+                leave.unwrap_or_default()
+            )
+        }
+        _ => format!("ip link set dev {outside} master {bridge} up"),
+    }
 }
 
 fn add_ifb(ifb: &Ifb) -> String {
@@ -136,6 +169,11 @@ fn driver(driver: &Driver) -> String {
         Driver::Macvlan(mode) => format!("type macvlan mode {}", mode.name()),
         Driver::Ipvlan(mode) => format!("type ipvlan mode {}", mode.name()),
         Driver::Veth { .. } => "type veth".into(),
+        // It is there already.
+        Driver::Phys { .. } => String::new(),
+        Driver::Dummy => "type dummy".into(),
+        Driver::Ipoib { pkey: None } => "type ipoib".into(),
+        Driver::Ipoib { pkey: Some(pkey) } => format!("type ipoib pkey {pkey}"),
     }
 }
 
@@ -162,6 +200,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::too_many_lines, reason = "a line for each command")]
     fn each_step_reads_as_the_command_that_does_it() {
         let commands = commands(&samples::attaching());
         let group = GROUP;
@@ -217,6 +256,8 @@ mod tests {
                     "{inside} tc filter add dev eth1 ingress pref 28780 protocol all u32 match u32 0 0 action mirred egress redirect dev qos7"
                 ),
                 format!("{inside} tc filter del dev eth1 ingress pref 28780 protocol all u32"),
+                "ovs-vsctl add-port ovs0 web-eth1 tag=10 -- set Interface web-eth1 'external-ids:pipework.vlan=\"10\"' 'external-ids:plumb=\"plumb:1:2\"'".into(),
+                "ovs-vsctl --if-exists del-port ovs0 web-eth1".into(),
             ]
         );
     }

@@ -181,6 +181,23 @@ impl Route {
         &self.message
     }
 
+    /// The message for the same route by an interface whose index was `before` and is `now`.
+    pub fn by(&self, before: u32, now: u32) -> RouteMessage {
+        let mut message = self.message.clone();
+        for attribute in &mut message.attributes {
+            match attribute {
+                RouteAttribute::Oif(index) if *index == before => *index = now,
+                RouteAttribute::MultiPath(hops) => {
+                    hops.iter_mut()
+                        .filter(|hop| hop.interface_index == before)
+                        .for_each(|hop| hop.interface_index = now);
+                }
+                _ => {}
+            }
+        }
+        message
+    }
+
     pub fn is_ipv6(&self) -> bool {
         self.message.header.address_family == AddressFamily::Inet6
     }

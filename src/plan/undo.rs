@@ -1,6 +1,10 @@
 //! Taking an attachment back: the inverse of its steps, newest first, held against what is there.
 
-use super::{Inside, Link, LinkAddress, Route, Step, facts::InsideAddress, forwarding};
+use super::{
+    Inside, Link, LinkAddress, Route, Step,
+    facts::{InsideAddress, InsideLink},
+    forwarding,
+};
 use crate::types::Tag;
 
 /// The steps that take back what `done` did, given what the namespace looks like `now`.
@@ -9,7 +13,7 @@ use crate::types::Tag;
 /// default route that somebody else has changed since is theirs: it is not touched.
 pub fn undo(done: &[Step], tag: &Tag, now: &Inside) -> Vec<Step> {
     let ours = done.iter().find_map(|step| match step {
-        Step::AddLink(link) => find(link, tag, now),
+        Step::AddLink(link) => find(link, tag, &now.links),
         _ => None,
     });
     let parent =
@@ -28,7 +32,8 @@ pub fn undo(done: &[Step], tag: &Tag, now: &Inside) -> Vec<Step> {
 /// link takes along.
 pub fn all(done: &[Step], changes: &[Step], tag: &Tag, now: &Inside) -> Vec<Step> {
     let goes = done.iter().find_map(|step| match step {
-        Step::AddLink(link) => find(link, tag, now),
+        // What goes home takes nothing along.
+        Step::AddLink(link) if link.home().is_none() => find(link, tag, &now.links),
         _ => None,
     });
     let goes_along = |step: &Step| goes.as_ref().is_some_and(|link| is_about(step, link.index));
@@ -78,7 +83,7 @@ fn back_one(change: &Step, now: &Inside) -> Option<Step> {
         // No change to what is there: it is how an attachment, or a limit, comes and goes.
         Step::AddLink(_) | Step::DeleteLink(_) | Step::AddTag(_) | Step::DeleteTag(_) => None,
         Step::SetSysctl { .. } | Step::SetSegments { .. } | Step::SetResolver { .. } => None,
-        Step::AddMasquerade(_) | Step::DeleteMasquerade(_) => None,
+        Step::AddMasquerade(_) | Step::DeleteMasquerade(_) | Step::AddPort(_) | Step::DeletePort(_) => None,
         Step::AddIfb(_) | Step::DeleteIfb(_) | Step::AddRedirect(_) | Step::DeleteRedirect(_) => None,
         Step::AddQdisc(_) | Step::DeleteQdisc(_) | Step::ReplaceQdisc { .. } => None,
     }
@@ -99,8 +104,8 @@ fn is_about(step: &Step, index: u32) -> bool {
 }
 
 /// The link as it is now: somebody may have renamed it.
-fn find(link: &Link, tag: &Tag, now: &Inside) -> Option<Link> {
-    let found = now.links.iter().find(|there| there.is(link, tag))?;
+pub fn find(link: &Link, tag: &Tag, now: &[InsideLink]) -> Option<Link> {
+    let found = now.iter().find(|there| there.is(link, tag))?;
     let name = found.name.parse().unwrap_or_else(|_| link.name.clone());
     Some(Link { index: found.index, name, ..link.clone() })
 }
@@ -115,6 +120,8 @@ fn undo_one(step: &Step, ours: Option<&Link>, of_parent: Option<&str>, now: &Ins
         Step::AddTag(_) | Step::SetSysctl { .. } | Step::SetMtu { .. } | Step::AddAddress(_) => None,
         // The link's own go with it. Those of the parent others may still need: that is seen to with the record.
         Step::SetSegments { .. } => None,
+        // The port is the host's, and there even where the whole namespace has gone: it goes with the record too.
+        Step::AddPort(_) | Step::DeletePort(_) => None,
         // A limit has a record of its own, and goes by that.
         Step::AddIfb(_) | Step::DeleteIfb(_) | Step::AddRedirect(_) | Step::DeleteRedirect(_) => None,
         Step::AddQdisc(_) | Step::DeleteQdisc(_) | Step::ReplaceQdisc { .. } => None,
@@ -188,6 +195,7 @@ pub fn after(steps: &[Step], mut now: Inside) -> Inside {
             Step::AddMasquerade(_) | Step::DeleteMasquerade(_) | Step::SetResolver { .. } => {}
             Step::AddIfb(_) | Step::DeleteIfb(_) | Step::AddRedirect(_) | Step::DeleteRedirect(_) => {}
             Step::AddQdisc(_) | Step::DeleteQdisc(_) | Step::ReplaceQdisc { .. } => {}
+            Step::AddPort(_) | Step::DeletePort(_) => {}
         }
     }
     now
@@ -226,7 +234,7 @@ fn remembered(step: &Step) -> Option<&Route> {
         Step::ReplaceRoute { old, .. } | Step::DeleteRoute(old) => Some(old),
         Step::AddLink(_) | Step::DeleteLink(_) | Step::AddTag(_) | Step::DeleteTag(_) | Step::SetSysctl { .. } => None,
         Step::AddAddress(_) | Step::DeleteAddress(_) | Step::AddRoute(_) | Step::SetMtu { .. } => None,
-        Step::SetSegments { .. } => None,
+        Step::SetSegments { .. } | Step::AddPort(_) | Step::DeletePort(_) => None,
         Step::AddMasquerade(_) | Step::DeleteMasquerade(_) | Step::SetResolver { .. } => None,
         Step::AddIfb(_) | Step::DeleteIfb(_) | Step::AddRedirect(_) | Step::DeleteRedirect(_) => None,
         Step::AddQdisc(_) | Step::DeleteQdisc(_) | Step::ReplaceQdisc { .. } => None,
@@ -237,7 +245,6 @@ fn remembered(step: &Step) -> Option<&Route> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::facts::InsideLink;
     use super::super::link::GROUP;
     use super::super::samples::{self, default_via, link, tag};
     use super::*;

@@ -301,10 +301,14 @@ impl Attachment {
     /// An address is claimed on the parent's layer 2, as the same one on another LAN is another
     /// address; that of a network for all hosts that share it.
     pub fn claims(&self) -> Vec<Key> {
-        let parent = self.link().map_or("", |link| link.parent.name.as_str());
+        // Nobody else is where a dummy is.
+        if self.link().is_some_and(|link| link.parent.is_nowhere()) {
+            return Vec::new();
+        }
+        let lan = self.link().map_or_else(String::new, Link::lan);
         let claim = |ip: String| match &self.network {
             Some(network) => Key::new([POOL, &network.to_string(), &ip]),
-            None => Key::of_host(CLAIM, self.host.as_deref(), &[parent, &ip]),
+            None => Key::of_host(CLAIM, self.host.as_deref(), &[&lan, &ip]),
         };
         self.wish.addresses.iter().map(|address| claim(address.ip().to_string())).collect()
     }

@@ -73,7 +73,7 @@ fn plumb_tells_its_version() {
 // Mistakes.
 
 /// What cannot be, whatever the machine looks like.
-const IMPOSSIBLE: [(&str, &str); 49] = [
+const IMPOSSIBLE: [(&str, &str); 51] = [
     ("flta", "unrecognized subcommand 'flta'"),
     ("ls --jsno", "unexpected argument '--jsno' found"),
     ("ls web", "unexpected argument 'web' found"),
@@ -138,6 +138,8 @@ const IMPOSSIBLE: [(&str, &str); 49] = [
         "qos web --rate -1mbit",
         "invalid value '-1mbit' for '--rate <RATE>': \"-1mbit\" is no rate; write one like 500kbit or 10mbit, or in bytes 64kbps",
     ),
+    ("wait web --timeout 5", "invalid value '5' for '--timeout <DURATION>': \"5\" has no unit; write 5ms or 5s"),
+    ("doctor everything", "invalid value 'everything' for '[VERB]'"),
     // From here on each value is good, but not beside the others.
     ("qos web", "which limit? neither a rate nor a bad network is given"),
     ("qos show web --rate 1mbit", "unexpected argument '--rate' found"),
@@ -561,6 +563,8 @@ fn each_shell_is_offered_verbs_options_containers_and_interfaces() {
         );
         assert_eq!(offers(&["plumb", "flat", ""])[..2], ["web", "db"]);
         assert_eq!(offers(&["plumb", "flat", "w"]), ["web"]);
+        assert_eq!(offers(&["plumb", "wait", "w"]), ["web"]);
+        assert_eq!(offers(&["plumb", "doctor", "create"]), ["create-vlan"]);
         for option in ["-i", "--host-interface"] {
             offers_interfaces(|| offers(&["plumb", "flat", "web", option, ""]));
         }

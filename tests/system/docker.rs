@@ -56,7 +56,7 @@ pub struct Container(pub String);
 
 impl Container {
     /// `docker run -d OPTIONS IMAGE COMMAND` under a name of its own.
-    fn run(options: &str, command: &str) -> Container {
+    pub fn run(options: &str, command: &str) -> Container {
         let name = format!("plumb-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         docker(&format!("run -d --name {name} {options} {} {command}", image()));
         Container(name)

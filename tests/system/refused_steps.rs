@@ -7,7 +7,7 @@ use netplumb::{
     error::{Error, Result},
     kernel::{Kernel, Netns},
     plan::{
-        Advertised, Driver, Facts, MacvlanMode, Step, Tuning, Wish,
+        Advertised, Driver, Facts, MacvlanMode, Moving, Step, Tuning, Wish,
         changes::{self, Attached, How, Planned, Present, With},
         undo, wiring,
         wiring::MacRule,
@@ -49,6 +49,7 @@ fn wish() -> Wish {
         keep_default: false,
         off_link_gateway: false,
         allow_wifi: false,
+        force: false,
         skip_dad: true,
         advertised: Advertised::Nothing,
         tuning: Tuning::default(),
@@ -58,6 +59,11 @@ fn wish() -> Wish {
 
 /// Attaches with call number `refused` refused; says how many calls there were.
 fn attach(lab: &Lab, refused: usize) -> (Result<()>, usize) {
+    attach_as(lab, &wish(), 7, refused)
+}
+
+/// The same for any wish, which needs so many kinds of steps.
+fn attach_as(lab: &Lab, wish: &Wish, kinds_of_steps: usize, refused: usize) -> (Result<()>, usize) {
     let open = |name: &str| Netns::open(&PathBuf::from(format!("/run/netns/{}", lab.full(name)))).unwrap();
     let (host, inside) = (open("host"), open("box"));
     // The test's thread goes to the lab's host; plumb itself never leaves its own so.
@@ -65,18 +71,22 @@ fn attach(lab: &Lab, refused: usize) -> (Result<()>, usize) {
         let file = std::fs::File::open(host.path()).unwrap();
         nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
         inside.enter(|kernel| {
+            let parent = kernel.parent(&"nic0".parse().unwrap())?.unwrap();
+            let tag = Tag::new(StoreMark::of("a store"), [1; 8]);
+            let home = wish.driver.moves().then(|| host.look_inside(|on_host| on_host.home(&parent, &tag)));
             let facts = Facts {
-                parent: kernel.parent(&"nic0".parse().unwrap())?.unwrap(),
+                parent,
                 inside: kernel.look()?,
                 bridged_accept_in: None,
+                moving: home.transpose()?.map(|home| Moving { home, children: vec![], carries: None }),
                 sibling: None,
                 on_record: vec![],
                 is_host: false,
                 forwarding: None,
             };
-            let wiring = wiring::plan(&wish(), &facts, &Tag::new(StoreMark::of("a store"), [1; 8]))?;
+            let wiring = wiring::plan(wish, &facts, &tag)?;
             let kinds: std::collections::HashSet<_> = wiring.steps().map(std::mem::discriminant).collect();
-            assert_eq!(kinds.len(), 7, "every kind of step that attaching has");
+            assert_eq!(kinds.len(), kinds_of_steps, "every kind of step that attaching has");
             let mut refusing = Refusing { kernel, calls: 0, refused };
             let outcome = all_or_nothing(&mut refusing, &mut |_, _| {}, "N", |tx| {
                 tx.run_all(wiring.steps())?;
@@ -103,6 +113,22 @@ fn the_whole_state_is_as_before() {
         let error = attach(&lab, refused).0.unwrap_err();
         assert_eq!(error.message, "refused by the test; nothing was changed");
         lab.state().is(&before);
+    }
+}
+
+#[test]
+fn an_interface_that_moved_is_at_home_again() {
+    let lab = Lab::new();
+    let host = lab.full("host");
+    sh(&format!("ip -n {host} addr add 192.168.9.2/24 dev nic0; ip -n {host} route add 10.0.0.0/8 via {ROUTER}"));
+    let before = lab.state().steady();
+    let wish = Wish { driver: Driver::Phys { home: None }, mtu: Some(1400.try_into().unwrap()), ..wish() };
+    let (_, steps) = attach_as(&lab, &wish, 6, usize::MAX);
+    lab.state().steady().is(&before);
+    for refused in 1..=steps {
+        let error = attach_as(&lab, &wish, 6, refused).0.unwrap_err();
+        assert_eq!(error.message, "refused by the test; nothing was changed");
+        lab.state().steady().is(&before);
     }
 }
 
@@ -168,6 +194,7 @@ fn of_changes_too() {
         nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
         inside.enter(|kernel| {
             let facts = Facts {
+                moving: None,
                 parent: kernel.parent(&"nic0".parse().unwrap())?.unwrap(),
                 inside: kernel.look()?,
                 bridged_accept_in: None,

@@ -6,13 +6,17 @@ mod joining;
 mod lan;
 mod leasing;
 mod options;
+mod phys;
 mod report;
+mod vlan;
 
 use std::{fs, net::IpAddr, time::Duration};
 
 pub use joining::Joining;
 pub use leasing::Asking;
-pub use options::{checks, checks_gateway, derived_mac, host_interface, network_wish, refuse_own_addresses, wish};
+pub use options::{
+    checks, checks_gateway, derived_mac, host_interface, network_wish, refuse_own_addresses, uplink, wish,
+};
 pub use report::Report;
 
 use super::{Context, namespace, qos, require_capabilities, shim, siblings, take_back};
@@ -23,9 +27,9 @@ use crate::{
     error::{Error, Kind, Result},
     kernel::{Kernel, Netns},
     namespace::HostLock,
-    plan::{Facts, Inside, Parent, Step, Wiring, Wish, wiring},
+    plan::{Facts, Inside, Parent, Step, Wiring, Wish, vlan::VlanDevice, wiring},
     store::{Attachment, Change, Committed, Progress, Record, attachment},
-    types::{IfName, NetworkName, Span, Tag, TargetName, nearest},
+    types::{IfName, NetworkName, Span, Tag, TargetName, VlanId, VlanProtocol, nearest},
 };
 
 /// What the options mean, apart from the wish itself.
@@ -51,6 +55,10 @@ pub struct Device {
 pub enum Uplink {
     /// An interface of the host.
     Interface(IfName),
+    /// Nothing.
+    Nowhere,
+    /// A VLAN of an interface of the host, whose device is made where it is missing.
+    Vlan(IfName, VlanId),
     /// A network, whose device is made where it is missing.
     Network(Box<Joining>),
 }
@@ -132,7 +140,7 @@ impl Work<'_> {
         self.clear_earlier(&mut elsewhere)?;
         let inside = self.kernel.look()?;
         let wish = match &self.intent.uplink {
-            Uplink::Interface(_) => wish,
+            Uplink::Interface(_) | Uplink::Vlan(..) | Uplink::Nowhere => wish,
             Uplink::Network(joining) => joining.as_before(wish, &here, &elsewhere, &inside)?,
         };
         let wish = if self.intent.lease.is_some() { Wish { addresses: Vec::new(), ..wish } } else { wish };
@@ -156,6 +164,7 @@ impl Work<'_> {
             );
             return Ok(report);
         }
+        report.warnings.extend(phys::has_no_carrier(&begun.wiring, &begun.parent));
         self.check(&begun.wiring, &begun.parent, &mut report);
         Ok(report)
     }
@@ -214,18 +223,37 @@ impl Work<'_> {
     fn begin(&mut self, wish: Wish, inside: Inside, here: &[Attachment], elsewhere: Vec<Attachment>) -> Result<Begun> {
         match &self.intent.uplink {
             Uplink::Interface(name) => {
+                phys::bring_home(&wish, name, self.intent.dry_run, self.context)?;
                 let locks = wish.driver.is_made_under_lock();
                 // What others have raised the parent's segments to is what this one found.
                 let locks = locks || wish.tuning.big_tcp.is_some();
                 let lock = if locks { HostLock::unless_held(self.namespace, self.host)? } else { None };
-                let device = match wish.driver.needs_a_bridge() {
-                    true => bridge::device(self, name)?,
-                    false => Device { parent: parent(self.kernel, name)?, made: false, commands: Vec::new() },
+                let warning = match wish.driver.vlan() {
+                    Some(id) => vlan::heed_network(self, &wish, name, id)?,
+                    None => None,
                 };
-                self.begin_on(device, lock, |work, parent| {
+                let device = match wish.driver.needs_a_bridge() {
+                    true => bridge::device(self, name, &wish.driver)?,
+                    false => Device { parent: phys::parent(self, name)?, made: false, commands: Vec::new() },
+                };
+                let mut begun = self.begin_on(device, lock, |work, parent| {
                     work.record_plan(wish, inside, parent, here, elsewhere, None)
-                })
+                })?;
+                begun.wiring.warnings.extend(warning);
+                Ok(begun)
             }
+            Uplink::Vlan(name, id) => {
+                let warning = vlan::heed_network(self, &wish, name, *id)?;
+                let lock = HostLock::unless_held(self.namespace, self.host)?;
+                let device = VlanDevice::new(name.clone(), *id, VlanProtocol::Dot1q, None);
+                let device = vlan::device(self, &device)?;
+                let mut begun = self.begin_on(device, lock, |work, parent| {
+                    work.record_plan(wish, inside, parent, here, elsewhere, None)
+                })?;
+                begun.wiring.warnings.extend(warning);
+                Ok(begun)
+            }
+            Uplink::Nowhere => self.record_plan(wish, inside, Parent::nowhere(), here, elsewhere, None),
             Uplink::Network(joining) => {
                 let lock = HostLock::unless_held(self.namespace, self.host)?;
                 let device = joining.device(self)?;
@@ -264,6 +292,7 @@ impl Work<'_> {
         joining: Option<&Joining>,
     ) -> Result<Begun> {
         let store = &*self.context.store;
+        let wish = wish.on(&parent);
         let on_record = here.iter().map(|attachment| attachment.interface().to_owned()).collect();
         let sibling = siblings::that_matters(&wish.driver, &parent, self.host, self.context)?;
         let forwarding = wish.forwarding.as_ref().map(|_| self.kernel.ipv4_forwarding(&parent.name)).transpose()?;
@@ -272,8 +301,9 @@ impl Work<'_> {
             true => self.host.look_inside(|kernel| Ok(kernel.bridged_accept_in()))?,
             false => None,
         };
-        let facts = Facts { parent, sibling, inside, on_record, is_host, forwarding, bridged_accept_in };
         let tag = Tag::new(store.mark(), random()?);
+        let moving = phys::moving(&wish, &parent, self.host, &tag, self.context)?;
+        let facts = Facts { parent, sibling, inside, on_record, is_host, forwarding, bridged_accept_in, moving };
         let pool = joining.filter(|_| self.intent.lease.is_none());
         let mut choice = pool.map(|joining| joining.choice(&wish)).transpose()?;
         loop {
@@ -283,6 +313,13 @@ impl Work<'_> {
             };
             let wiring = wiring::plan(&wish, &facts, &tag)?;
             let wiring = if self.intent.lease.is_some() { wiring.by_lease() } else { wiring };
+            let wiring = match wiring.link.driver.is_open_vswitchs() {
+                true => {
+                    let ids = bridge::external_ids(self.target, &wiring, &tag);
+                    wiring.as_port(ids)
+                }
+                false => wiring,
+            };
             let attachment = self.record(wish, &wiring, &facts.parent, tag.clone())?;
             let interface = attachment.interface();
             let earlier = elsewhere.iter().find(|a| !a.is_unfinished() && a.interface() == interface).cloned();
@@ -319,11 +356,11 @@ impl Work<'_> {
     fn record(&self, wish: Wish, wiring: &Wiring, parent: &Parent, tag: Tag) -> Result<Attachment> {
         let store = &*self.context.store;
         let network = match &self.intent.uplink {
-            Uplink::Interface(_) => None,
+            Uplink::Interface(_) | Uplink::Vlan(..) | Uplink::Nowhere => None,
             Uplink::Network(joining) => Some(joining.network.name.clone()),
         };
         let asking = self.intent.lease.as_ref();
-        if asking.is_some() && !parent.up {
+        if asking.is_some() && !parent.up && !wiring.link.driver.moves() {
             let name = &parent.name;
             return Err(Error::failed(format!("{name} is down, so no DHCP server can be asked"))
                 .hint(format!("ip link set {name} up")));
@@ -370,7 +407,7 @@ impl Work<'_> {
             Err(error) => {
                 // The failure is what the user must hear of; what cannot be forgotten now gc finds.
                 let _ = attachment.forget(store).and_then(|()| store.flush(&attachment.key()));
-                if matches!(self.intent.uplink, Uplink::Network(_)) || wiring.link.driver.needs_a_bridge() {
+                if !matches!(self.intent.uplink, Uplink::Interface(_)) || wiring.link.driver.needs_a_bridge() {
                     let _ = HostLock::unless_held(self.namespace, self.host)
                         .and_then(|_lock| take_back::device(self.context, &parent.name));
                 }
@@ -393,6 +430,8 @@ impl Work<'_> {
             ))
             .hint(format!("was it renamed? plumb detach {target} {} frees the name", earlier.interface())));
         }
+        // By its name Open vSwitch would take our link for the earlier one.
+        take_back::port(self.context, earlier)?;
         match namespace::reopen(earlier) {
             Some(there) if there.id() != self.namespace.id() => take_back::links(self.context, earlier, &there),
             _ => Ok(()),
@@ -405,7 +444,7 @@ impl Work<'_> {
         &mut self,
         attachment: &mut Attachment,
         wiring: &mut Wiring,
-        parent: &Parent,
+        parent: &mut Parent,
         beside: Option<Change>,
         lock: Option<HostLock>,
     ) -> Result<Option<leasing::Kept>> {
@@ -418,6 +457,7 @@ impl Work<'_> {
             all_or_nothing(self.kernel, &mut observe, &path, |tx| {
                 tx.run_all(&wiring.connect).map_err(|error| conflict::name_it(error, host, wiring, context))?;
                 drop(lock);
+                phys::settle(tx, wiring, parent, context)?;
                 let mut granted = leasing::obtain(tx, attachment, wiring, parent, host, patience, context)
                     .map_err(|error| target.still_runs().err().unwrap_or(error))?;
                 let made: Result<_> = (|| {
