@@ -143,6 +143,7 @@ pub enum Verb {
     plumb flat pid:4242 -i eth0 --ip none --mode private\n  \
     plumb flat web -i eth0 --vlan 10 --ip 10.1.0.5/24 --gateway 10.1.0.1\n  \
     plumb flat web -i wlan0 --ip 192.168.0.100/24 --gateway 192.168.0.1 --driver ipvlan\n  \
+    plumb flat web -i eth2 --ip 192.168.0.100/24 --gateway 192.168.0.1 --driver phys\n  \
     plumb flat web -i eth0 --ip 192.168.0.100/24 --route '10.0.0.0/8,via 192.168.0.254' --dry-run")]
 pub struct Flat {
     /// Container (name or id), podman:NAME, pid:N, netns:NAME or netns:/PATH
