@@ -8,7 +8,7 @@ use crate::{
     cli::{ClientOptions, Dhcp, Ipv6From},
     dhcp::{External, OptionSpec, Program},
     error::{Error, Result},
-    plan::{Advertised, Wish},
+    plan::{Advertised, Driver, Wish},
     types::Span,
 };
 
@@ -42,6 +42,7 @@ fn meaning(options: &Dhcp, context: &Context) -> Result<(Wish, Intent)> {
         return Err(Error::usage("a dummy leads nowhere, so no DHCP server answers there")
             .hint("plumb flat gives it an address of your choice"));
     }
+    let uplink = uplink(options, driver, context)?;
     let (probe, check) = attaching::checks(&options.checks, std::iter::empty(), context);
     let wish = Wish {
         metric: options.routing.metric,
@@ -53,16 +54,17 @@ fn meaning(options: &Dhcp, context: &Context) -> Result<(Wish, Intent)> {
             Ipv6From::Slaac => Advertised::Addresses,
             Ipv6From::Dhcp => Advertised::Routes,
         },
+        driver: link.driver.clone().in_vlan(options.vlan),
         ..link
     };
     let lease = Some(asking(options, context)?);
-    Ok((wish, Intent { uplink: uplink(options, context)?, lease, probe, check, dry_run: options.dry_run }))
+    Ok((wish, Intent { uplink, lease, probe, check, dry_run: options.dry_run }))
 }
 
-fn uplink(options: &Dhcp, context: &Context) -> Result<Uplink> {
+fn uplink(options: &Dhcp, driver: &Driver, context: &Context) -> Result<Uplink> {
     let typed = options.host_interface.as_ref();
     let Some(name) = &options.network else {
-        return attaching::host_interface(typed, context).map(Uplink::Interface);
+        return attaching::uplink(typed, options.vlan, driver, context);
     };
     let stored = attach::find(name, context)?;
     let host_interface = typed.unwrap_or(&stored.network.parent).clone();

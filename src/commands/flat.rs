@@ -21,7 +21,7 @@ pub fn run(options: Flat, context: &Context) -> Result<()> {
 /// From what was typed to what is meant: flag first, then the configuration, then what is built in.
 fn meaning(options: &Flat, context: &Context) -> Result<(Wish, Intent)> {
     let link = attaching::wish(&options.target, &options.link)?;
-    let uplink = attaching::uplink(options.host_interface.as_ref(), &link, context)?;
+    let uplink = attaching::uplink(options.host_interface.as_ref(), options.vlan, &link.driver, context)?;
     let mut addresses = Vec::new();
     for choice in &options.ip {
         match choice {
@@ -44,6 +44,7 @@ fn meaning(options: &Flat, context: &Context) -> Result<(Wish, Intent)> {
         keep_default: *keep_default,
         off_link_gateway: *off_link_gateway,
         skip_dad: probe.is_zero(),
+        driver: link.driver.clone().in_vlan(options.vlan),
         ..link
     };
     Ok((wish, intent))

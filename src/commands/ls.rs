@@ -7,8 +7,9 @@ use super::{Context, leases::Leased, namespace, records};
 use crate::{
     error::{Kind, Result},
     output::flush_left,
+    plan::Link,
     store::{Attachment, attachment},
-    types::NetworkName,
+    types::{NetworkName, VlanId},
 };
 
 pub fn run(context: &Context) -> Result<()> {
@@ -30,6 +31,11 @@ struct Row {
     gateways: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     parent: Option<String>,
+    /// That of a bridge's port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vlan: Option<VlanId>,
+    #[serde(skip)]
+    on: Option<String>,
     driver: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     mode: Option<&'static str>,
@@ -97,7 +103,7 @@ impl Row {
         Row {
             target: attachment.target.to_string(),
             container: attachment.container.clone(),
-            interface: attachment.interface().to_owned(),
+            interface: attachment.name_now().to_owned(),
             network: attachment.network.clone(),
             addresses: wish
                 .addresses
@@ -107,6 +113,8 @@ impl Row {
                 .collect(),
             gateways: wish.gateways.iter().filter(|_| !wish.keep_default).map(|gateway| gateway.to_string()).collect(),
             parent: link.filter(|link| !link.parent.is_nowhere()).map(|link| link.parent.name.to_string()),
+            vlan: wish.driver.vlan(),
+            on: link.filter(|link| !link.parent.is_nowhere()).map(Link::on),
             driver: wish.driver.kind(),
             mode: wish.driver.mode(),
             lease: Leased::of(attachment, &*context.store),
@@ -134,7 +142,7 @@ fn table(rows: &[Row]) -> String {
                 Some(lease) => format!("{} ({})", text(&row.addresses), lease.state),
             }),
             Some(text(&row.gateways)),
-            Some(row.parent.clone().unwrap_or_else(|| "-".into())),
+            Some(row.on.clone().unwrap_or_else(|| "-".into())),
             Some(row.mode.map_or(row.driver.to_owned(), |mode| format!("{} {mode}", row.driver))),
             Some(row.state.name().to_owned()),
         ];

@@ -6,11 +6,11 @@ use super::{Context, agent, namespace, qos, shim};
 use crate::{
     apply,
     dhcp::v6,
-    error::Result,
+    error::{Error, Result},
     kernel::{
         Kernel, Netns,
         dhcp::{self, boot_time},
-        dhcp6, survey,
+        dhcp6, ovs, survey,
     },
     namespace::HostLock,
     plan::{
@@ -34,8 +34,11 @@ pub fn here(context: &Context, attachment: &Attachment, namespace: &Netns, kerne
 /// With the attachment its limits are forgotten; of one that was never finished the earlier one's stay.
 fn forget(context: &Context, attachment: &Attachment) -> Result<()> {
     parents_segments(context, attachment)?;
+    port(context, attachment)?;
     if !attachment.is_unfinished() {
-        shaped::forget_of(&*context.store, &attachment.target, attachment.interface())?;
+        // Since it was renamed they are kept under its new name.
+        let names = BTreeSet::from([attachment.interface(), attachment.name_now()]);
+        names.into_iter().try_for_each(|name| shaped::forget_of(&*context.store, &attachment.target, name))?;
     }
     attachment.forget(&*context.store)?;
     tell_the_agent(context, attachment);
@@ -53,11 +56,12 @@ fn undo_here(context: &Context, attachment: &Attachment, namespace: &Netns, kern
     if !namespace::is_same(attachment, namespace, kernel) {
         return after_its_end(context, attachment);
     }
-    let now = kernel.look_at_links_and_routes()?;
+    half_done(context, attachment, namespace, kernel)?;
+    let now = look(std::slice::from_ref(attachment), kernel)?;
     let index =
         now.link_tagged(&attachment.tag).or_else(|| now.link_named(attachment.interface())).map(|link| link.index);
     index.iter().for_each(|index| give_lease_back(context, attachment, *index));
-    let steps = undo::undo(&attachment.steps, &attachment.tag, &now);
+    let steps = undo::all(&attachment.steps, &attachment.changes, &attachment.tag, &now);
     let path = namespace.path().display().to_string();
     let steps: Vec<Step> = steps.into_iter().chain(qos::what_a_link_leaves(attachment.link(), &now)).collect();
     apply::undo(kernel, &steps, &mut |step, took| context.output.step(&step.command(&path), took), &path)?;
@@ -108,6 +112,38 @@ fn lost(attachment: &Attachment) -> Option<String> {
     }
     let (name, kind, target) = (&home.name, home.kind.as_ref()?, &attachment.target);
     Some(format!("{name} has gone with {target}: the kernel deletes a {kind} with its namespace; make it again"))
+}
+
+/// What taking them back depends on: more, where more was changed.
+pub fn look(attachments: &[Attachment], kernel: &mut Kernel) -> Result<Inside> {
+    match attachments.iter().all(|attachment| attachment.changes.is_empty()) {
+        true => kernel.look_at_links_and_routes(),
+        false => kernel.look_at_all(),
+    }
+}
+
+/// Takes back what a killed run has done of a change. The caller holds the namespace's lock, and sees to the
+/// record.
+fn half_done(context: &Context, attachment: &Attachment, namespace: &Netns, kernel: &mut Kernel) -> Result<()> {
+    if attachment.changing.is_empty() {
+        return Ok(());
+    }
+    let steps = undo::back(&attachment.changing, &kernel.look_at_all()?);
+    let path = namespace.path().display().to_string();
+    apply::undo(kernel, &steps, &mut |step, took| context.output.step(&step.command(&path), took), &path)
+}
+
+/// Makes all as it was before a run that was killed at a change to `attachment`. The namespace is locked;
+/// none where it has gone.
+pub fn change(context: &Context, attachment: &Attachment, namespace: Option<&Netns>) -> Result<()> {
+    let Some(now) = attachment::again(&*context.store, attachment)? else { return Ok(()) };
+    if let Some(namespace) = namespace {
+        namespace.look_inside(|kernel| match namespace::is_same(&now, namespace, kernel) {
+            true => half_done(context, &now, namespace, kernel),
+            false => Ok(()),
+        })?;
+    }
+    Attachment { changing: Vec::new(), ..now }.save(&*context.store)
 }
 
 /// Tells the server that the lease is no longer needed, before what has it goes. It ends by itself if
@@ -192,6 +228,15 @@ pub fn parents_segments(context: &Context, gone: &Attachment) -> Result<()> {
     })
 }
 
+/// Deletes the port of Open vSwitch's that `gone` had. Open vSwitch keeps it when its interface has gone, and
+/// after a reboot.
+pub fn port(context: &Context, gone: &Attachment) -> Result<()> {
+    let is_port = |step: &&Step| matches!(step, Step::AddPort(_));
+    let Some(step) = gone.steps.iter().find(is_port).map(Step::inverse) else { return Ok(()) };
+    let mut observe = |step: &Step, took| context.output.step(&step.command(Place::HOST), took);
+    Netns::open(Path::new(Place::HOST))?.look_inside(|kernel| apply::undo(kernel, &[step], &mut observe, Place::HOST))
+}
+
 /// Deletes a VLAN's device or a bridge if plumb made it and nobody uses it. The caller has locked the host.
 pub fn device(context: &Context, name: &IfName) -> Result<()> {
     unused_device(context, name)?.map_or(Ok(()), |device| delete_device(&device))
@@ -211,7 +256,9 @@ pub fn unused_device(context: &Context, name: &IfName) -> Result<Option<InsideLi
     let host = Netns::open(Path::new(Place::HOST))?;
     let unused = host.look_inside(|kernel| {
         let links = kernel.links()?;
-        let ours = |link: &&InsideLink| link.name == name.as_str() && link.is_plumbs_device();
+        let ours = |link: &&InsideLink| {
+            link.name == name.as_str() && (link.is_plumbs_device() || is_unused_open_vswitch(link, name))
+        };
         let Some(device) = links.iter().find(ours).filter(|device| device.port_of.is_none()) else { return Ok(None) };
         let hangs_on = |link: &InsideLink| link.parent_index == Some(device.index) && link.parent_namespace.is_none();
         let is_own = |address: &InsideAddress| {
@@ -224,7 +271,16 @@ pub fn unused_device(context: &Context, name: &IfName) -> Result<Option<InsideLi
     Ok(unused.filter(|device| survey::children(&host, device.index).next().is_none()))
 }
 
+/// Whether it is a bridge of Open vSwitch's that plumb has made and that has no port.
+fn is_unused_open_vswitch(link: &InsideLink, name: &IfName) -> bool {
+    let is_another_kind = link.kind.is_none() || link.is_bridge() || link.vlan.is_some();
+    !is_another_kind && ovs::unused_bridges().is_ok_and(|unused| unused.contains(name))
+}
+
 pub fn delete_device(device: &InsideLink) -> Result<()> {
+    if !device.is_bridge() && device.vlan.is_none() {
+        return ovs::delete_bridge(&device.name.parse().map_err(Error::failed)?);
+    }
     Netns::open(Path::new(Place::HOST))?.look_inside(|kernel| kernel.delete(device))
 }
 
@@ -255,11 +311,15 @@ fn hand_down(context: &Context, gone: &Attachment, before: &Inside) -> Result<()
         }
         _ => false,
     };
-    if !gone.steps.iter().any(was_replaced) {
+    if !gone.all_steps().any(was_replaced) {
         return Ok(());
     }
     for mut heir in attachment::all(&*context.store, None)?.into_iter().flatten() {
-        if heir.tag != gone.tag && heir.namespace == gone.namespace && undo::hand_down(&gone.steps, &mut heir.steps) {
+        if heir.tag == gone.tag || heir.namespace != gone.namespace {
+            continue;
+        }
+        let of_changes = undo::hand_down(gone.all_steps(), &mut heir.changes);
+        if undo::hand_down(gone.all_steps(), &mut heir.steps) || of_changes {
             heir.save(&*context.store)?;
         }
     }

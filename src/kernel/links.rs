@@ -21,14 +21,19 @@ use rtnetlink::{
 };
 
 use super::{
-    Kernel, Netlink, Netns, Refusal, cannot_read, refused,
+    Kernel, Netlink, Netns, Refusal, cannot_read,
+    ports::switch_of,
+    refused,
     segments::{segments_most, segments_of},
 };
 use crate::{
     apply::StepError,
     error::{Error, Result},
     interrupt,
-    plan::{Driver, IpvlanMode, Link, MacvlanMode, Parent, TaggedLink, facts::InsideLink, link::GROUP},
+    plan::{
+        Driver, IpvlanMode, Link, MacvlanMode, Parent, Setting, TaggedLink, facts::InsideLink, link::GROUP,
+        setting::Change,
+    },
     types::{IfName, Mac, Mtu, VlanId, VlanProtocol},
 };
 
@@ -135,8 +140,7 @@ impl Kernel {
         if let Err(refusal) = self.on_host(async |host| host.change(Message::NewLink(message), CREATE_NEW).await)? {
             return Ok(Err(refusal));
         }
-        let port = LinkUnspec::new_with_name(outside.as_str()).controller(link.parent.index).up().build();
-        let outcome = self.on_host(async |host| host.change(Message::SetLink(port), 0).await)?;
+        let outcome = self.join_bridge(link, outside)?;
         if outcome.is_err() {
             let _ = self.delete_link(link);
         }
@@ -201,6 +205,36 @@ impl Kernel {
         outcome.map_err(|refusal| refused(format_args!("cannot set the MTU of {name}"), &refusal, &[Errno::ENODEV]))
     }
 
+    /// Equivalent to `ip link set dev NAME …`, by index.
+    pub(super) fn set_link(&mut self, setting: &Setting) -> std::result::Result<(), StepError> {
+        let link = LinkUnspec::new_with_index(setting.index);
+        let message = match &setting.change {
+            Change::Mac { to, .. } => link.address(to.bytes().to_vec()),
+            Change::Up(true) => link.up(),
+            Change::Up(false) => link.down(),
+            Change::Promisc(on) => link.promiscuous(*on),
+            Change::Name(to) => link.name(to.as_str()),
+        };
+        let message = message.build();
+        let outcome = self
+            .inside(async |inside| inside.change(Message::SetLink(message), 0).await)
+            .map_err(StepError::Refused)?;
+        outcome.map_err(|refusal| {
+            let name = &setting.name;
+            StepError::Refused(match (refusal.errno, &setting.change) {
+                (Errno::EADDRINUSE, Change::Mac { to, .. }) => {
+                    Error::conflict(format!("MAC {to} is in use on the parent of {name} already"))
+                        .hint("choose another")
+                }
+                (Errno::EBUSY, Change::Name(_)) => {
+                    Error::conflict(format!("this kernel renames only what is down, and {name} is up"))
+                        .hint("set it down, rename it, and set it up again")
+                }
+                _ => return refused(format_args!("cannot change {name}"), &refusal, &[Errno::ENODEV]),
+            })
+        })
+    }
+
     pub(super) fn delete_tag(&mut self, tagged: &TaggedLink) -> std::result::Result<(), StepError> {
         let message = Message::DelLinkProp(property(tagged));
         let outcome = self.inside(async |inside| inside.change(message, 0).await).map_err(StepError::Refused)?;
@@ -224,7 +258,7 @@ fn creation(link: &Link, name: &str, namespace: RawFd, up: bool) -> LinkMessage 
             // Without flags: they are the parent's, for all its links, and stay what they are.
             return placed(LinkIpVlan::new(name, link.parent.index, kernel_mode(*mode)), link, namespace, up);
         }
-        Driver::Veth { host_end } => {
+        Driver::Veth { host_end, .. } => {
             let outside = host_end.as_ref().map_or("", IfName::as_str);
             return placed(LinkVeth::new(name, outside), link, namespace, up);
         }
@@ -344,9 +378,9 @@ pub(super) fn attribute<T>(message: &LinkMessage, pick: impl FnMut(&LinkAttribut
     message.attributes.iter().find_map(pick)
 }
 
-fn parent(name: &IfName, message: &LinkMessage, port_of: Option<String>) -> Parent {
+pub(super) fn parent(name: &IfName, message: &LinkMessage, port_of: Option<String>) -> Parent {
     let flags = message.header.flags;
-    let bridge = link_of(&Message::NewLink(message.clone())).is_some_and(|link| link.is_bridge());
+    let switch = switch_of(message);
     Parent {
         name: name.clone(),
         index: message.header.index,
@@ -354,8 +388,8 @@ fn parent(name: &IfName, message: &LinkMessage, port_of: Option<String>) -> Pare
         mtu: mtu_of(message),
         up: flags.contains(LinkFlags::Up),
         // A bridge has it from its ports, and the new link may be the first.
-        carrier: bridge || flags.contains(LinkFlags::LowerUp),
-        bridge,
+        carrier: switch.is_some() || flags.contains(LinkFlags::LowerUp),
+        switch,
         loopback: flags.contains(LinkFlags::Loopback),
         ethernet: message.header.link_layer_type == LinkLayerType::Ether,
         infiniband: message.header.link_layer_type == LinkLayerType::Infiniband,
@@ -392,6 +426,8 @@ pub(super) fn link_of(message: &Message) -> Option<InsideLink> {
         mac: mac_of(message),
         mtu: mtu_of(message),
         up: message.header.flags.contains(LinkFlags::Up),
+        carrier: message.header.flags.contains(LinkFlags::LowerUp),
+        promisc: message.header.flags.contains(LinkFlags::Promisc),
         group: attribute(message, |a| if let LinkAttribute::Group(group) = a { Some(*group) } else { None })
             .unwrap_or(0),
         kind: info.iter().find_map(|i| if let LinkInfo::Kind(kind) = i { Some(kind.to_string()) } else { None }),

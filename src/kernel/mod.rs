@@ -2,20 +2,26 @@
 
 mod addresses;
 mod arp;
+mod changes;
 pub mod client;
 pub mod counters;
 pub mod dhcp;
 pub mod dhcp6;
+pub mod features;
 mod icmp;
+mod interfaces;
 mod links;
 mod moving;
 mod netlink;
 mod netns;
 mod nftables;
+pub mod ovs;
 mod packet;
+mod ports;
 mod qdiscs;
 pub mod resolver;
 mod routes;
+mod rules;
 mod segments;
 pub mod survey;
 mod sysctl;
@@ -29,7 +35,9 @@ use tokio::runtime::Runtime;
 
 pub use addresses::Lifetimes;
 pub use arp::Answer;
+pub use changes::Changes;
 pub use icmp::Reach;
+pub use interfaces::Interface;
 pub use netns::{Netns, NetnsId, all as all_namespaces, cookie};
 pub use qdiscs::Counters;
 
@@ -79,7 +87,12 @@ impl Kernel {
         let links = self.links()?;
         let addresses = self.addresses()?;
         let routes = self.routes(&links)?;
-        Ok(Inside { links, addresses, routes, ipv6: sysctl::ipv6_defaults() })
+        Ok(Inside { links, addresses, routes, rules: Vec::new(), ipv6: sysctl::ipv6_defaults() })
+    }
+
+    /// The same with the rules: all that a change depends on.
+    pub fn look_at_all(&mut self) -> Result<Inside> {
+        Ok(Inside { rules: self.rules()?, ..self.look()? })
     }
 
     /// The part of it that undoing depends on: two dumps.
@@ -134,6 +147,11 @@ fn runtime() -> Result<Runtime> {
         .map_err(|error| Error::io("cannot start the event loop", &error))
 }
 
+/// Where to accept what the host passes on, if iptables drops it.
+pub fn forward_accept_in() -> Option<&'static str> {
+    nftables::accept_in()
+}
+
 /// An error for a question that the kernel refused to answer.
 fn cannot_read(what: &str) -> impl Fn(Refusal) -> Error + '_ {
     move |refusal| Error::failed(format!("cannot read the {what}: {refusal}"))
@@ -170,6 +188,13 @@ impl Execute for Kernel {
             Step::ReplaceQdisc { old, new } => self.replace_qdisc(old, new),
             Step::AddRedirect(redirect) => self.add_redirect(redirect),
             Step::DeleteRedirect(redirect) => self.delete_redirect(redirect),
+            Step::AddPort(port) => ovs::add(port),
+            Step::DeletePort(port) => ovs::delete(port),
+            Step::AddRule(rule) => self.add_rule(rule),
+            Step::DeleteRule(rule) => self.delete_rule(rule),
+            Step::SetLink(setting) => self.set_link(setting),
+            Step::AppendRoute(route) => self.append_route(route),
+            Step::DeleteAppended(route) => self.delete_route(route),
         }
     }
 }

@@ -154,6 +154,11 @@ impl Netns {
         Ok(result)
     }
 
+    /// Lets the calling thread work inside, which must be one that ends afterwards.
+    pub(super) fn enter_for_good(&self) -> Result<()> {
+        setns(self.file.as_fd(), &self.path)
+    }
+
     /// Like `enter`, but without a socket on the host: for looking.
     pub fn look_inside<T: Send>(&self, work: impl FnOnce(&mut Kernel) -> Result<T> + Send) -> Result<T> {
         let body = || {

@@ -6,7 +6,7 @@ use rtnetlink::{
     packet_core::{NLM_F_CREATE, NLM_F_EXCL},
     packet_route::{
         RouteNetlinkMessage as Message,
-        link::{LinkAttribute, VlanProtocol as KernelProtocol},
+        link::{InfoBridge, LinkAttribute, VlanProtocol as KernelProtocol},
     },
 };
 
@@ -40,11 +40,19 @@ impl Kernel {
 
     /// Makes a bridge, up and tagged, or nothing. Its MAC address is given, or it would change with its ports.
     pub fn add_bridge(&mut self, bridge: &Bridge, tag: &Tag) -> Result<()> {
-        let mut message = LinkBridge::new(bridge.name.as_str()).address(bridge.mac.bytes().to_vec()).build();
+        let mut builder = LinkBridge::new(bridge.name.as_str()).address(bridge.mac.bytes().to_vec());
+        if bridge.filters {
+            builder = builder.append_info_data(InfoBridge::VlanFiltering(true));
+        }
+        let mut message = builder.build();
         message.attributes.push(LinkAttribute::Group(GROUP));
         let create = NLM_F_CREATE | NLM_F_EXCL;
         let made = self.on_host(async |host| host.change(Message::NewLink(message), create).await)?;
         made.map_err(|refusal| match refusal.errno {
+            Errno::EOPNOTSUPP if bridge.filters => Error::failed(format!(
+                "this kernel's bridges cannot keep VLANs apart (CONFIG_BRIDGE_VLAN_FILTERING): {refusal}"
+            ))
+            .hint("leave --vlan out, or use --driver macvlan; a kernel built without it needs another one"),
             Errno::EOPNOTSUPP => Error::failed("this kernel has no bridges: its module bridge is missing")
                 .hint("modprobe bridge; a kernel built without it needs another one"),
             _ => Error::failed(format!("cannot make the bridge {}: {refusal}", bridge.name)),

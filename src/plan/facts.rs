@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{
-    Moving, Route, Segments,
+    Moving, Route, Rule, Segments, Switch,
     link::{GROUP, MOVED, ParentLink},
     tuning,
 };
@@ -41,7 +41,8 @@ pub struct Parent {
     /// A cable is plugged in, or what stands for one.
     pub carrier: bool,
     pub loopback: bool,
-    pub bridge: bool,
+    /// If it is one.
+    pub switch: Option<Switch>,
     pub ethernet: bool,
     pub infiniband: bool,
     pub wireless: bool,
@@ -55,16 +56,16 @@ pub struct Parent {
 
 impl Parent {
     /// A bridge as it is made: the kernel chooses its index, and an Ethernet's usual MTU.
-    pub fn new_bridge(name: IfName, mac: Mac) -> Parent {
+    pub fn new_bridge(name: IfName, mac: Option<Mac>, switch: Switch) -> Parent {
         Parent {
             name,
             index: 0,
-            mac: Some(mac),
+            mac,
             mtu: 1500,
             up: true,
             carrier: true,
             loopback: false,
-            bridge: true,
+            switch: Some(switch),
             ethernet: true,
             infiniband: false,
             wireless: false,
@@ -85,7 +86,7 @@ impl Parent {
             up: true,
             carrier: false,
             loopback: false,
-            bridge: false,
+            switch: None,
             ethernet: false,
             infiniband: false,
             wireless: false,
@@ -110,6 +111,8 @@ pub struct Inside {
     pub links: Vec<InsideLink>,
     pub addresses: Vec<InsideAddress>,
     pub routes: Vec<Route>,
+    /// Read only where something depends on them, in the order in which they are asked.
+    pub rules: Vec<Rule>,
     /// `None` where the kernel or the namespace has no IPv6 at all.
     pub ipv6: Option<Ipv6Defaults>,
 }
@@ -121,6 +124,10 @@ pub struct InsideLink {
     pub mac: Option<[u8; 6]>,
     pub mtu: u32,
     pub up: bool,
+    /// A cable is plugged in, or what stands for one.
+    pub carrier: bool,
+    /// Somebody wants all that arrives, for whomever it is.
+    pub promisc: bool,
     pub group: u32,
     /// `macvlan`, `veth` … or `None` for a physical interface.
     pub kind: Option<String>,

@@ -78,9 +78,11 @@ pub fn is_a_leases(step: &Step) -> bool {
         Step::DeleteAddress(_) | Step::DeleteRoute(_) | Step::SetMtu { .. } | Step::SetResolver { .. } => true,
         Step::AddLink(_) | Step::DeleteLink(_) | Step::AddTag(_) | Step::DeleteTag(_) => false,
         Step::SetSysctl { .. } | Step::AddMasquerade(_) | Step::DeleteMasquerade(_) => false,
-        Step::SetSegments { .. } => false,
+        Step::SetSegments { .. } | Step::AddPort(_) | Step::DeletePort(_) => false,
         Step::AddIfb(_) | Step::DeleteIfb(_) | Step::AddRedirect(_) | Step::DeleteRedirect(_) => false,
         Step::AddQdisc(_) | Step::DeleteQdisc(_) | Step::ReplaceQdisc { .. } => false,
+        Step::AddRule(_) | Step::DeleteRule(_) | Step::SetLink(_) => false,
+        Step::AppendRoute(_) | Step::DeleteAppended(_) => false,
     }
 }
 

@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Home, Tuning};
-use crate::types::{IfName, Mac, Mtu, Pkey};
+use super::{Home, Switch, Tuning};
+use crate::types::{IfName, Mac, Mtu, Pkey, VlanId};
 
 /// The group number of every link that plumb makes: the letters "plum". One request can so find or
 /// delete all of a namespace, and a link is recognised even if its tag is not set yet.
@@ -46,11 +46,27 @@ impl Link {
         if self.driver.moves() { MOVED } else { GROUP }
     }
 
+    /// The layer 2 that it is on: its parent's, or of a bridge's port the VLAN's there.
+    pub fn lan(&self) -> String {
+        match self.driver.vlan() {
+            Some(id) => format!("{}.{id}", self.parent.name),
+            None => self.parent.name.to_string(),
+        }
+    }
+
+    /// What it hangs on, as messages name it: "eth0", or of a bridge's port "br0 VLAN 10".
+    pub fn on(&self) -> String {
+        match self.driver.vlan() {
+            Some(id) => format!("{} VLAN {id}", self.parent.name),
+            None => self.parent.name.to_string(),
+        }
+    }
+
     /// The end outside of a pair, and its MAC address: that of the end inside with another first byte. A
     /// bridge takes the lowest address of its ports for its own where nobody has given it one; this is
     /// none's (libvirt does the same with its taps).
     pub fn host_end(&self) -> Option<(&IfName, Mac)> {
-        let Driver::Veth { host_end: Some(name) } = &self.driver else { return None };
+        let Driver::Veth { host_end: Some(name), .. } = &self.driver else { return None };
         let [inside, a, b, c, d, e] = self.mac?.bytes();
         // The two ends must not have one address: the bridge would keep what is for the other.
         let first = if inside == 0xfe { 0xfa } else { 0xfe };
@@ -87,6 +103,12 @@ pub enum Driver {
     Veth {
         /// The name of that end; of a wish's own: none, until the name inside is known.
         host_end: Option<IfName>,
+        /// The VLAN that the port is in, untagged.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        vlan: Option<VlanId>,
+        /// What the parent is; none of a wish's own, and of records from when all were plain bridges.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        switch: Option<Switch>,
     },
     /// The host's interface itself, which goes home when it is detached.
     Phys {
@@ -149,6 +171,27 @@ impl Driver {
     /// Whether it hangs on nothing, and so needs no interface of the host's.
     pub fn leads_nowhere(&self) -> bool {
         matches!(self, Driver::Dummy)
+    }
+
+    /// In this VLAN of its parent. What hangs on a VLAN's own device is not told of it.
+    pub fn in_vlan(self, id: Option<VlanId>) -> Driver {
+        match self {
+            Driver::Veth { host_end, switch, .. } => Driver::Veth { host_end, vlan: id, switch },
+            other => other,
+        }
+    }
+
+    /// The VLAN that it is in as a bridge's port.
+    pub fn vlan(&self) -> Option<VlanId> {
+        match self {
+            Driver::Veth { vlan, .. } => *vlan,
+            Driver::Macvlan(_) | Driver::Ipvlan(_) | Driver::Phys { .. } | Driver::Dummy | Driver::Ipoib { .. } => None,
+        }
+    }
+
+    /// Whether its parent is a bridge of Open vSwitch's.
+    pub fn is_open_vswitchs(&self) -> bool {
+        matches!(self, Driver::Veth { switch: Some(Switch::OpenVswitch), .. })
     }
 
     /// Whether its parent has to be a bridge.
@@ -253,7 +296,7 @@ mod tests {
                 mac: Some(inside.parse().unwrap()),
                 mtu: Mtu::try_from(1500).unwrap(),
                 parent: ParentLink { name: "br0".parse().unwrap(), index: 2 },
-                driver: Driver::Veth { host_end: Some("web-eth1".parse().unwrap()) },
+                driver: Driver::Veth { host_end: Some("web-eth1".parse().unwrap()), vlan: None, switch: None },
                 tuning: Tuning::default(),
             };
             let (_, outside) = link.host_end().unwrap();

@@ -5,6 +5,7 @@
 //! plan can be tested without a kernel.
 
 pub mod bridge;
+pub mod changes;
 pub mod facts;
 pub mod forwarding;
 pub mod leased;
@@ -13,6 +14,8 @@ pub mod phys;
 pub mod qdisc;
 pub mod render;
 pub mod route;
+pub mod rule;
+pub mod setting;
 pub mod shaping;
 pub mod tuning;
 pub mod undo;
@@ -23,6 +26,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use bridge::{Port, Switch};
 pub use facts::{Facts, Inside, Parent, Sibling};
 pub use forwarding::Masquerade;
 pub use leased::Leased;
@@ -30,6 +34,8 @@ pub use link::{Driver, IpvlanMode, Link, MacvlanMode};
 pub use phys::{Home, Moving};
 pub use qdisc::{Ifb, Qdisc, Redirect};
 pub use route::Route;
+pub use rule::Rule;
+pub use setting::Setting;
 pub use tuning::{Segments, Tuning};
 pub use wiring::{Advertised, Wiring, Wish};
 
@@ -38,7 +44,7 @@ use crate::types::{HostAddress, IfName, Mtu, Tag};
 /// One change to the kernel, and what it replaces.
 ///
 /// Every change is in the target's namespace, but for those of a qdisc at the host's end of a veth, and of the
-/// segments of the parent.
+/// segments of the parent, and a port of Open vSwitch's.
 /// Matches over steps name each of them: a new step
 /// does not compile without its inverse, its text and its execution.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,6 +99,15 @@ pub enum Step {
     },
     AddRedirect(Redirect),
     DeleteRedirect(Redirect),
+    /// On the host: the port of a bridge of Open vSwitch's.
+    AddPort(Port),
+    DeletePort(Port),
+    AddRule(Rule),
+    DeleteRule(Rule),
+    SetLink(Setting),
+    /// Adds a route behind those of the same place, which stay.
+    AppendRoute(Route),
+    DeleteAppended(Route),
 }
 
 /// A link and the alternative name by which plumb knows it again.
@@ -139,6 +154,13 @@ impl Step {
             Step::ReplaceQdisc { old, new } => Step::ReplaceQdisc { old: new, new: old },
             Step::AddRedirect(redirect) => Step::DeleteRedirect(redirect),
             Step::DeleteRedirect(redirect) => Step::AddRedirect(redirect),
+            Step::AddPort(port) => Step::DeletePort(port),
+            Step::DeletePort(port) => Step::AddPort(port),
+            Step::AddRule(rule) => Step::DeleteRule(rule),
+            Step::DeleteRule(rule) => Step::AddRule(rule),
+            Step::SetLink(setting) => Step::SetLink(setting.inverse()),
+            Step::AppendRoute(route) => Step::DeleteAppended(route),
+            Step::DeleteAppended(route) => Step::AppendRoute(route),
         }
     }
 }
@@ -149,7 +171,7 @@ pub(crate) mod samples {
 
     use super::qdisc::{Device, Discipline, Side, Slot, Tbf};
     use super::*;
-    use crate::types::StoreMark;
+    use crate::types::{StoreMark, VlanId};
 
     pub fn link() -> Link {
         Link {
@@ -180,6 +202,16 @@ pub(crate) mod samples {
         Masquerade { interface: "gw-blue".parse().unwrap(), subnet: subnet.parse().unwrap() }
     }
 
+    pub fn port() -> Port {
+        let ids = [("pipework.vlan", "10"), (Port::TAG, "plumb:1:2")].map(|(key, id)| (key.into(), id.into()));
+        Port {
+            bridge: "ovs0".parse().unwrap(),
+            name: "web-eth1".parse().unwrap(),
+            vlan: VlanId::try_from(10).ok(),
+            external_ids: ids.into(),
+        }
+    }
+
     fn device(side: Side, index: u32, name: &str) -> Device {
         Device { side, index, name: name.parse().unwrap() }
     }
@@ -195,7 +227,20 @@ pub(crate) mod samples {
         Qdisc { on, slot: Slot::Ingress, handle: qdisc::INGRESS, discipline: Discipline::Ingress }
     }
 
+    pub fn rule(words: &str) -> Rule {
+        let words: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
+        Rule::new(&crate::types::RuleWords::parse(&words, None).unwrap(), 32765)
+    }
+
+    pub fn setting(change: setting::Change) -> Step {
+        Step::SetLink(Setting { index: 7, name: IfName::eth(1), change })
+    }
+
     pub fn steps() -> Vec<Step> {
+        [attaching(), changes()].concat()
+    }
+
+    pub fn attaching() -> Vec<Step> {
         let ifb = Ifb { index: 8, name: "qos7".parse().unwrap() };
         let (index, name) = (7, IfName::eth(1));
         vec![
@@ -231,6 +276,23 @@ pub(crate) mod samples {
             Step::AddIfb(ifb.clone()),
             Step::AddQdisc(ingress(7, "eth1")),
             Step::AddRedirect(Redirect { from: device(Side::Inside, 7, "eth1"), to: ifb }),
+            Step::AddPort(port()),
+        ]
+    }
+
+    /// Those by which what is there is changed.
+    pub fn changes() -> Vec<Step> {
+        vec![
+            Step::AddRule(rule("from 192.168.0.0/24 table 100")),
+            Step::AddRule(rule("from fd00::/8 prohibit")),
+            setting(setting::Change::Mac {
+                from: "02:00:00:00:00:07".parse().unwrap(),
+                to: "02:00:00:00:00:08".parse().unwrap(),
+            }),
+            setting(setting::Change::Promisc(true)),
+            setting(setting::Change::Up(false)),
+            setting(setting::Change::Name("lan0".parse().unwrap())),
+            Step::AppendRoute(default_via("192.168.0.9", 7, "eth1")),
         ]
     }
 }

@@ -202,7 +202,7 @@ impl TryFrom<Stored> for OwnAddress {
 /// What keeps the interface where it is.
 pub(super) fn check(wish: &Wish, parent: &Parent, moving: &Moving, warnings: &mut Vec<String>) -> Result<()> {
     let name = &parent.name;
-    if parent.bridge {
+    if parent.switch.is_some() {
         return Err(Error::failed(format!("{name} is a bridge, and the kernel keeps those where they are"))
             .hint(format!("plumb flat {} -i {name} --driver veth makes the container a port of it", wish.target)));
     }

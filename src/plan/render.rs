@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 
 use super::{
-    Driver, Ifb, Link, MacvlanMode, Masquerade, Route, Step, Tuning,
+    Driver, Ifb, Link, MacvlanMode, Masquerade, Route, Rule, Step, Switch, Tuning,
+    bridge::ovs_vsctl,
     link::GROUP,
     phys,
     qdisc::{Device, Side},
@@ -61,6 +62,13 @@ impl Step {
             }
             Step::AddRedirect(redirect) => inside(redirect.command()),
             Step::DeleteRedirect(redirect) => inside(redirect.deletion()),
+            Step::AddPort(port) => ovs_vsctl(&port.addition()),
+            Step::DeletePort(port) => ovs_vsctl(&port.deletion()),
+            Step::AddRule(rule) => inside(ip_rule("add", rule)),
+            Step::DeleteRule(rule) => inside(ip_rule("del", rule)),
+            Step::SetLink(setting) => inside(setting.command()),
+            Step::AppendRoute(route) => inside(ip_route("append", route)),
+            Step::DeleteAppended(route) => inside(ip_route("del", route)),
             Step::DeleteMasquerade(m) => inside(format!("nft delete table {} {}", m.family(), quote(&m.table()))),
         }
     }
@@ -92,6 +100,11 @@ pub(super) fn ip_route(verb: &str, route: &Route) -> String {
     format!("ip{family} route {verb} {route}")
 }
 
+fn ip_rule(verb: &str, rule: &Rule) -> String {
+    let family = if rule.is_ipv6() { " -6" } else { "" };
+    format!("ip{family} rule {verb} {rule}")
+}
+
 fn add_link(link: &Link, namespace: &str) -> String {
     if let Some(home) = link.home() {
         return phys::move_in(link, home, namespace);
@@ -103,12 +116,14 @@ fn add_link(link: &Link, namespace: &str) -> String {
     let queues = queues.map(|count| format!(" numtxqueues {count} numrxqueues {count}")).unwrap_or_default();
     let broadcasts = bc_queue_len.map(|length| format!(" bcqueuelen {length}")).unwrap_or_default();
     if let Some((outside, its_mac)) = link.host_end() {
-        let (name, outside, bridge) =
-            (quote(link.name.as_str()), quote(outside.as_str()), quote(link.parent.name.as_str()));
+        let (name, outside) = (quote(link.name.as_str()), quote(outside.as_str()));
         return format!(
             "ip link add name {name} index {}{mac} mtu {}{length}{queues} group {GROUP}{netns} up type veth \
-             peer name {outside} address {its_mac} mtu {} group {GROUP} && ip link set dev {outside} master {bridge} up",
-            link.index, link.mtu, link.mtu
+             peer name {outside} address {its_mac} mtu {} group {GROUP} && {}",
+            link.index,
+            link.mtu,
+            link.mtu,
+            join_bridge(link, &outside)
         );
     }
     let on =
@@ -120,6 +135,23 @@ fn add_link(link: &Link, namespace: &str) -> String {
         link.mtu,
         driver(&link.driver)
     )
+}
+
+/// What makes the end on the host a port: only up when it is in its VLAN alone.
+fn join_bridge(link: &Link, outside: &str) -> String {
+    let (bridge, up) = (quote(link.parent.name.as_str()), format!("ip link set dev {outside} up"));
+    match &link.driver {
+        // Open vSwitch takes it by a step of its own.
+        Driver::Veth { switch: Some(Switch::OpenVswitch), .. } => up,
+        Driver::Veth { vlan: Some(id), switch: Some(Switch::VlanBridge { default_vlan }), .. } => {
+            let leave = default_vlan.map(|old| format!(" && bridge vlan del dev {outside} vid {old}"));
+            format!(
+                "ip link set dev {outside} master {bridge}{} && bridge vlan add dev {outside} vid {id} pvid untagged && {up}",
+                leave.unwrap_or_default()
+            )
+        }
+        _ => format!("ip link set dev {outside} master {bridge} up"),
+    }
 }
 
 fn add_ifb(ifb: &Ifb) -> String {
@@ -161,12 +193,16 @@ mod tests {
     use super::super::samples;
     use super::*;
 
+    /// Each, and what takes it back.
+    fn commands(steps: &[Step]) -> Vec<String> {
+        let command = |step: &Step| step.command("/proc/42/ns/net");
+        steps.iter().flat_map(|step| [command(step), command(&step.inverse())]).collect()
+    }
+
     #[test]
+    #[allow(clippy::too_many_lines, reason = "a line for each command")]
     fn each_step_reads_as_the_command_that_does_it() {
-        let commands: Vec<String> = samples::steps()
-            .iter()
-            .flat_map(|step| [step.command("/proc/42/ns/net"), step.inverse().command("/proc/42/ns/net")])
-            .collect();
+        let commands = commands(&samples::attaching());
         let group = GROUP;
         let inside = "nsenter --net=/proc/42/ns/net";
         let tag = samples::tag();
@@ -220,6 +256,32 @@ mod tests {
                     "{inside} tc filter add dev eth1 ingress pref 28780 protocol all u32 match u32 0 0 action mirred egress redirect dev qos7"
                 ),
                 format!("{inside} tc filter del dev eth1 ingress pref 28780 protocol all u32"),
+                "ovs-vsctl add-port ovs0 web-eth1 tag=10 -- set Interface web-eth1 'external-ids:pipework.vlan=\"10\"' 'external-ids:plumb=\"plumb:1:2\"'".into(),
+                "ovs-vsctl --if-exists del-port ovs0 web-eth1".into(),
+            ]
+        );
+    }
+
+    #[test]
+    fn each_change_reads_as_the_command_that_does_it() {
+        let inside = "nsenter --net=/proc/42/ns/net";
+        assert_eq!(
+            commands(&samples::changes()),
+            [
+                format!("{inside} ip rule add from 192.168.0.0/24 lookup 100 priority 32765 protocol 4"),
+                format!("{inside} ip rule del from 192.168.0.0/24 lookup 100 priority 32765 protocol 4"),
+                format!("{inside} ip -6 rule add from fd00::/8 prohibit priority 32765 protocol 4"),
+                format!("{inside} ip -6 rule del from fd00::/8 prohibit priority 32765 protocol 4"),
+                format!("{inside} ip link set dev eth1 address 02:00:00:00:00:08"),
+                format!("{inside} ip link set dev eth1 address 02:00:00:00:00:07"),
+                format!("{inside} ip link set dev eth1 promisc on"),
+                format!("{inside} ip link set dev eth1 promisc off"),
+                format!("{inside} ip link set dev eth1 down"),
+                format!("{inside} ip link set dev eth1 up"),
+                format!("{inside} ip link set dev eth1 name lan0"),
+                format!("{inside} ip link set dev lan0 name eth1"),
+                format!("{inside} ip route append default via 192.168.0.9 dev eth1 proto 4"),
+                format!("{inside} ip route del default via 192.168.0.9 dev eth1 proto 4"),
             ]
         );
     }

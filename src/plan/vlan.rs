@@ -36,9 +36,8 @@ impl VlanDevice {
     fn is(&self, link: &InsideLink, parent_index: u32, links: &[InsideLink]) -> Result<()> {
         let name = &link.name;
         let other = |what: String| {
-            Err(Error::conflict(format!("{name} is there already, but it is {what}")).hint(format!(
-                "rename or delete it (ip link set {name} name OTHER), or choose another --id for the network"
-            )))
+            Err(Error::conflict(format!("{name} is there already, but it is {what}"))
+                .hint(format!("rename or delete it (ip link set {name} name OTHER), or choose another VLAN")))
         };
         let Some((protocol, id)) = link.vlan else {
             return other(format!("no VLAN device but {}", link.kind.as_deref().unwrap_or("a physical interface")));

@@ -1,13 +1,13 @@
 //! From a wish and the facts to the steps that wire a target: the plan that all verbs share.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Driver, Facts, Inside, Leased, Link, LinkAddress, MacvlanMode, Parent, Route, Sibling, Step, TaggedLink, Tuning,
-    forwarding,
+    Driver, Facts, Inside, Leased, Link, LinkAddress, MacvlanMode, Parent, Port, Route, Sibling, Step, Switch,
+    TaggedLink, Tuning, forwarding,
     link::{ABOVE_THE_HOSTS, ParentLink},
     phys, tuning,
 };
@@ -117,6 +117,15 @@ impl Wiring {
     pub fn by_lease(mut self) -> Wiring {
         let key = format!("net/ipv4/conf/{}/promote_secondaries", self.link.name);
         self.connect.push(Step::SetSysctl { key, from: "0".into(), to: "1".into() });
+        self
+    }
+
+    /// The same link, whose end on the host becomes a port of the parent, a bridge of Open vSwitch's.
+    pub fn as_port(mut self, external_ids: BTreeMap<String, String>) -> Wiring {
+        if let Some((name, _)) = self.link.host_end() {
+            let (bridge, name, vlan) = (self.link.parent.name.clone(), name.clone(), self.link.driver.vlan());
+            self.connect.push(Step::AddPort(Port { bridge, name, vlan, external_ids }));
+        }
         self
     }
 
@@ -326,9 +335,11 @@ pub fn plan(wish: &Wish, facts: &Facts, tag: &Tag) -> Result<Wiring> {
         mtu: mtu(wish, &facts.parent)?,
         parent: ParentLink { name: facts.parent.name.clone(), index: facts.parent.index },
         driver: match &wish.driver {
-            Driver::Veth { host_end: None } => {
-                Driver::Veth { host_end: Some(IfName::of_host_end(&wish.target, &name)) }
-            }
+            Driver::Veth { host_end, vlan, .. } => Driver::Veth {
+                host_end: host_end.clone().or_else(|| Some(IfName::of_host_end(&wish.target, &name))),
+                vlan: *vlan,
+                switch: facts.parent.switch,
+            },
             Driver::Phys { .. } => facts.moving.as_ref().map_or_else(|| wish.driver.clone(), phys::driver),
             other => other.clone(),
         },
@@ -370,7 +381,7 @@ fn check_parent(wish: &Wish, facts: &Facts, warnings: &mut Vec<String>) -> Resul
     if let Some(moving) = &facts.moving {
         return phys::check(wish, parent, moving, warnings);
     }
-    if wish.driver.needs_a_bridge() && !parent.bridge {
+    if wish.driver.needs_a_bridge() && parent.switch.is_none() {
         return Err(Error::failed(format!("{name} is no bridge, and a veth is a port of one")).hint(
             match &parent.port_of {
                 Some(master) => format!("use -i {master}"),
@@ -379,6 +390,10 @@ fn check_parent(wish: &Wish, facts: &Facts, warnings: &mut Vec<String>) -> Resul
                 }
             },
         ));
+    }
+    if let (Some(id), Some(Switch::Bridge)) = (wish.driver.vlan(), parent.switch) {
+        return Err(Error::failed(format!("{name} looks at no VLANs, so VLAN {id} would not be kept apart on it"))
+            .hint(format!("ip link set {name} type bridge vlan_filtering 1 makes it; its ports are then in VLAN 1")));
     }
     if let Some(master) = &parent.port_of {
         return Err(Error::conflict(format!(

@@ -6,7 +6,7 @@ use crate::{
     boot::in_guest,
     capture::Capture,
     etcd_fault::{Fault, cut_at_each_call},
-    lab::{Lab, Ran, State, sh, wait_for},
+    lab::{Lab, Ran, State, output as sh_output, sh, wait_for},
 };
 
 /// A lab with the network `blue`, VLAN 10 of nic0, in which an address was given and given back, so
@@ -388,5 +388,157 @@ fn a_device_in_use_stays_and_a_vlan_is_one_networks() {
             .refused(4, "VLAN 10 of nic0 is network blue: red cannot use it");
         lab.plumb("gc").ok();
         assert!(!lab.ip("host", "-br link").contains("nic0.10"));
+    });
+}
+
+/// An address of one's own choice in a VLAN that no network has: its device comes and goes as a network's does.
+#[test]
+fn an_address_in_a_vlan_makes_its_device_and_the_last_one_takes_it_away() {
+    in_guest(|| {
+        let mut lab = Lab::new();
+        lab.target("peer");
+        let lan = lab.full("lan");
+        sh(&format!(
+            "ip -n {lan} link add link lan0 name lan0.10 type vlan id 10 && ip -n {lan} link set lan0.10 up
+             ip -n {lan} addr add 10.1.0.1/24 dev lan0.10"
+        ));
+        let before = lab.state();
+        let flat = |target: &str, more: &str| {
+            lab.plumb(&format!("flat {} -i nic0 --vlan 10 --keep-default --no-check {more}", lab.netns(target)))
+        };
+        for driver in ["macvlan bridge", "ipvlan l2"] {
+            let kind = driver.split(' ').next().unwrap();
+            let said = flat("box", &format!("--ip 10.1.0.5/24 --driver {kind} --probe 0")).ok().out;
+            assert_eq!(said, format!("{}: eth1 10.1.0.5/24 on nic0.10 ({driver})\n", lab.netns("box")));
+            flat("peer", &format!("--ip 10.1.0.6/24 --driver {kind} --probe 0")).ok();
+            assert!(lab.pings("box", "10.1.0.1") && lab.pings("peer", "10.1.0.5"));
+            lab.plumb(&format!("detach {}", lab.netns("box"))).ok();
+            assert!(lab.ip("host", "-br link").contains("nic0.10@nic0"));
+            lab.plumb(&format!("detach {}", lab.netns("peer"))).ok();
+            lab.state().is(&before);
+        }
+        // A failure takes the device back as well: the router has the address.
+        let taken = flat("box", "--ip 10.1.0.1/24");
+        assert!(taken.code == 4 && taken.err.contains("10.1.0.1 is in use on the LAN by "), "{taken:#?}");
+        lab.state().is(&before);
+        // And so does gc after a kill, wherever the run was killed.
+        let arguments = format!("flat {} -i nic0 --vlan 10 --ip 10.1.0.5/24 --probe 0 --no-check", lab.netns("box"));
+        for number in [4, 6, 8, 10] {
+            assert!(lab.killed(&arguments, "sendto", number));
+            lab.plumb("gc").ok();
+            lab.state().is(&before);
+        }
+        // What is printed does the same.
+        let dry = flat("box", "--ip 10.1.0.5/24 --probe 0 --dry-run").ok().out;
+        lab.state().is(&before);
+        Ran::of(lab.on_host("sh").args(["-ec", &dry])).ok();
+        assert!(lab.pings("box", "10.1.0.1"), "{dry}");
+    });
+}
+
+#[test]
+fn an_address_in_a_vlan_heeds_what_is_there() {
+    in_guest(|| {
+        let (lab, before) = blue();
+        let target = lab.netns("box");
+        let flat = |more: &str| {
+            lab.plumb(&format!("flat {target} -i nic0 --vlan 10 --probe 0 --keep-default --no-check {more}"))
+        };
+        flat("--ip 10.1.0.5/24")
+            .refused(4, "VLAN 10 of nic0 is network blue, and 10.1.0.5 is its to give")
+            .hints(&format!("plumb attach {target} blue --ip 10.1.0.5"));
+        lab.state().is(&before);
+        let warned = flat("--ip 10.7.0.5/24").ok().err;
+        assert!(
+            warned.contains(&format!(
+                "VLAN 10 of nic0 is network blue, and this is no member of it; plumb attach {target} blue joins"
+            )),
+            "{warned}"
+        );
+        lab.plumb("detach --all").ok();
+        lab.state().is(&before);
+        lab.ip("host", "link add link nic0 name nic0.10 type vlan id 20");
+        flat("--ip 10.7.0.5/24")
+            .refused(4, "nic0.10 is there already, but it is VLAN 20 of nic0, not 10")
+            .hints("rename or delete it (ip link set nic0.10 name OTHER), or choose another VLAN");
+        lab.ip("host", "link del nic0.10");
+        lab.state().is(&before);
+    });
+}
+
+/// A bridge that keeps VLANs apart: each port is in its own alone, and the cable carries all of them tagged.
+#[test]
+fn ports_of_a_bridge_are_in_their_vlans() {
+    in_guest(|| {
+        let mut lab = Lab::new();
+        ["peer", "third"].into_iter().for_each(|name| lab.target(name));
+        let (host, lan) = (lab.full("host"), lab.full("lan"));
+        sh(&format!(
+            "ip -n {lan} link add link lan0 name lan0.10 type vlan id 10 && ip -n {lan} link set lan0.10 up
+             ip -n {lan} addr add 10.1.0.1/24 dev lan0.10
+             ip -n {host} link add br0 up type bridge vlan_filtering 1 && ip -n {host} link set nic0 master br0
+             bridge -n {host} vlan add dev nic0 vid 10"
+        ));
+        let vlans = || sh_output(&format!("bridge -n {host} vlan show"));
+        let before = vlans();
+        let flat = |target: &str, more: &str| {
+            let target = lab.netns(target);
+            lab.plumb(&format!("flat {target} --driver veth --keep-default --no-check --probe 0 {more}"))
+        };
+        let said = flat("box", "-i br0 --vlan 10 --ip 10.1.0.5/24 --host-name boxes").ok().out;
+        assert_eq!(said, format!("{}: eth1 10.1.0.5/24 on br0 VLAN 10 (veth bridge)\n", lab.netns("box")));
+        flat("peer", "-i br0 --vlan 10 --ip 10.1.0.6/24 --host-name peers").ok();
+        // The same address in another VLAN is another one.
+        flat("third", "-i br0 --vlan 20 --ip 10.1.0.5/24 --host-name thirds").ok();
+        assert!(lab.pings("box", "10.1.0.1") && lab.pings("box", "10.1.0.6"));
+        assert!(!lab.pings("third", "10.1.0.6"));
+        let now = vlans();
+        assert!(now.contains("boxes             10 PVID Egress Untagged"), "{now}");
+        assert!(now.contains("thirds            20 PVID Egress Untagged"), "{now}");
+        assert!(lab.plumb("ls").ok().out.contains(" br0 VLAN 20 "));
+        lab.plumb("detach --all").ok();
+        assert_eq!(vlans(), before);
+        let dry = flat("box", "-i br0 --vlan 10 --ip 10.1.0.5/24 --host-name other --dry-run").ok().out;
+        Ran::of(lab.on_host("sh").args(["-ec", &dry])).ok();
+        assert!(vlans().contains("other             10 PVID Egress Untagged"), "{dry}");
+        lab.ip("host", "link del other");
+        // One that is made for a VLAN keeps them apart, and one that does not is refused.
+        flat("box", "-i br7 --vlan 10 --ip 10.7.0.5/24").ok();
+        assert!(lab.ip("host", "-d link show br7").contains("vlan_filtering 1"));
+        lab.plumb("detach --all").ok();
+        assert!(!lab.ip("host", "-br link").contains("br7"));
+        sh(&format!("ip -n {host} link set br0 type bridge vlan_filtering 0"));
+        flat("box", "-i br0 --vlan 10 --ip 10.1.0.5/24")
+            .refused(1, "br0 looks at no VLANs, so VLAN 10 would not be kept apart on it")
+            .hints("ip link set br0 type bridge vlan_filtering 1 makes it; its ports are then in VLAN 1");
+    });
+}
+
+/// Open vSwitch in the kernel: a bridge of it is made where it is missing, as one of the kernel's own is.
+#[test]
+fn a_bridge_of_open_vswitchs_is_made_and_goes_with_its_last_user() {
+    in_guest(|| {
+        let mut lab = Lab::new();
+        lab.target("peer");
+        lab.open_vswitch("");
+        let flat = |target: &str, more: &str| {
+            let target = lab.netns(target);
+            lab.plumb(&format!("flat {target} -i ovs7 --driver veth --vlan 10 --keep-default --no-check {more}"))
+        };
+        flat("box", "--ip 10.1.0.5/24").ok();
+        flat("peer", "--ip 10.1.0.6/24").ok();
+        assert!(lab.pings("box", "10.1.0.6"));
+        lab.plumb(&format!("detach {}", lab.netns("box"))).ok();
+        assert!(lab.ip("host", "-br link").contains("ovs7"));
+        lab.plumb("detach --all").ok();
+        assert!(!lab.ip("host", "-br link").contains("ovs7"));
+        // With an address of the host's own it is in use, until that has gone.
+        flat("box", "--ip 10.1.0.5/24").ok();
+        lab.ip("host", "addr add 10.1.0.2/24 dev ovs7");
+        lab.plumb("detach --all").ok();
+        assert!(lab.ip("host", "-br link").contains("ovs7"));
+        lab.ip("host", "addr del 10.1.0.2/24 dev ovs7");
+        assert_eq!(lab.plumb("gc").ok().out, "ovs7 deleted, nobody uses the bridge\n");
+        assert!(!lab.ip("host", "-br link").contains("ovs7"));
     });
 }

@@ -133,6 +133,19 @@ END"
         pid
     }
 
+    /// Open vSwitch on the lab's host, without a bridge yet.
+    pub fn open_vswitch(&mut self, options: &str) {
+        let folder = self.folder().display().to_string();
+        let (database, socket) = (format!("{folder}/conf.db"), format!("{folder}/db.sock"));
+        sh(&format!("ovsdb-tool create {database} /usr/share/openvswitch/vswitch.ovsschema"));
+        let quiet = "-vconsole:off -vfile:off -vsyslog:off";
+        let run = format!("env OVS_RUNDIR={folder}");
+        self.server("host", &format!("{run} ovsdb-server {database} --remote=punix:{socket} {quiet}"));
+        wait_for("the database", || Path::new(&socket).exists());
+        sh(&format!("{run} ovs-vsctl --no-wait init"));
+        self.server("host", &format!("{run} ovs-vswitchd unix:{socket} {options} {quiet}"));
+    }
+
     pub fn kill(&mut self, pid: u32) {
         self.signal(pid, Signal::SIGKILL);
     }
@@ -176,6 +189,8 @@ END"
             .arg(program)
             .env("PLUMB_STORE", self.store_address.as_ref().map_or_else(|| self.store().into_os_string(), Into::into))
             .env("PLUMB_CONFIG", "/dev/null")
+            // The machine's own Open vSwitch is no part of this world.
+            .env("OVS_RUNDIR", self.folder())
             .env_remove("DOCKER_HOST")
             .stdin(Stdio::null());
         command
@@ -304,7 +319,7 @@ fn wait_for_or_show(look: impl Fn() -> State, expected: &State) {
 }
 
 /// The state, without what a record has and a shell's work has not.
-fn kernel_state(lab: &Lab) -> State {
+pub fn kernel_state(lab: &Lab) -> State {
     let state = lab.state().0;
     let store = lab.store().display().to_string();
     // Tags are random; all else must be the same to the letter.

@@ -122,6 +122,12 @@ fn what_cannot_be_is_refused_and_nothing_stays() {
         "MTU 9000 is above that of br7, which is 1500",
         "give --mtu 1500 or less, or leave it out; or raise the parent's: ip link set br7 mtu 9000",
     );
+    lab.ip("host", "link add br0 type bridge");
+    veth(&lab, "box", &format!("-i br0 --vlan 10 --ip {FREE}"))
+        .refused(1, "br0 looks at no VLANs, so VLAN 10 would not be kept apart on it")
+        .hints("ip link set br0 type bridge vlan_filtering 1 makes it; its ports are then in VLAN 1");
+    lab.ip("host", "link del br0");
+    state(&lab).is(&before);
     let flat = lab.plumb(&format!("flat {} -i nic0 --ip {FREE} --host-name x", lab.netns("box")));
     flat.refused(2, "--host-name x names the end of a veth that stays on the host");
 }

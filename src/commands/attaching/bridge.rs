@@ -1,25 +1,95 @@
 //! The bridge that a veth is to be a port of, made where it is missing.
 
+use std::{collections::BTreeMap, time::Duration};
+
 use super::{Device, Work, parent, random};
 use crate::{
     config,
+    container::Target,
     error::Result,
-    plan::{Parent, bridge::Bridge},
-    types::{IfName, Tag},
+    kernel::ovs,
+    plan::{
+        Driver, Parent, Port, Switch, Wiring,
+        bridge::{Bridge, open_vswitch_addition, ovs_vsctl},
+    },
+    types::{IfName, Place, Tag},
 };
 
 /// The bridge of this name. The host is locked.
-pub(super) fn device(work: &mut Work, name: &IfName) -> Result<Device> {
-    if work.kernel.parent(name)?.is_some() {
-        return Ok(Device { parent: parent(work.kernel, name)?, made: false, commands: Vec::new() });
+pub(super) fn device(work: &mut Work, name: &IfName, driver: &Driver) -> Result<Device> {
+    if let Some(there) = work.kernel.parent(name)? {
+        let parent = known(work, there)?;
+        return Ok(Device { parent, made: false, commands: Vec::new() });
     }
-    let bridge = Bridge::new(name.clone(), &config::host_identity().unwrap_or_default());
+    if is_named_open_vswitch(name) {
+        return make_open_vswitch(work, name);
+    }
+    let bridge = Bridge::new(name.clone(), driver.vlan().is_some(), &config::host_identity().unwrap_or_default());
     let tag = Tag::new(work.context.store.mark(), random()?);
     let commands = bridge.commands(&tag);
     if work.intent.dry_run {
-        return Ok(Device { parent: Parent::new_bridge(name.clone(), bridge.mac), made: false, commands });
+        let parent = Parent::new_bridge(name.clone(), Some(bridge.mac), bridge.switch());
+        return Ok(Device { parent, made: false, commands });
     }
     work.kernel.add_bridge(&bridge, &tag)?;
-    commands.iter().for_each(|command| work.context.output.step(command, std::time::Duration::ZERO));
+    commands.iter().for_each(|command| work.context.output.step(command, Duration::ZERO));
     Ok(Device { parent: parent(work.kernel, name)?, made: true, commands: Vec::new() })
+}
+
+/// As pipework has it: a missing bridge of such a name is to be Open vSwitch's.
+fn is_named_open_vswitch(name: &IfName) -> bool {
+    name.as_str().starts_with("ovs")
+}
+
+/// What is no bridge of the kernel's may be Open vSwitch's, which alone can tell.
+fn known(work: &mut Work, there: Parent) -> Result<Parent> {
+    if there.switch.is_some() {
+        return Ok(there);
+    }
+    let looks_like_it = is_named_open_vswitch(&there.name)
+        || work.kernel.host_link(&there.name)?.is_some_and(|link| link.kind.as_deref() == Some("openvswitch"));
+    match ovs::is_bridge(&there.name) {
+        Ok(Some(true)) => Ok(of_open_vswitch(there)),
+        Ok(None) if looks_like_it => Err(ovs::missing()),
+        Err(error) if looks_like_it => Err(error),
+        _ => Ok(there),
+    }
+}
+
+/// Its own interface may be down, and has no carrier: the ports reach one another all the same.
+fn of_open_vswitch(there: Parent) -> Parent {
+    Parent { switch: Some(Switch::OpenVswitch), up: true, carrier: true, ..there }
+}
+
+fn make_open_vswitch(work: &mut Work, name: &IfName) -> Result<Device> {
+    let tag = Tag::new(work.context.store.mark(), random()?);
+    let command = ovs_vsctl(&open_vswitch_addition(name, &tag));
+    if work.intent.dry_run {
+        ovs::is_bridge(name)?.ok_or_else(ovs::missing)?;
+        let parent = Parent::new_bridge(name.clone(), None, Switch::OpenVswitch);
+        return Ok(Device { parent, made: false, commands: vec![command] });
+    }
+    ovs::add_bridge(name, &tag)?;
+    work.context.output.step(&command, Duration::ZERO);
+    let made = parent(work.kernel, name).inspect_err(|_| drop(ovs::delete_bridge(name)))?;
+    Ok(Device { parent: of_open_vswitch(made), made: true, commands: Vec::new() })
+}
+
+/// What is written beside a port: what pipework writes, which others read, and plumb's own tag.
+pub(super) fn external_ids(target: &Target, wiring: &Wiring, tag: &Tag) -> BTreeMap<String, String> {
+    let outside = wiring.link.host_end().map(|(name, _)| name.to_string());
+    let pid = match &target.place {
+        Place::Process { pid, .. } => Some(pid.to_string()),
+        Place::Path(_) => None,
+    };
+    let ids = [
+        ("pipework.interface", outside),
+        ("pipework.bridge", Some(wiring.link.parent.name.to_string())),
+        ("pipework.containerid", target.id.clone()),
+        ("pipework.containername", Some(target.name.to_string())),
+        ("pipework.nspid", pid),
+        ("pipework.vlan", wiring.link.driver.vlan().map(|id| id.to_string())),
+        (Port::TAG, Some(tag.to_string())),
+    ];
+    ids.into_iter().filter_map(|(key, id)| Some((key.to_owned(), id?))).collect()
 }

@@ -2,16 +2,16 @@
 
 use std::{collections::HashSet, net::IpAddr};
 
-use super::{Device, Work, parent, random};
+use super::{Device, Work, parent, vlan};
 use crate::{
     error::{Error, Result},
     kernel::Kernel,
-    plan::{Inside, Parent, Wish, vlan::VlanDevice},
+    plan::{Inside, Wish, vlan::VlanDevice},
     store::{
         Attachment, Change, Condition, Key, Network, Store,
         network::{self, Histories, Stored},
     },
-    types::{Gateway, HostAddress, IfName, RouteSpec, Tag},
+    types::{Gateway, HostAddress, IfName, RouteSpec},
 };
 
 /// A network that a target shall join, and how.
@@ -90,34 +90,9 @@ impl Joining {
     /// The network's device on this host, made if it is missing. The host is locked.
     pub(super) fn device(&self, work: &mut Work) -> Result<Device> {
         let network = &self.network;
-        let device = VlanDevice::new(self.host_interface.clone(), network.id, network.protocol, network.mtu);
-        let below = parent(work.kernel, &self.host_interface)?;
         self.refuse_anothers_vlan(work)?;
-        if let Some(there) = work.kernel.host_link(&device.name)?
-            && device.among(std::slice::from_ref(&there), below.index).is_ok()
-        {
-            return Ok(Device { parent: parent(work.kernel, &device.name)?, made: false, commands: Vec::new() });
-        }
-        let links = work.kernel.host_links()?;
-        if let Some(there) = device.among(&links, below.index)? {
-            let name: IfName = there.name.parse().map_err(Error::failed)?;
-            return Ok(Device { parent: parent(work.kernel, &name)?, made: false, commands: Vec::new() });
-        }
-        if let Some(mtu) = network.mtu.filter(|mtu| mtu.bytes() > below.mtu) {
-            return Err(Error::failed(format!(
-                "MTU {mtu} of {} is above that of {}, {}",
-                network.name, below.name, below.mtu
-            ))
-            .hint(format!("raise the interface's: ip link set {} mtu {mtu}", below.name)));
-        }
-        let tag = Tag::new(work.context.store.mark(), random()?);
-        if work.intent.dry_run {
-            let parent = Parent { name: device.name.clone(), index: 0, port_of: None, ..below };
-            return Ok(Device { parent, made: false, commands: device.commands(&tag) });
-        }
-        work.kernel.add_vlan(&device, below.index, &tag)?;
-        device.commands(&tag).iter().for_each(|command| work.context.output.step(command, std::time::Duration::ZERO));
-        Ok(Device { parent: parent(work.kernel, &device.name)?, made: true, commands: Vec::new() })
+        let device = VlanDevice::new(self.host_interface.clone(), network.id, network.protocol, network.mtu);
+        vlan::device(work, &device)
     }
 
     /// By another interface of this host than the network's own the VLAN may be another network's.

@@ -8,6 +8,7 @@ mod leasing;
 mod options;
 mod phys;
 mod report;
+mod vlan;
 
 use std::{fs, net::IpAddr, time::Duration};
 
@@ -26,9 +27,9 @@ use crate::{
     error::{Error, Kind, Result},
     kernel::{Kernel, Netns},
     namespace::HostLock,
-    plan::{Facts, Inside, Parent, Step, Wiring, Wish, wiring},
+    plan::{Facts, Inside, Parent, Step, Wiring, Wish, vlan::VlanDevice, wiring},
     store::{Attachment, Change, Committed, Progress, Record, attachment},
-    types::{IfName, NetworkName, Span, Tag, TargetName, nearest},
+    types::{IfName, NetworkName, Span, Tag, TargetName, VlanId, VlanProtocol, nearest},
 };
 
 /// What the options mean, apart from the wish itself.
@@ -56,6 +57,8 @@ pub enum Uplink {
     Interface(IfName),
     /// Nothing.
     Nowhere,
+    /// A VLAN of an interface of the host, whose device is made where it is missing.
+    Vlan(IfName, VlanId),
     /// A network, whose device is made where it is missing.
     Network(Box<Joining>),
 }
@@ -137,7 +140,7 @@ impl Work<'_> {
         self.clear_earlier(&mut elsewhere)?;
         let inside = self.kernel.look()?;
         let wish = match &self.intent.uplink {
-            Uplink::Interface(_) | Uplink::Nowhere => wish,
+            Uplink::Interface(_) | Uplink::Vlan(..) | Uplink::Nowhere => wish,
             Uplink::Network(joining) => joining.as_before(wish, &here, &elsewhere, &inside)?,
         };
         let wish = if self.intent.lease.is_some() { Wish { addresses: Vec::new(), ..wish } } else { wish };
@@ -225,13 +228,30 @@ impl Work<'_> {
                 // What others have raised the parent's segments to is what this one found.
                 let locks = locks || wish.tuning.big_tcp.is_some();
                 let lock = if locks { HostLock::unless_held(self.namespace, self.host)? } else { None };
+                let warning = match wish.driver.vlan() {
+                    Some(id) => vlan::heed_network(self, &wish, name, id)?,
+                    None => None,
+                };
                 let device = match wish.driver.needs_a_bridge() {
-                    true => bridge::device(self, name)?,
+                    true => bridge::device(self, name, &wish.driver)?,
                     false => Device { parent: phys::parent(self, name)?, made: false, commands: Vec::new() },
                 };
-                self.begin_on(device, lock, |work, parent| {
+                let mut begun = self.begin_on(device, lock, |work, parent| {
                     work.record_plan(wish, inside, parent, here, elsewhere, None)
-                })
+                })?;
+                begun.wiring.warnings.extend(warning);
+                Ok(begun)
+            }
+            Uplink::Vlan(name, id) => {
+                let warning = vlan::heed_network(self, &wish, name, *id)?;
+                let lock = HostLock::unless_held(self.namespace, self.host)?;
+                let device = VlanDevice::new(name.clone(), *id, VlanProtocol::Dot1q, None);
+                let device = vlan::device(self, &device)?;
+                let mut begun = self.begin_on(device, lock, |work, parent| {
+                    work.record_plan(wish, inside, parent, here, elsewhere, None)
+                })?;
+                begun.wiring.warnings.extend(warning);
+                Ok(begun)
             }
             Uplink::Nowhere => self.record_plan(wish, inside, Parent::nowhere(), here, elsewhere, None),
             Uplink::Network(joining) => {
@@ -293,6 +313,13 @@ impl Work<'_> {
             };
             let wiring = wiring::plan(&wish, &facts, &tag)?;
             let wiring = if self.intent.lease.is_some() { wiring.by_lease() } else { wiring };
+            let wiring = match wiring.link.driver.is_open_vswitchs() {
+                true => {
+                    let ids = bridge::external_ids(self.target, &wiring, &tag);
+                    wiring.as_port(ids)
+                }
+                false => wiring,
+            };
             let attachment = self.record(wish, &wiring, &facts.parent, tag.clone())?;
             let interface = attachment.interface();
             let earlier = elsewhere.iter().find(|a| !a.is_unfinished() && a.interface() == interface).cloned();
@@ -329,7 +356,7 @@ impl Work<'_> {
     fn record(&self, wish: Wish, wiring: &Wiring, parent: &Parent, tag: Tag) -> Result<Attachment> {
         let store = &*self.context.store;
         let network = match &self.intent.uplink {
-            Uplink::Interface(_) | Uplink::Nowhere => None,
+            Uplink::Interface(_) | Uplink::Vlan(..) | Uplink::Nowhere => None,
             Uplink::Network(joining) => Some(joining.network.name.clone()),
         };
         let asking = self.intent.lease.as_ref();
@@ -356,6 +383,8 @@ impl Work<'_> {
             namespace: namespace::mark(self.namespace, self.kernel),
             wish,
             steps: wiring.steps().cloned().collect(),
+            changes: Vec::new(),
+            changing: Vec::new(),
         })
     }
 
@@ -378,7 +407,7 @@ impl Work<'_> {
             Err(error) => {
                 // The failure is what the user must hear of; what cannot be forgotten now gc finds.
                 let _ = attachment.forget(store).and_then(|()| store.flush(&attachment.key()));
-                if matches!(self.intent.uplink, Uplink::Network(_)) || wiring.link.driver.needs_a_bridge() {
+                if !matches!(self.intent.uplink, Uplink::Interface(_)) || wiring.link.driver.needs_a_bridge() {
                     let _ = HostLock::unless_held(self.namespace, self.host)
                         .and_then(|_lock| take_back::device(self.context, &parent.name));
                 }
@@ -401,6 +430,8 @@ impl Work<'_> {
             ))
             .hint(format!("was it renamed? plumb detach {target} {} frees the name", earlier.interface())));
         }
+        // By its name Open vSwitch would take our link for the earlier one.
+        take_back::port(self.context, earlier)?;
         match namespace::reopen(earlier) {
             Some(there) if there.id() != self.namespace.id() => take_back::links(self.context, earlier, &there),
             _ => Ok(()),

@@ -10,7 +10,7 @@ use crate::{
     error::{Error, Result},
     kernel,
     plan::{Driver, IpvlanMode, MacvlanMode, Tuning, Wish, wiring::MacRule},
-    types::{HostAddress, IfName, Span, TargetName},
+    types::{HostAddress, IfName, Span, TargetName, VlanId},
 };
 
 /// The host's interface that was named, here or in the configuration.
@@ -21,14 +21,23 @@ pub fn host_interface(typed: Option<&IfName>, context: &Context) -> Result<IfNam
     })
 }
 
-/// What the link is to hang on.
-pub fn uplink(typed: Option<&IfName>, wish: &Wish, context: &Context) -> Result<Uplink> {
-    match (wish.driver.leads_nowhere(), typed) {
-        (false, _) => host_interface(typed, context).map(Uplink::Interface),
-        (true, None) => Ok(Uplink::Nowhere),
-        (true, Some(name)) => Err(Error::usage(format!("a dummy leads nowhere, so not to {name} either"))
-            .hint("leave -i out, or --driver dummy")),
+/// What the link is to hang on: an interface of the host, or one of its VLANs; that of a bridge's port is the
+/// port's own.
+pub fn uplink(typed: Option<&IfName>, vlan: Option<VlanId>, driver: &Driver, context: &Context) -> Result<Uplink> {
+    if driver.leads_nowhere() {
+        return match (typed, vlan) {
+            (None, None) => Ok(Uplink::Nowhere),
+            (Some(name), _) => Err(Error::usage(format!("a dummy leads nowhere, so not to {name} either"))
+                .hint("leave -i out, or --driver dummy")),
+            (None, Some(id)) => Err(Error::usage(format!("a dummy leads nowhere, so it has no VLAN {id}"))
+                .hint("leave --vlan out, or --driver dummy")),
+        };
     }
+    let name = host_interface(typed, context)?;
+    Ok(match vlan {
+        Some(id) if !driver.needs_a_bridge() => Uplink::Vlan(name, id),
+        _ => Uplink::Interface(name),
+    })
 }
 
 /// How long the LAN is asked about an address, and whom to ping afterwards.
@@ -116,7 +125,7 @@ fn driver(options: &LinkOptions) -> Result<Driver> {
     let macvlan = |mode| Ok(Driver::Macvlan(mode));
     let ipvlan = |mode| Ok(Driver::Ipvlan(mode));
     match (options.driver, options.mode) {
-        (DriverName::Veth, None) => Ok(Driver::Veth { host_end: options.host_name.clone() }),
+        (DriverName::Veth, None) => Ok(Driver::Veth { host_end: options.host_name.clone(), vlan: None, switch: None }),
         (DriverName::Veth, Some(_)) => {
             Err(Error::usage("a veth has no mode: its bridge decides who reaches whom").hint("leave --mode out"))
         }

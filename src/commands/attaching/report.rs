@@ -17,7 +17,7 @@ use crate::{
     output::length,
     plan::{Wiring, Wish},
     store::{Attachment, Dhcp, Key, lease},
-    types::{IfName, NetworkName},
+    types::{IfName, NetworkName, VlanId},
 };
 
 /// What is now true, or with `--dry-run` would be.
@@ -36,6 +36,11 @@ pub struct Report {
     pub gateways: Vec<IpAddr>,
     #[serde(skip_serializing_if = "is_nowhere")]
     pub parent: IfName,
+    /// That of a bridge's port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vlan: Option<VlanId>,
+    #[serde(skip)]
+    on: String,
     /// What the earlier interface of the name hung on.
     #[serde(skip)]
     pub left: Option<IfName>,
@@ -150,6 +155,8 @@ impl Report {
             gateways,
             left: None,
             parent: wiring.link.parent.name.clone(),
+            vlan: wiring.link.driver.vlan(),
+            on: wiring.link.on(),
             driver: wiring.link.driver.kind(),
             mode: wiring.link.driver.mode(),
             lease: None,
@@ -306,7 +313,7 @@ impl std::fmt::Display for Report {
         }
         let mode = self.mode.map_or(String::new(), |mode| format!(" {mode}"));
         if !is_nowhere(&self.parent) {
-            write!(f, " on {}", self.parent)?;
+            write!(f, " on {}", self.on)?;
         }
         write!(f, " ({}{mode})", self.driver)
     }

@@ -63,7 +63,10 @@ fn make(options: &Shim, context: &Context) -> Result<()> {
             (device, driver)
         }
         Uplink::Nowhere => return Err(Error::usage("a shim hangs on an interface").hint("plumb shim HOSTIF")),
-        Uplink::Interface(name) => (name.clone(), matching(&attaching::parent(&mut kernel, name)?, &host)?),
+        // A shim's parent is named as it is.
+        Uplink::Interface(name) | Uplink::Vlan(name, _) => {
+            (name.clone(), matching(&attaching::parent(&mut kernel, name)?, &host)?)
+        }
     };
     refuse_second(&name, context)?;
     guard::check(options.route.iter().map(|route| route.destination), &host)?;

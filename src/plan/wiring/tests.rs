@@ -15,7 +15,7 @@ fn facts() -> Facts {
         up: true,
         carrier: true,
         loopback: false,
-        bridge: false,
+        switch: None,
         ethernet: true,
         infiniband: false,
         wireless: false,
@@ -44,6 +44,7 @@ fn facts() -> Facts {
             samples::default_via("172.17.0.1", 5, "eth0"),
             Route::new(Some("172.17.0.0/16".parse().unwrap()), None, false, None, (5, "eth0"), false),
         ],
+        rules: vec![],
         ipv6: Some(Ipv6Defaults { disabled: true, accept_ra: "1".into() }),
     };
     Facts {

@@ -1,0 +1,140 @@
+//! A veth as the port of a bridge of Open vSwitch's: the real one, which passes packets on by itself.
+
+use crate::lab::{ALSO_FREE, FREE, Lab, PLUMB, Ran, State, sh, words};
+
+/// Open vSwitch on the lab's host, with a bridge `ovs0`.
+fn lab() -> Lab {
+    let mut lab = Lab::new();
+    ["peer", "third"].into_iter().for_each(|name| lab.target(name));
+    lab.open_vswitch("--disable-system");
+    // Packets pass by a program and not by the kernel, which may lack the module.
+    vsctl(&lab, "ovs-vsctl --timeout=20 add-br ovs0 -- set bridge ovs0 datapath_type=netdev");
+    lab
+}
+
+fn vsctl(lab: &Lab, script: &str) -> String {
+    Ran::of(lab.on_host("sh").args(["-ec", script])).ok().out
+}
+
+/// What Open vSwitch remembers, and the rest of the world. That an interface has gone it notices in its own time.
+fn state(lab: &Lab) -> State {
+    let remembered =
+        vsctl(lab, "ovs-vsctl show | grep -v error: ; ovs-vsctl --columns=name,external_ids list Interface");
+    State(lab.state().0 + &remembered)
+}
+
+fn flat(lab: &Lab, target: &str, arguments: &str) -> Ran {
+    let target = lab.netns(target);
+    lab.plumb(&format!("flat {target} -i ovs0 --driver veth --keep-default --no-check --probe 0 {arguments}"))
+}
+
+#[test]
+fn its_ports_are_in_their_vlans_and_go_with_their_containers() {
+    let lab = lab();
+    let before = state(&lab);
+    let said = flat(&lab, "box", &format!("--ip {FREE} --vlan 10 --host-name boxes")).ok().out;
+    assert_eq!(said, format!("{}: eth1 {FREE} on ovs0 VLAN 10 (veth bridge)\n", lab.netns("box")));
+    flat(&lab, "peer", &format!("--ip {ALSO_FREE} --vlan 10")).ok();
+    // The same address in another VLAN is another one.
+    flat(&lab, "third", &format!("--ip {FREE} --vlan 20")).ok();
+    let other = ALSO_FREE.split('/').next().unwrap();
+    assert!(lab.pings("box", other));
+    assert!(!lab.pings("third", other));
+    let ids = vsctl(&lab, "ovs-vsctl get Interface boxes external_ids");
+    for id in ["pipework.bridge=ovs0", "pipework.vlan=\"10\"", "pipework.interface=boxes", "plumb=\"plumb:"] {
+        assert!(ids.contains(id), "{id}: {ids}");
+    }
+    assert!(ids.contains(&format!("pipework.containername=\"{}\"", lab.netns("box"))), "{ids}");
+    // A container that has gone leaves a port without an interface; it goes when its name is used again,
+    let full = lab.full("box");
+    sh(&format!("ip netns del {full} && ip netns add {full}"));
+    flat(&lab, "box", &format!("--ip {FREE} --vlan 30 --host-name boxes")).ok();
+    assert_eq!(vsctl(&lab, "ovs-vsctl get Port boxes tag").trim(), "30");
+    // or by detach.
+    sh(&format!("ip netns del {full}"));
+    lab.plumb(&format!("detach {}", lab.netns("box"))).ok();
+    assert!(!vsctl(&lab, "ovs-vsctl list-ports ovs0").contains("boxes"));
+    lab.plumb("detach --all").ok();
+    let now = vsctl(&lab, "ovs-vsctl show");
+    assert!(before.0.contains(&now), "{now}");
+}
+
+#[test]
+fn killed_or_refused_it_leaves_no_port() {
+    let lab = lab();
+    let before = state(&lab);
+    let arguments = format!(
+        "flat {} -i ovs0 --ip {FREE} --vlan 10 --driver veth --keep-default --probe 0 --no-check",
+        lab.netns("box")
+    );
+    let mut kills = 0;
+    for call in ["sendto", "rename"] {
+        for number in 1.. {
+            let killed = lab.killed(&arguments, call, number);
+            kills += usize::from(killed);
+            if !killed {
+                lab.plumb("detach --all").ok();
+            }
+            lab.plumb("gc").ok();
+            state(&lab).is(&before);
+            if !killed {
+                break;
+            }
+        }
+    }
+    assert!(kills >= 10, "only {kills} kills");
+    // Somebody else's port is in the way of the last step but the addresses.
+    vsctl(&lab, "ovs-vsctl add-port ovs0 boxes -- set Interface boxes type=internal");
+    flat(&lab, "box", &format!("--ip {FREE} --host-name boxes"))
+        .refused(4, "the host has an interface boxes already; nothing was changed")
+        .hints("choose another with --host-name");
+    vsctl(&lab, "ovs-vsctl del-port boxes; ovs-vsctl --no-wait add-port ovs0 boxes");
+    let with_port = state(&lab);
+    flat(&lab, "box", &format!("--ip {FREE} --host-name boxes"))
+        .refused(4, "Open vSwitch has a port boxes already; nothing was changed")
+        .hints("ovs-vsctl del-port boxes deletes it; or choose another with --host-name");
+    state(&lab).is(&with_port);
+    // A port whose record was lost is gc's.
+    vsctl(&lab, "ovs-vsctl del-port boxes");
+    flat(&lab, "box", &format!("--ip {FREE} --host-name boxes")).ok();
+    std::fs::remove_dir_all(lab.store().join("flat")).unwrap();
+    lab.ip("box", "link del eth1");
+    assert!(lab.plumb("gc").ok().out.contains("port boxes of Open vSwitch deleted, it has no record\n"));
+    assert!(!vsctl(&lab, "ovs-vsctl list-ports ovs0").contains("boxes"));
+}
+
+#[test]
+fn what_is_printed_does_the_same() {
+    let lab = lab();
+    let dry = flat(&lab, "box", &format!("--ip {FREE} --vlan 10 --host-name boxes --dry-run")).ok().out;
+    let look = || {
+        vsctl(&lab, "ovs-vsctl show; ovs-vsctl get Interface boxes external_ids | sed 's/plumb:[0-9a-f:]*//'")
+            + &lab.ip("box", "-br addr show dev eth1")
+    };
+    flat(&lab, "box", &format!("--ip {FREE} --vlan 10 --host-name boxes")).ok();
+    let by_plumb = look();
+    lab.plumb("detach --all").ok();
+    Ran::of(lab.on_host("sh").args(["-ec", &dry])).ok();
+    let numbers = |text: String| -> String {
+        let parts = text.split("eth1@if");
+        parts.map(|part| part.trim_start_matches(|c: char| c.is_ascii_digit())).collect()
+    };
+    assert_eq!(numbers(look()), numbers(by_plumb), "{dry}");
+}
+
+#[test]
+fn without_its_program_or_its_daemon_it_is_said() {
+    let mut lab = Lab::new();
+    lab.target("peer");
+    let before = lab.state();
+    let arguments = format!("flat {} -i ovs1 --driver veth --keep-default --no-check --ip {FREE}", lab.netns("box"));
+    let mut without = lab.on_host("env");
+    Ran::of(without.args(["PATH=/nowhere", PLUMB]).args(words(&arguments)))
+        .refused(3, "Open vSwitch's program ovs-vsctl is not installed")
+        .hints("apt-get install openvswitch-switch, or dnf install openvswitch; or name a bridge of the kernel's");
+    let ran = lab.plumb(&arguments);
+    assert_eq!(ran.code, 1, "{ran:#?}");
+    assert!(ran.err.contains("ovs-vsctl add-br ovs1 -- set Bridge ovs1 "), "{ran:#?}");
+    assert!(ran.err.contains("hint: does Open vSwitch run? ovs-vsctl show"), "{ran:#?}");
+    lab.state().is(&before);
+}
