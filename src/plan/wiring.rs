@@ -402,27 +402,7 @@ fn check_parent(wish: &Wish, facts: &Facts, warnings: &mut Vec<String>) -> Resul
         ))
         .hint(format!("use -i {master}")));
     }
-    match wish.driver {
-        Driver::Ipoib { .. } if parent.infiniband => {}
-        Driver::Ipoib { .. } => {
-            return Err(Error::failed(format!("{name} is no InfiniBand interface, so it has no partitions"))
-                .hint("leave --pkey out"));
-        }
-        _ if parent.infiniband => {
-            return Err(Error::failed(format!(
-                "{name} is an InfiniBand interface, so it cannot carry {}",
-                wish.driver.with_article()
-            ))
-            .hint("leave --driver and --mode out: it gets a child of its own kind"));
-        }
-        _ if !parent.ethernet => {
-            return Err(Error::failed(format!(
-                "{name} is not an Ethernet interface, so it cannot carry {}",
-                wish.driver.with_article()
-            )));
-        }
-        _ => {}
-    }
+    check_kind(wish, parent)?;
     if parent.wireless && matches!(wish.driver, Driver::Macvlan(_)) && !wish.allow_wifi {
         return Err(Error::failed(format!(
             "{name} is a wifi interface: access points drop frames from MAC addresses that did not log in"
@@ -438,6 +418,28 @@ fn check_parent(wish: &Wish, facts: &Facts, warnings: &mut Vec<String>) -> Resul
         warnings.push(format!("{name} has no carrier, so nothing can be reached by it yet; is the cable plugged in?"));
     }
     Ok(())
+}
+
+/// Whether the parent can carry what is wished for, by what it is.
+fn check_kind(wish: &Wish, parent: &Parent) -> Result<()> {
+    let name = &parent.name;
+    match wish.driver {
+        Driver::Ipoib { .. } if parent.infiniband => Ok(()),
+        Driver::Ipoib { .. } => {
+            Err(Error::failed(format!("{name} is no InfiniBand interface, so it has no partitions"))
+                .hint("leave --pkey out"))
+        }
+        _ if parent.infiniband => Err(Error::failed(format!(
+            "{name} is an InfiniBand interface, so it cannot carry {}",
+            wish.driver.with_article()
+        ))
+        .hint("leave --driver and --mode out: it gets a child of its own kind")),
+        _ if !parent.ethernet => Err(Error::failed(format!(
+            "{name} is not an Ethernet interface, so it cannot carry {}",
+            wish.driver.with_article()
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// The kernel refuses a second kind of link on a parent without saying which is there. A second mode
