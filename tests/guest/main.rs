@@ -30,8 +30,8 @@ mod netem;
 mod old_kernel;
 #[path = "../system/parity.rs"]
 mod parity;
-mod pipework;
 mod phys;
+mod pipework;
 mod shim;
 mod soak;
 mod vlan;

@@ -151,7 +151,10 @@ fn virtual_nic(name: &str, driver: &str) -> Option<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{commands::doctor::report::State, plan::{Parent, Switch}};
+    use crate::{
+        commands::doctor::report::State,
+        plan::{Parent, Switch},
+    };
 
     fn interface(name: &str, kind: Option<&str>) -> Interface {
         let parent = Parent {
