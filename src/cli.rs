@@ -1128,11 +1128,15 @@ pub enum DoctorVerb {
     Attach,
     Detach,
     Qos,
+    Route,
+    Rule,
+    Link,
     Shim,
     Restore,
     Agent,
     Bench,
     Gc,
+    Pipework,
 }
 
 impl DoctorVerb {

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Driver, Link, Parent, Route, Wish,
+    link::GROUP,
     render::{inside, ip_route, quote},
 };
 use crate::{
@@ -292,6 +293,28 @@ pub(super) fn move_out(link: &Link, home: &Home, namespace: &str) -> String {
     commands.push(format!("ip link property del dev {to} altname {}", home.tag));
     commands.extend(home.device_tag.as_ref().map(|tag| format!("ip link property add dev {to} altname {tag}")));
     commands.join(" && ")
+}
+
+impl Home {
+    /// That of a device that has yet to be made for this, as a dry run has it.
+    pub fn yet_to_be_made(parent: &Parent, tag: &Tag) -> Home {
+        Home {
+            name: parent.name.clone(),
+            index: parent.index,
+            mac: parent.mac,
+            mtu: parent.mtu,
+            up: true,
+            group: GROUP,
+            kind: None,
+            phy: None,
+            tag: tag.clone(),
+            device_tag: None,
+            settings: Vec::new(),
+            addresses: Vec::new(),
+            routes: Vec::new(),
+            seen: 0,
+        }
+    }
 }
 
 /// The driver of a link that moves, with what it leaves.

@@ -381,20 +381,7 @@ fn check_parent(wish: &Wish, facts: &Facts, warnings: &mut Vec<String>) -> Resul
     if let Some(moving) = &facts.moving {
         return phys::check(wish, parent, moving, warnings);
     }
-    if wish.driver.needs_a_bridge() && parent.switch.is_none() {
-        return Err(Error::failed(format!("{name} is no bridge, and a veth is a port of one")).hint(
-            match &parent.port_of {
-                Some(master) => format!("use -i {master}"),
-                None => {
-                    "name a bridge with -i, one that is made where it is missing; or leave --driver veth out".into()
-                }
-            },
-        ));
-    }
-    if let (Some(id), Some(Switch::Bridge)) = (wish.driver.vlan(), parent.switch) {
-        return Err(Error::failed(format!("{name} looks at no VLANs, so VLAN {id} would not be kept apart on it"))
-            .hint(format!("ip link set {name} type bridge vlan_filtering 1 makes it; its ports are then in VLAN 1")));
-    }
+    check_bridge(wish, parent)?;
     if let Some(master) = &parent.port_of {
         return Err(Error::conflict(format!(
             "{name} is a port of {master}, so no {} can be put on it",
@@ -416,6 +403,26 @@ fn check_parent(wish: &Wish, facts: &Facts, warnings: &mut Vec<String>) -> Resul
         warnings.push(format!("{name} is down, so nothing can be reached by it yet; ip link set {name} up"));
     } else if !parent.carrier {
         warnings.push(format!("{name} has no carrier, so nothing can be reached by it yet; is the cable plugged in?"));
+    }
+    Ok(())
+}
+
+/// Whether the parent is what a port is of.
+fn check_bridge(wish: &Wish, parent: &Parent) -> Result<()> {
+    let name = &parent.name;
+    if wish.driver.needs_a_bridge() && parent.switch.is_none() {
+        return Err(Error::failed(format!("{name} is no bridge, and a veth is a port of one")).hint(
+            match &parent.port_of {
+                Some(master) => format!("use -i {master}"),
+                None => {
+                    "name a bridge with -i, one that is made where it is missing; or leave --driver veth out".into()
+                }
+            },
+        ));
+    }
+    if let (Some(id), Some(Switch::Bridge)) = (wish.driver.vlan(), parent.switch) {
+        return Err(Error::failed(format!("{name} looks at no VLANs, so VLAN {id} would not be kept apart on it"))
+            .hint(format!("ip link set {name} type bridge vlan_filtering 1 makes it; its ports are then in VLAN 1")));
     }
     Ok(())
 }

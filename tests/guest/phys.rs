@@ -63,6 +63,18 @@ fn a_vlan_device_moves_and_what_it_hangs_on_stays() {
         lab.state().steady().is(&before);
         assert!(lab.pings("host", "10.1.0.1"));
 
+        // One that plumb makes for it goes again with it.
+        let made = |arguments: &str| phys(&target, &format!("-i nic0 --vlan 20 --ip 10.2.0.100/24 {arguments}"));
+        sh(&format!("ip -n {host} link del nic0.10"));
+        let bare = lab.state().steady();
+        assert!(made("--dry-run").ok().out.contains("ip link set dev nic0.20 netns "));
+        lab.state().steady().is(&bare);
+        made("").ok();
+        assert!(lab.ip("box", "-d link show dev eth1").contains("vlan protocol 802.1Q id 20"));
+        lab.plumb("detach --all").ok();
+        lab.state().steady().is(&bare);
+        sh(&format!("ip -n {host} link add link nic0 name nic0.10 type vlan id 10"));
+
         lab.namespace("brief");
         let brief = lab.netns("brief");
         lab.plumb(&format!("flat {brief} --driver phys -i nic0.10 --ip none")).ok();

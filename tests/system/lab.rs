@@ -357,10 +357,11 @@ pub struct State(pub String);
 
 impl State {
     /// Without what the kernel's linkwatch tells of a carrier a second late, and the link-local addresses that
-    /// wait for it.
+    /// wait for it, each with its line of lifetimes.
     pub fn steady(self) -> State {
-        let late = |line: &&str| !line.contains("fe80::") && !line.contains("ff00::/8 dev");
-        let text: String = self.0.lines().filter(late).map(|line| line.to_owned() + "\n").collect();
+        let late = ["fe80::", "ff00::/8 dev", "valid_lft"];
+        let is_steady = |line: &&str| !late.iter().any(|late| line.contains(late));
+        let text: String = self.0.lines().filter(is_steady).map(|line| line.to_owned() + "\n").collect();
         let words = [("NO-CARRIER,", ""), (" linkdown", ""), (" state DOWN", " state UP")];
         State(words.iter().fold(text, |text, (word, other)| text.replace(word, other)))
     }

@@ -11,7 +11,7 @@ use crate::{
     error::{Error, Kind, Result},
     kernel::{self, Kernel, Netns, survey},
     namespace,
-    plan::{Moving, Parent, Wiring, Wish, facts::InsideLink},
+    plan::{Home, Moving, Parent, Wiring, Wish, facts::InsideLink},
     store::{Attachment, attachment},
     types::{IfName, Tag},
 };
@@ -79,6 +79,11 @@ pub(super) fn moving(
 ) -> Result<Option<Moving>> {
     if !wish.driver.moves() {
         return Ok(None);
+    }
+    // Interfaces count from 1.
+    if parent.index == 0 {
+        let home = Home::yet_to_be_made(parent, tag);
+        return Ok(Some(Moving { home, children: Vec::new(), carries: None }));
     }
     let peer = config::ssh_client();
     let (home, source, own) = host.look_inside(|on_host| {

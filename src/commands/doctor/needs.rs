@@ -17,12 +17,13 @@ pub fn of(verb: DoctorVerb) -> Vec<Need> {
     const ATTACHING: [Need; 4] =
         [Need::Feature(Feature::Macvlan), Need::Feature(Feature::PacketSockets), Need::Parent, Need::Store];
     let own: &[Need] = match verb {
-        DoctorVerb::Flat | DoctorVerb::Dhcp | DoctorVerb::Shim => &ATTACHING,
+        DoctorVerb::Flat | DoctorVerb::Dhcp | DoctorVerb::Shim | DoctorVerb::Pipework => &ATTACHING,
         DoctorVerb::Attach => return [of(DoctorVerb::Flat), vec![Need::Feature(Feature::Vlan)]].concat(),
         // It writes down what others make.
         DoctorVerb::CreateVlan => return vec![Need::Feature(Feature::Vlan), Need::Parent, Need::Store],
         DoctorVerb::Qos => &[Need::Feature(Feature::Tbf), Need::Store],
         DoctorVerb::Bench => &[Need::Feature(Feature::Veth)],
+        DoctorVerb::Route | DoctorVerb::Rule | DoctorVerb::Link => &[Need::Store],
         DoctorVerb::Detach | DoctorVerb::Restore | DoctorVerb::Agent | DoctorVerb::Gc => &[Need::Store],
     };
     let capabilities = crate::commands::CAPABILITIES.map(|(capability, _)| Need::Capability(capability));
