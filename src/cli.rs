@@ -456,6 +456,9 @@ pub struct LinkOptions {
     /// Name of the end on the host, of a veth [default: TARGET-IFNAME, or veth-DIGEST where that is too long]
     #[arg(long, value_name = "IFNAME")]
     pub host_name: Option<IfName>,
+    /// Let pass what the bridge of a veth passes on, where iptables would drop it, as Docker has it set; until the last container that needs it is detached
+    #[arg(long)]
+    pub allow_forward: bool,
     /// Name of the interface inside [default: the first free ethN, from eth1]
     #[arg(long, value_name = "IFNAME")]
     pub name: Option<IfName>,

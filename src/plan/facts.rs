@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Route, Segments, Switch, link::GROUP, tuning};
+use super::{Route, Segments, Switch, bridged::Dropping, link::GROUP, tuning};
 use crate::types::{IfName, Mac, Tag, VlanId, VlanProtocol};
 
 /// All that a plan for one target depends on.
@@ -19,9 +19,8 @@ pub struct Facts {
     pub is_host: bool,
     /// Read only where the target is to forward.
     pub forwarding: Option<Ipv4Forwarding>,
-    /// The chain of iptables in which to accept what a bridge passes on, if the host drops that. Read only
-    /// where the parent is one.
-    pub bridged_accept_in: Option<&'static str>,
+    /// Who drops what the parent passes on. Read only where that is a bridge of the kernel's.
+    pub bridged_drops: Vec<Dropping>,
 }
 
 /// The host's interface that a link shall hang on.

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Driver, Facts, Inside, Leased, Link, LinkAddress, MacvlanMode, Parent, Port, Route, Sibling, Step, Switch,
-    TaggedLink, Tuning, forwarding,
+    TaggedLink, Tuning,
+    bridged::{Dropping, Iptables},
+    forwarding,
     link::{ABOVE_THE_HOSTS, ParentLink},
     tuning,
 };
@@ -47,9 +49,17 @@ pub struct Wish {
     pub advertised: Advertised,
     #[serde(default, skip_serializing_if = "Tuning::is_none")]
     pub tuning: Tuning,
+    /// What the bridge passes on is accepted where iptables would drop it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub allow_forward: bool,
     /// The target is to forward for a network: it is its gateway.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forwarding: Option<Forwarding>,
+}
+
+/// As serde asks for it.
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 /// What an interface takes from the advertisements of IPv6 routers (RFC 4861). The kernel does that, for as
@@ -165,6 +175,7 @@ impl Wish {
             skip_dad: false,
             advertised: Advertised::Nothing,
             tuning: Tuning::default(),
+            allow_forward: false,
             forwarding: None,
         }
     }
@@ -300,13 +311,7 @@ pub fn plan(wish: &Wish, facts: &Facts, tag: &Tag) -> Result<Wiring> {
     wish.check()?;
     let mut warnings = Vec::new();
     check_parent(wish, &facts.parent, &mut warnings)?;
-    if let Some(chain) = facts.bridged_accept_in {
-        let name = &facts.parent.name;
-        warnings.push(format!(
-            "iptables drops what {name} passes on unless a rule accepts it (policy DROP of FORWARD, and \
-             bridge-nf-call-iptables; Docker sets both): iptables -I {chain} -i {name} -o {name} -j ACCEPT"
-        ));
-    }
+    check_drops(wish, facts, &mut warnings)?;
     if let Some(sibling) = &facts.sibling {
         check_sibling(wish, &facts.parent, sibling)?;
     }
@@ -392,6 +397,33 @@ fn check_parent(wish: &Wish, parent: &Parent, warnings: &mut Vec<String>) -> Res
         warnings.push(format!("{name} is down, so nothing can be reached by it yet; ip link set {name} up"));
     } else if !parent.carrier {
         warnings.push(format!("{name} has no carrier, so nothing can be reached by it yet; is the cable plugged in?"));
+    }
+    Ok(())
+}
+
+/// What iptables drops of what the parent passes on: told, or with `--allow-forward` to be accepted.
+fn check_drops(wish: &Wish, facts: &Facts, warnings: &mut Vec<String>) -> Result<()> {
+    let name = &facts.parent.name;
+    let uses_ipv6 = wish.addresses.iter().any(|address| address.is_ipv6()) || !wish.advertised.is_nothing();
+    let drops: Vec<&Dropping> = facts.bridged_drops.iter().filter(|drop| uses_ipv6 || !drop.ipv6).collect();
+    let remedies = |drops: &[&Dropping]| drops.iter().map(|drop| drop.remedy(name)).collect::<Vec<_>>().join(" && ");
+    let legacy: Vec<&Dropping> = drops.iter().copied().filter(|drop| drop.by == Iptables::Legacy).collect();
+    if wish.allow_forward {
+        return match legacy.is_empty() {
+            true => Ok(()),
+            false => Err(Error::failed(format!(
+                "what {name} passes on is dropped by rules of iptables-legacy, which plumb cannot change"
+            ))
+            .hint(format!("{}; and leave --allow-forward out", remedies(&legacy)))),
+        };
+    }
+    if !drops.is_empty() {
+        let by_itself = if legacy.is_empty() { "--allow-forward lets it pass, or by hand: " } else { "" };
+        warnings.push(format!(
+            "iptables drops what {name} passes on (policy DROP of FORWARD, and bridge-nf-call-iptables; Docker sets \
+             both); {by_itself}{}",
+            remedies(&drops)
+        ));
     }
     Ok(())
 }

@@ -47,6 +47,7 @@ fn wish() -> Wish {
         skip_dad: true,
         advertised: Advertised::Nothing,
         tuning: Tuning::default(),
+        allow_forward: false,
         forwarding: None,
     }
 }
@@ -63,7 +64,7 @@ fn attach(lab: &Lab, refused: usize) -> (Result<()>, usize) {
             let facts = Facts {
                 parent: kernel.parent(&"nic0".parse().unwrap())?.unwrap(),
                 inside: kernel.look()?,
-                bridged_accept_in: None,
+                bridged_drops: vec![],
                 sibling: None,
                 on_record: vec![],
                 is_host: false,

@@ -9,10 +9,11 @@ use crate::{
     error::Result,
     kernel::ovs,
     plan::{
-        Driver, Parent, Port, Switch, Wiring,
+        Driver, Facts, Parent, Port, Switch, Wiring, Wish,
         bridge::{Bridge, open_vswitch_addition, ovs_vsctl},
+        bridged::{Acceptance, Dropping, Iptables},
     },
-    types::{IfName, Place, Tag},
+    types::{IfName, Place, StoreMark, Tag},
 };
 
 /// The bridge of this name. The host is locked.
@@ -92,4 +93,25 @@ pub(super) fn external_ids(target: &Target, wiring: &Wiring, tag: &Tag) -> BTree
         (Port::TAG, Some(tag.to_string())),
     ];
     ids.into_iter().filter_map(|(key, id)| Some((key.to_owned(), id?))).collect()
+}
+
+/// The rules that `--allow-forward` needs: those that others have asked for are there already.
+pub(super) fn acceptances(wish: &Wish, facts: &Facts, store: &StoreMark) -> Vec<Acceptance> {
+    let rule = |drop: &Dropping| match drop.by {
+        Iptables::Nftables { chain } => {
+            Some(Acceptance { bridge: facts.parent.name.clone(), ipv6: drop.ipv6, chain, store: store.clone() })
+        }
+        Iptables::Legacy => None,
+    };
+    facts.bridged_drops.iter().filter(|_| wish.allow_forward).filter_map(rule).collect()
+}
+
+/// Adds them. The host is locked, and the record says who needs them.
+pub(super) fn accept(work: &Work, rules: &[Acceptance]) -> Result<()> {
+    if rules.is_empty() {
+        return Ok(());
+    }
+    work.host.look_inside(|kernel| rules.iter().try_for_each(|rule| kernel.accept(rule)))?;
+    rules.iter().for_each(|rule| work.context.output.step(&rule.command(), Duration::ZERO));
+    Ok(())
 }

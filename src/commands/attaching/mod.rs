@@ -26,7 +26,7 @@ use crate::{
     error::{Error, Kind, Result},
     kernel::{Kernel, Netns},
     namespace::HostLock,
-    plan::{Facts, Inside, Parent, Step, Wiring, Wish, vlan::VlanDevice, wiring},
+    plan::{Facts, Inside, Parent, Step, Switch, Wiring, Wish, bridged::Acceptance, vlan::VlanDevice, wiring},
     store::{Attachment, Change, Committed, Progress, Record, attachment},
     types::{IfName, NetworkName, Span, Tag, TargetName, VlanId, VlanProtocol, nearest},
 };
@@ -124,6 +124,8 @@ struct Begun {
     beside: Option<Change>,
     /// Commands for what must be made first on the host, where this is a dry run.
     first: Vec<String>,
+    /// Rules for what the bridge passes on, of the host's iptables.
+    accept: Vec<Acceptance>,
     /// What the LAN gave.
     lease: Option<leasing::Kept>,
     /// Until the link is there: what hangs on one parent as an ipvlan has to agree.
@@ -150,7 +152,8 @@ impl Work<'_> {
             report.add_lease(&kept.lease, dhcp);
             kept.ipv6.iter().for_each(|ipv6| report.add_ipv6(ipv6, dhcp));
         }
-        report.commands.splice(0..0, begun.first.drain(..));
+        let rules: Vec<String> = begun.accept.iter().map(Acceptance::command).collect();
+        report.commands.splice(0..0, begun.first.drain(..).chain(rules));
         report.warn_about_published_ports(self.target, &begun.attachment.wish, &begun.wiring);
         report.warnings.extend(leftovers);
         report.left = begun.earlier.as_ref().and_then(|earlier| Some(earlier.link()?.parent.name.clone()));
@@ -290,11 +293,13 @@ impl Work<'_> {
         let sibling = siblings::that_matters(&wish.driver, &parent, self.host, self.context)?;
         let forwarding = wish.forwarding.as_ref().map(|_| self.kernel.ipv4_forwarding(&parent.name)).transpose()?;
         let is_host = self.target.name == TargetName::Host;
-        let bridged_accept_in = match wish.driver.needs_a_bridge() {
-            true => self.host.look_inside(|kernel| Ok(kernel.bridged_accept_in()))?,
-            false => None,
+        let bridged_drops = match parent.switch.filter(|_| wish.driver.needs_a_bridge()) {
+            None | Some(Switch::OpenVswitch) => Vec::new(),
+            Some(Switch::Bridge | Switch::VlanBridge { .. }) => {
+                self.host.look_inside(|kernel| Ok(kernel.bridged_drops(&parent.name)))?
+            }
         };
-        let facts = Facts { parent, sibling, inside, on_record, is_host, forwarding, bridged_accept_in };
+        let facts = Facts { parent, sibling, inside, on_record, is_host, forwarding, bridged_drops };
         let tag = Tag::new(store.mark(), random()?);
         let pool = joining.filter(|_| self.intent.lease.is_none());
         let mut choice = pool.map(|joining| joining.choice(&wish)).transpose()?;
@@ -328,6 +333,7 @@ impl Work<'_> {
             let Some((claim, holder)) = held else {
                 let beside = choice.as_mut().map(|choice| choice.remembered(&attachment)).transpose()?;
                 return Ok(Begun {
+                    accept: bridge::acceptances(&attachment.wish, &facts, &tag.store),
                     attachment,
                     wiring,
                     parent: facts.parent,
@@ -382,8 +388,9 @@ impl Work<'_> {
     fn make(&mut self, begun: &mut Begun) -> Result<()> {
         let store = &*self.context.store;
         let (lock, beside) = (begun.lock.take(), begun.beside.take());
-        let Begun { attachment, wiring, parent, earlier, lease, .. } = begun;
-        match self.wire(attachment, wiring, parent, beside, lock).map(|granted| *lease = granted) {
+        let Begun { attachment, wiring, parent, earlier, lease, accept, .. } = begun;
+        let made = bridge::accept(self, accept).and_then(|()| self.wire(attachment, wiring, parent, beside, lock));
+        match made.map(|granted| *lease = granted) {
             // Made is made: what could not be given back gc finds.
             Ok(()) => {
                 if let Some(earlier) = earlier {
@@ -398,8 +405,10 @@ impl Work<'_> {
                 // The failure is what the user must hear of; what cannot be forgotten now gc finds.
                 let _ = attachment.forget(store).and_then(|()| store.flush(&attachment.key()));
                 if !matches!(self.intent.uplink, Uplink::Interface(_)) || wiring.link.driver.needs_a_bridge() {
-                    let _ = HostLock::unless_held(self.namespace, self.host)
-                        .and_then(|_lock| take_back::device(self.context, &parent.name));
+                    let _ = HostLock::unless_held(self.namespace, self.host).and_then(|_lock| {
+                        take_back::acceptance(self.context, &attachment.wish, &parent.name)?;
+                        take_back::device(self.context, &parent.name)
+                    });
                 }
                 Err(error)
             }

@@ -54,6 +54,7 @@ pub fn wish(target: &TargetName, options: &LinkOptions) -> Result<Wish> {
         mtu: options.mtu,
         allow_wifi: options.allow_wifi,
         tuning: tuning(options),
+        allow_forward: options.allow_forward,
         ..Wish::of(target, driver(options)?, mac_rule(options))
     })
 }
@@ -90,6 +91,10 @@ fn driver(options: &LinkOptions) -> Result<Driver> {
         && options.driver != DriverName::Veth
     {
         return Err(Error::usage(format!("--host-name {name} names the end of a veth that stays on the host"))
+            .hint("add --driver veth, or leave it out"));
+    }
+    if options.allow_forward && options.driver != DriverName::Veth {
+        return Err(Error::usage("--allow-forward is about what a bridge passes on, and only a veth is on one")
             .hint("add --driver veth, or leave it out"));
     }
     let macvlan = |mode| Ok(Driver::Macvlan(mode));

@@ -45,15 +45,7 @@ fn facts() -> Facts {
         ],
         ipv6: Some(Ipv6Defaults { disabled: true, accept_ra: "1".into() }),
     };
-    Facts {
-        parent,
-        sibling: None,
-        inside,
-        on_record: vec![],
-        is_host: false,
-        forwarding: None,
-        bridged_accept_in: None,
-    }
+    Facts { parent, sibling: None, inside, on_record: vec![], is_host: false, forwarding: None, bridged_drops: vec![] }
 }
 
 fn wish() -> Wish {
@@ -73,6 +65,7 @@ fn wish() -> Wish {
         skip_dad: false,
         advertised: Advertised::Nothing,
         tuning: Tuning::default(),
+        allow_forward: false,
         forwarding: None,
     }
 }
