@@ -28,10 +28,7 @@ pub fn run(options: Dhcp, context: &Context) -> Result<()> {
 
 /// From what was typed to what is meant: flag first, then the configuration, then what is built in.
 fn meaning(options: &Dhcp, context: &Context) -> Result<(Wish, Intent)> {
-    let link = match options.network {
-        Some(_) => attaching::network_wish(&options.target, &options.link)?,
-        None => attaching::wish(&options.target, &options.link)?,
-    };
+    let link = attaching::wish(&options.target, &options.link)?;
     let driver = &link.driver;
     if driver.is_routed_by_the_host() {
         return Err(Error::usage(format!("mode {} takes no broadcasts, and DHCP lives by them", driver.mode()))

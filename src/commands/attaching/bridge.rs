@@ -6,20 +6,22 @@ use super::{Device, Work, parent, random};
 use crate::{
     config,
     container::Target,
-    error::Result,
+    error::{Error, Result},
     kernel::ovs,
     plan::{
         Driver, Facts, Parent, Port, Switch, Wiring, Wish,
         bridge::{Bridge, open_vswitch_addition, ovs_vsctl},
         bridged::{Acceptance, Dropping, Iptables},
+        facts::InsideLink,
     },
-    types::{IfName, Place, StoreMark, Tag},
+    types::{IfName, Place, StoreMark, Tag, VlanProtocol},
 };
 
 /// The bridge of this name. The host is locked.
 pub(super) fn device(work: &mut Work, name: &IfName, driver: &Driver) -> Result<Device> {
     if let Some(there) = work.kernel.parent(name)? {
         let parent = known(work, there)?;
+        refuse_taken_frames(work, &parent, driver)?;
         return Ok(Device { parent, made: false, commands: Vec::new() });
     }
     if is_named_open_vswitch(name) {
@@ -35,6 +37,23 @@ pub(super) fn device(work: &mut Work, name: &IfName, driver: &Driver) -> Result<
     work.kernel.add_bridge(&bridge, &tag)?;
     commands.iter().for_each(|command| work.context.output.step(command, Duration::ZERO));
     Ok(Device { parent: parent(work.kernel, name)?, made: true, commands: Vec::new() })
+}
+
+/// A VLAN's own device on one of the bridge's ports takes the VLAN's frames before the bridge sees them.
+fn refuse_taken_frames(work: &mut Work, bridge: &Parent, driver: &Driver) -> Result<()> {
+    let Some(id) = driver.vlan() else { return Ok(()) };
+    let links = work.kernel.host_links()?;
+    let is_port = |index| links.iter().any(|link| link.index == index && link.port_of == Some(bridge.index));
+    let takes =
+        |link: &&InsideLink| link.vlan == Some((VlanProtocol::Dot1q, id)) && link.parent_index.is_some_and(is_port);
+    match links.iter().find(takes) {
+        None => Ok(()),
+        Some(device) => {
+            let (name, bridge) = (&device.name, &bridge.name);
+            Err(Error::conflict(format!("{name} takes the frames of VLAN {id} before {bridge} sees them"))
+                .hint(format!("detach what is on {name} and delete it; or use -i {name} without --driver veth")))
+        }
+    }
 }
 
 /// As pipework has it: a missing bridge of such a name is to be Open vSwitch's.

@@ -13,9 +13,7 @@ use std::{fs, net::IpAddr, time::Duration};
 
 pub use joining::Joining;
 pub use leasing::Asking;
-pub use options::{
-    checks, checks_gateway, derived_mac, host_interface, network_wish, refuse_own_addresses, uplink, wish,
-};
+pub use options::{checks, checks_gateway, derived_mac, host_interface, refuse_own_addresses, uplink, wish};
 pub use report::Report;
 
 use super::{Context, namespace, qos, require_capabilities, shim, siblings, take_back};
@@ -252,8 +250,9 @@ impl Work<'_> {
                 Ok(begun)
             }
             Uplink::Network(joining) => {
+                let wish = joining.in_its_vlan(wish);
                 let lock = HostLock::unless_held(self.namespace, self.host)?;
-                let device = joining.device(self)?;
+                let device = joining.device(self, &wish.driver)?;
                 self.begin_on(device, lock, |work, parent| {
                     work.record_plan(wish, inside, parent, here, elsewhere, Some(joining))
                 })

@@ -59,16 +59,6 @@ pub fn wish(target: &TargetName, options: &LinkOptions) -> Result<Wish> {
     })
 }
 
-/// The same for a link in a network.
-pub fn network_wish(target: &TargetName, options: &LinkOptions) -> Result<Wish> {
-    let wish = wish(target, options)?;
-    if wish.driver.needs_a_bridge() {
-        return Err(Error::usage("a network's VLAN has no bridge, so a veth cannot join it")
-            .hint("leave --driver veth out: containers of one network reach one another by macvlan as well"));
-    }
-    Ok(wish)
-}
-
 fn mac_rule(options: &LinkOptions) -> MacRule {
     options.mac.as_ref().map_or_else(derived_mac, |choice| MacRule::Given(choice.mac()))
 }
