@@ -371,6 +371,14 @@ fn check_parent(wish: &Wish, parent: &Parent, warnings: &mut Vec<String>) -> Res
         return Err(Error::failed(format!("{name} looks at no VLANs, so VLAN {id} would not be kept apart on it"))
             .hint(format!("ip link set {name} type bridge vlan_filtering 1 makes it; its ports are then in VLAN 1")));
     }
+    if let (None, Some(Switch::VlanBridge { default_vlan: None })) = (wish.driver.vlan(), parent.switch)
+        && wish.driver.needs_a_bridge()
+    {
+        return Err(Error::failed(format!(
+            "{name} keeps VLANs apart and has none for new ports (vlan_default_pvid 0)"
+        ))
+        .hint("add --vlan ID"));
+    }
     if let Some(master) = &parent.port_of {
         return Err(Error::conflict(format!(
             "{name} is a port of {master}, so no {} can be put on it",

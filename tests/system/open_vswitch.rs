@@ -169,3 +169,24 @@ fn a_network_is_joined_by_ports_in_its_vlan() {
         .refused(4, "VLAN 10 of ovs0 is network blue, and 10.1.0.9 is its to give")
         .hints(&format!("plumb attach {} blue --ip 10.1.0.9 --driver veth", lab.netns("box")));
 }
+
+/// What comes before the port in the plan is taken back with it, and the port with what comes after.
+#[test]
+fn a_refusal_before_or_after_the_port_leaves_none() {
+    let lab = lab();
+    flat(&lab, "peer", &format!("--ip {ALSO_FREE} --vlan 10")).ok();
+    // Nobody but peer knows that it has this one too.
+    lab.ip("peer", "addr add 192.168.9.50/24 dev eth1");
+    let before = state(&lab);
+    let target = lab.netns("box");
+    let asks = format!("flat {target} -i ovs0 --driver veth --vlan 10 --keep-default --no-check --ip 192.168.9.50/24");
+    let ran = lab.plumb(&asks);
+    assert!(ran.code == 4 && ran.err.contains("192.168.9.50 is in use on the LAN by "), "{ran:#?}");
+    assert!(ran.err.contains("; nothing was changed\n"), "{ran:#?}");
+    state(&lab).is(&before);
+    // A bridge that Open vSwitch cannot set up does not stay in its database either.
+    let ran = lab.plumb(&asks.replace("ovs0", "ovs7"));
+    assert_eq!(ran.code, 1, "{ran:#?}");
+    assert!(ran.err.starts_with("plumb: Open vSwitch could not set ovs7 up; nothing was changed\n"), "{ran:#?}");
+    state(&lab).is(&before);
+}

@@ -91,7 +91,12 @@ fn make_open_vswitch(work: &mut Work, name: &IfName) -> Result<Device> {
     }
     ovs::add_bridge(name, &tag)?;
     work.context.output.step(&command, Duration::ZERO);
-    let made = parent(work.kernel, name).inspect_err(|_| drop(ovs::delete_bridge(name)))?;
+    // Its program succeeds as soon as it is on record.
+    let Some(made) = work.kernel.parent(name)? else {
+        ovs::delete_bridge(name)?;
+        return Err(Error::failed(format!("Open vSwitch could not set {name} up; nothing was changed"))
+            .hint("modprobe openvswitch, if the kernel has it as a module; its log ovs-vswitchd.log tells more"));
+    };
     Ok(Device { parent: of_open_vswitch(made), made: true, commands: Vec::new() })
 }
 
