@@ -420,13 +420,17 @@ fn check_drops(wish: &Wish, facts: &Facts, warnings: &mut Vec<String>) -> Result
         return match legacy.is_empty() {
             true => Ok(()),
             false => Err(Error::failed(format!(
-                "what {name} passes on is dropped by rules of iptables-legacy, which plumb cannot change"
+                "what {name} passes on is dropped by iptables-legacy, whose rules plumb cannot change"
             ))
             .hint(format!("{}; and leave --allow-forward out", remedies(&legacy)))),
         };
     }
     if !drops.is_empty() {
-        let by_itself = if legacy.is_empty() { "--allow-forward lets it pass, or by hand: " } else { "" };
+        // Whether one of the older tables' rules accepts it is not looked for.
+        let by_itself = match legacy.is_empty() {
+            true => "--allow-forward lets it pass, or by hand: ",
+            false => "unless you have had a rule accept it: ",
+        };
         warnings.push(format!(
             "iptables drops what {name} passes on (policy DROP of FORWARD, and bridge-nf-call-iptables; Docker sets \
              both); {by_itself}{}",

@@ -608,5 +608,5 @@ fn what_iptables_drops_is_told_of_where_it_matters() {
     assert_eq!(planned(&wish, &facts).warnings, [""; 0]);
     facts.bridged_drops[1].by = Iptables::Legacy;
     let error = plan(&wish, &facts, &samples::tag()).unwrap_err();
-    assert_eq!(error.message, "what br0 passes on is dropped by rules of iptables-legacy, which plumb cannot change");
+    assert_eq!(error.message, "what br0 passes on is dropped by iptables-legacy, whose rules plumb cannot change");
 }
