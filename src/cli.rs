@@ -13,8 +13,8 @@ use crate::{
     complete,
     dhcp::{ClientId, OptionCode, OptionSpec, Program},
     types::{
-        Gateway, IfName, IpChoice, IpRange, Mac, MacChoice, Mtu, NetworkName, Percent, Rate, RouteSpec, Size, Span,
-        Subnet, TargetName, VlanId, WantedIp,
+        Gateway, IfName, IpChoice, IpRange, Mac, MacChoice, Mtu, NetworkName, Percent, Pkey, Rate, RouteSpec, Size,
+        Span, Subnet, TargetName, VlanId, WantedIp,
     },
 };
 
@@ -39,7 +39,7 @@ pub struct Cli {
     pub verb: Verb,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
     /// Print one JSON document, errors included
@@ -114,14 +114,20 @@ pub enum Verb {
     Agent(Agent),
     Detach(Detach),
     Qos(Qos),
+    Route(Route),
+    Rule(Rule),
+    Link(Link),
     Shim(Shim),
     Restore(Restore),
     Bench(Bench),
     Ls(Ls),
     Show(Show),
+    Wait(Wait),
     Gc(Gc),
+    Doctor(Doctor),
     Store(StoreVerbs),
     Completions(Completions),
+    Pipework(Pipework),
 }
 
 /// Give a running container a static address on the host's LAN
@@ -464,7 +470,7 @@ pub struct LinkOptions {
     pub name: Option<IfName>,
     /// MAC address, or auto:STRING to derive one [default: derived from host, target and interface]
     ///
-    /// Not for ipvlan and mode passthru, where it is the parent's.
+    /// Not for ipvlan and mode passthru, where it is the parent's. phys keeps its own if none is given.
     #[arg(long, value_name = "MAC")]
     pub mac: Option<MacChoice>,
     /// Largest packet in bytes [default: the parent's]
@@ -488,6 +494,12 @@ pub struct LinkOptions {
     /// Use a wifi parent although access points usually drop foreign MAC addresses
     #[arg(long)]
     pub allow_wifi: bool,
+    /// phys: move HOSTIF although it carries the host's default route, or the session that this is typed in
+    #[arg(long)]
+    pub force: bool,
+    /// InfiniBand partition of the container, where HOSTIF is of that kind [default: HOSTIF's]
+    #[arg(long, value_name = "P_KEY")]
+    pub pkey: Option<Pkey>,
 }
 
 #[derive(Debug, Args)]
@@ -538,6 +550,10 @@ pub enum DriverName {
     Ipvlan,
     /// A port of a bridge, which HOSTIF names and which is made where it is missing
     Veth,
+    /// HOSTIF itself moves into the container, and comes back with all it had when it is detached
+    Phys,
+    /// Leads nowhere, for an address alone; takes no HOSTIF
+    Dummy,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -704,6 +720,169 @@ pub struct QosClear {
     /// One interface [default: all that have limits]
     #[arg(value_name = "IFNAME", add = ArgValueCandidates::new(complete::attached_interfaces))]
     pub interface: Option<IfName>,
+    /// Print the commands that do the same, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Change the routes of a running container, until what they belong to is detached
+///
+/// The words behind TARGET are those of ip route. A route belongs to the attachment whose interface it
+/// leaves by, or whose router is reached there; one that leads nowhere to the newest. It is on that one's
+/// record, and detach takes it back: what was added goes, and what was replaced or deleted is given back as
+/// it was. Everything or nothing.
+#[derive(Debug, Args)]
+#[command(override_usage = "plumb route TARGET add DST [via ADDR] [dev IFNAME] [WORDS]\n       \
+    plumb route TARGET replace DST [via ADDR] [dev IFNAME] [WORDS]\n       \
+    plumb route TARGET del DST [WORDS]\n       \
+    plumb route TARGET [show [table N|all]]")]
+#[command(
+    after_help = "DST is a network or default; before it may stand blackhole, unreachable, prohibit, throw or local.\n\
+    WORDS: metric N, table N|main|local, src ADDR, onlink, scope NAME, proto NAME, mtu [lock] BYTES,\n\
+    advmss BYTES, initcwnd N, initrwnd N.\n\n\
+    Examples:\n  \
+    plumb route web add 10.0.0.0/8 via 192.168.0.254\n  \
+    plumb route web replace default via 192.168.0.1 dev eth1\n  \
+    plumb route web add blackhole 10.9.0.0/16 --with eth1\n  \
+    plumb route web del 10.0.0.0/8\n  \
+    plumb route web"
+)]
+pub struct Route {
+    /// Container (name or id), podman:NAME, pid:N, netns:NAME or netns:/PATH
+    #[arg(add = ArgValueCandidates::new(complete::targets))]
+    pub target: TargetName,
+    /// What to do
+    #[arg(value_enum, value_name = "ACTION", default_value_t = RouteVerb::Show)]
+    pub verb: RouteVerb,
+    /// The route, as ip route has it
+    #[arg(value_name = "WORDS", add = ArgValueCandidates::new(complete::route_words))]
+    pub words: Vec<String>,
+    #[command(flatten)]
+    pub version: Version,
+    #[command(flatten)]
+    pub how: ChangeOptions,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RouteVerb {
+    /// Add a route; one that is there already is refused
+    Add,
+    /// Delete a route, the first that is so
+    #[value(alias = "delete")]
+    Del,
+    /// Add a route, or put it where another is
+    Replace,
+    /// List the routes of a table, and what they belong to
+    #[value(alias = "list")]
+    Show,
+}
+
+/// Change the rules of a running container about which table decides
+///
+/// The words behind TARGET are those of ip rule. A rule belongs to the attachment whose interface it names
+/// (iif, oif), or by which all routes of its table leave; otherwise to the newest. It is on that one's
+/// record, and detach takes it back. Everything or nothing.
+#[derive(Debug, Args)]
+#[command(override_usage = "plumb rule TARGET add WORDS\n       \
+    plumb rule TARGET del WORDS\n       \
+    plumb rule TARGET [show]")]
+#[command(
+    after_help = "WORDS: from CIDR, to CIDR, iif IFNAME, oif IFNAME, fwmark N[/MASK], not, priority N, and what becomes\n\
+    of the packets: table N|main|local (or lookup), blackhole, unreachable, prohibit;\n\
+    suppress_prefixlength N.\n\n\
+    Examples:\n  \
+    plumb rule web add from 192.168.0.0/24 table 100 priority 100\n  \
+    plumb rule web add fwmark 0x10/0xff lookup 100 --with eth1\n  \
+    plumb rule web del priority 100\n  \
+    plumb rule web"
+)]
+pub struct Rule {
+    /// Container (name or id), podman:NAME, pid:N, netns:NAME or netns:/PATH
+    #[arg(add = ArgValueCandidates::new(complete::targets))]
+    pub target: TargetName,
+    /// What to do
+    #[arg(value_enum, value_name = "ACTION", default_value_t = RuleVerb::Show)]
+    pub verb: RuleVerb,
+    /// The rule, as ip rule has it
+    #[arg(value_name = "WORDS", add = ArgValueCandidates::new(complete::rule_words))]
+    pub words: Vec<String>,
+    #[command(flatten)]
+    pub version: Version,
+    #[command(flatten)]
+    pub how: ChangeOptions,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RuleVerb {
+    /// Add a rule; one that is there already is refused
+    Add,
+    /// Delete a rule, the first that is so
+    #[value(alias = "delete")]
+    Del,
+    /// List the rules, and what they belong to
+    #[value(alias = "list")]
+    Show,
+}
+
+/// Change a running container's interface: MTU, MAC address, up, down, promiscuous mode, name
+///
+/// The words behind set are those of ip link set. What is changed is on the record of the attachment. An
+/// interface that goes down loses its routes, as by ip; up puts back those on record. plumb knows a renamed
+/// interface by either name.
+#[derive(Debug, Args)]
+#[command(
+    override_usage = "plumb link TARGET set [IFNAME] [mtu BYTES] [mac ADDR] [up|down] [promisc on|off] [name IFNAME]\n       \
+    plumb link TARGET [show]"
+)]
+#[command(after_help = "Examples:\n  \
+    plumb link web set eth1 mtu 1400\n  \
+    plumb link web set mac auto:web\n  \
+    plumb link web set eth1 down\n  \
+    plumb link web set eth1 up name lan0\n  \
+    plumb link web")]
+pub struct Link {
+    /// Container (name or id), podman:NAME, pid:N, netns:NAME or netns:/PATH
+    #[arg(add = ArgValueCandidates::new(complete::targets))]
+    pub target: TargetName,
+    /// What to do
+    #[arg(value_enum, value_name = "ACTION", default_value_t = LinkVerb::Show)]
+    pub verb: LinkVerb,
+    /// The interface [default: the only one that plumb attached] and its settings, as ip link set has them
+    #[arg(value_name = "WORDS", add = ArgValueCandidates::new(complete::link_words))]
+    pub words: Vec<String>,
+    #[command(flatten)]
+    pub how: ChangeOptions,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LinkVerb {
+    /// Change settings of an interface
+    Set,
+    /// List the interfaces, and which are plumb's
+    #[value(alias = "list")]
+    Show,
+}
+
+/// The IP version, where the words do not tell it.
+#[derive(Debug, Args)]
+pub struct Version {
+    /// Mean IPv4, where the words do not tell
+    #[arg(short = '4', conflicts_with = "ipv6")]
+    pub ipv4: bool,
+    /// Mean IPv6, where the words do not tell
+    #[arg(short = '6')]
+    pub ipv6: bool,
+}
+
+/// How a change to what is there is made.
+#[derive(Debug, Args)]
+pub struct ChangeOptions {
+    /// Let it belong to this attachment, which takes it back when it is detached
+    #[arg(long, value_name = "IFNAME", conflicts_with = "unrecorded", add = ArgValueCandidates::new(complete::attached_interfaces))]
+    pub with: Option<IfName>,
+    /// Change what belongs to no attachment too, such as routes of Docker's own interface, and keep no record
+    #[arg(long)]
+    pub unrecorded: bool,
     /// Print the commands that do the same, and change nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -892,12 +1071,73 @@ pub struct Show {
     pub target: TargetName,
 }
 
+/// Wait until an interface can be used: it is up, has carrier, and an address
+///
+/// Without TARGET in the network that plumb itself is run in, such as by a container's start script: that
+/// takes no permissions, no engine and no store. An IPv6 address counts once the LAN was asked for it, and
+/// link-local ones do not count. The kernel tells when to look, so that waiting takes no processor time.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    plumb wait && exec my-server             # in the container, until eth1 is ready\n  \
+    plumb wait -i eth0 --timeout 30s\n  \
+    plumb wait web --timeout 5s              # on the host")]
+pub struct Wait {
+    /// Container (name or id), podman:NAME, pid:N, netns:NAME or netns:/PATH [default: where plumb is run]
+    #[arg(add = ArgValueCandidates::new(complete::targets))]
+    pub target: Option<TargetName>,
+    /// The interface inside [default: eth1, as plumb calls the first one that it makes]
+    #[arg(short = 'i', long, value_name = "IFNAME", add = ArgValueCandidates::new(complete::attached_interfaces))]
+    pub interface: Option<IfName>,
+    /// Be content with carrier alone when no address comes within this time, as on layer 2 only
+    #[arg(long, value_name = "DURATION")]
+    pub address_within: Option<Span>,
+    /// Give up after this time, with exit code 7; 0: only look [default: never]
+    #[arg(long, value_name = "DURATION")]
+    pub timeout: Option<Span>,
+}
+
 /// Take back what a killed run left, and forget what no longer exists
 #[derive(Debug, Args)]
 pub struct Gc {
     /// Say what would be done, and change nothing
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// Look whether this machine has what plumb needs, and say what to do where it has not
+///
+/// Looks at the kernel, permissions, engines, the host's interfaces, forwarding, the store, and what killed
+/// runs left. Nothing is changed, and no module is loaded. The exit code is 0 only if nothing is missing that
+/// VERB needs in its ordinary form; with --quiet nothing but that is said.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  plumb doctor\n  plumb doctor attach -q && plumb attach web blue\n  \
+    plumb doctor --json | jq -r '.findings[] | select(.state != \"ok\") | .remedy'")]
+pub struct Doctor {
+    /// What it is to work for [default: flat]
+    #[arg(value_enum)]
+    pub verb: Option<DoctorVerb>,
+}
+
+/// The verbs that need more than plumb itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DoctorVerb {
+    Flat,
+    Dhcp,
+    CreateVlan,
+    Attach,
+    Detach,
+    Qos,
+    Shim,
+    Restore,
+    Agent,
+    Bench,
+    Gc,
+}
+
+impl DoctorVerb {
+    pub fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
 }
 
 /// Work on stores as a whole
@@ -957,6 +1197,41 @@ impl Shell {
             Shell::Fish => "fish",
         }
     }
+}
+
+/// Do what a pipework command line says
+///
+/// The words are pipework's own, in its order, and each attachment is recorded like any other: listed, detached and
+/// shown by the same verbs. A link to plumb that is called pipework does the same, so that scripts run as they are.
+/// docs/from-pipework.md has each line beside the new one.
+#[derive(Debug, Args)]
+#[command(
+    override_usage = "plumb pipework [--dry-run] HOSTIF [-i IF] [-l HOSTEND] [-a 4|6] GUEST ADDR/LEN[@GATEWAY] [MAC][@VLAN]\n       \
+    plumb pipework [--dry-run] route|rule|tc GUEST WORD...\n       \
+    plumb pipework --wait [-i IF]"
+)]
+#[command(after_help = "Examples:\n  \
+    plumb pipework eth0 web 192.168.0.100/24@192.168.0.1\n  \
+    plumb pipework --dry-run br0 -i eth2 web dhcp U:web@10\n  \
+    ln -s $(command -v plumb) /usr/local/bin/pipework")]
+pub struct Pipework {
+    /// Print the command that does the same, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// pipework's own words; none: print its syntax
+    #[arg(value_name = "WORD", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub words: Vec<String>,
+}
+
+/// What was typed. Called as pipework plumb takes all words for that verb's.
+pub fn typed() -> Vec<OsString> {
+    let mut words: Vec<OsString> = std::env::args_os().collect();
+    let is_pipework =
+        words.first().is_some_and(|name| std::path::Path::new(name).file_name() == Some("pipework".as_ref()));
+    if is_pipework {
+        words.splice(..1, ["plumb", "pipework", "--"].map(OsString::from));
+    }
+    words
 }
 
 /// The command line as a whole.

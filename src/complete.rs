@@ -8,6 +8,7 @@ use crate::{
     config::{self, Config},
     docker::{Engine, EngineKind},
     store::{self, Access, Attachment},
+    types::{LINK_WORDS, ROUTE_WORDS, RULE_WORDS},
 };
 
 /// Running containers by name, and named namespaces.
@@ -33,7 +34,7 @@ pub fn attached() -> Vec<CompletionCandidate> {
 
 /// The interfaces that were attached, to whichever target.
 pub fn attached_interfaces() -> Vec<CompletionCandidate> {
-    each_attachment(|attachment| attachment.interface().to_owned())
+    each_attachment(|attachment| attachment.name_now().to_owned())
 }
 
 /// The targets that have limits.
@@ -42,6 +43,20 @@ pub fn limited() -> Vec<CompletionCandidate> {
     let kept = store::shaped::all(&*store, None).unwrap_or_default();
     let names: BTreeSet<String> = kept.into_iter().flatten().map(|shaped| shaped.target.to_string()).collect();
     names.into_iter().map(CompletionCandidate::new).collect()
+}
+
+/// What ip route, ip rule and ip link set understand, as far as plumb does.
+pub fn route_words() -> Vec<CompletionCandidate> {
+    ROUTE_WORDS.into_iter().map(CompletionCandidate::new).collect()
+}
+
+pub fn rule_words() -> Vec<CompletionCandidate> {
+    RULE_WORDS.into_iter().map(CompletionCandidate::new).collect()
+}
+
+/// Behind the interface, which comes first.
+pub fn link_words() -> Vec<CompletionCandidate> {
+    attached_interfaces().into_iter().chain(LINK_WORDS.map(CompletionCandidate::new)).collect()
 }
 
 /// The networks that there are.

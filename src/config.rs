@@ -55,6 +55,11 @@ pub fn host_name() -> Option<String> {
     nix::sys::utsname::uname().ok()?.nodename().to_str().map(str::to_owned).filter(|name| !name.is_empty())
 }
 
+/// From where plumb is typed, if that is by ssh, which tells in `SSH_CONNECTION` (ssh(1)); sudo usually forgets it.
+pub fn ssh_client() -> Option<std::net::IpAddr> {
+    variable("SSH_CONNECTION")?.split_whitespace().next()?.parse().ok()
+}
+
 impl Config {
     /// Reads the file. That there is none is fine, unless it was asked for by name.
     pub fn read(asked_for: Option<&Path>) -> Result<Config> {

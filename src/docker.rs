@@ -2,7 +2,7 @@
 
 use std::{
     io::ErrorKind,
-    os::unix::net::UnixStream,
+    os::fd::AsRawFd,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -16,12 +16,15 @@ use bollard::{
     },
 };
 use futures_util::StreamExt;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr};
 use tokio::runtime::Runtime;
 
 use crate::error::{Error, Result};
 
 /// A local engine answers in about a millisecond; one that is silent for so long is stuck.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// What to do about one that is silent.
+const STUCK: &str = "is the engine hung? pid:N and netns:NAME work without it";
 /// To make a container it takes longer, on a busy host much longer.
 const TO_MAKE: Duration = Duration::from_secs(20);
 
@@ -191,6 +194,14 @@ impl Engine {
         }
     }
 
+    /// Its version, and that of its API.
+    pub fn version(&self) -> Result<(String, String)> {
+        let answer = self.runtime.block_on(async { tokio::time::timeout(PATIENCE, self.client.version()).await });
+        let answer = answer.map_err(|_| self.silent())?.map_err(|error| self.unreachable(&error))?;
+        let unknown = || "unknown".to_owned();
+        Ok((answer.version.unwrap_or_else(unknown), answer.api_version.unwrap_or_else(unknown)))
+    }
+
     /// Names and ids of all containers; only of the running ones unless `all`.
     pub fn list(&self, all: bool) -> Result<Vec<(String, String)>> {
         let options = ListContainersOptions { all, ..Default::default() };
@@ -350,15 +361,15 @@ impl Engine {
             self.socket.display(),
             PATIENCE.as_secs()
         ))
-        .hint("is the engine hung? pid:N and netns:NAME work without it")
+        .hint(STUCK)
     }
 
     fn unreachable(&self, error: &bollard::errors::Error) -> Error {
         match error {
             bollard::errors::Error::RequestTimeoutError => self.silent(),
-            _ => match UnixStream::connect(&self.socket) {
+            _ => match knock(&self.socket) {
                 Err(_) => no_answer(self.kind, &self.socket),
-                Ok(_) => Error::failed(format!(
+                Ok(()) => Error::failed(format!(
                     "{} answers on {} with something else than its API: {error}",
                     self.kind.name(),
                     self.socket.display()
@@ -368,10 +379,17 @@ impl Engine {
     }
 }
 
+/// Connects, and waits for nothing: where the queue of a stuck engine is full a connection would wait for ever.
+fn knock(socket: &Path) -> std::io::Result<()> {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let ours = nix::sys::socket::socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    Ok(nix::sys::socket::connect(ours.as_raw_fd(), &UnixAddr::new(socket)?)?)
+}
+
 /// Why nobody answers on the socket.
 fn no_answer(kind: EngineKind, socket: &Path) -> Error {
     let (name, path) = (kind.name(), socket.display());
-    match UnixStream::connect(socket).map_err(|error| error.kind()) {
+    match knock(socket).map_err(|error| error.kind()) {
         Err(ErrorKind::PermissionDenied) => {
             Error::not_permitted(format!("not permitted to use {name}'s socket {path}")).hint("run plumb as root")
         }
@@ -380,6 +398,9 @@ fn no_answer(kind: EngineKind, socket: &Path) -> Error {
         }
         Err(ErrorKind::NotFound) => {
             Error::failed(format!("{name}'s socket {path} does not exist")).hint(kind.how_to_start())
+        }
+        Err(ErrorKind::WouldBlock) => {
+            Error::timed_out(format!("{name} does not answer on {path}, where many wait already")).hint(STUCK)
         }
         _ => Error::failed(format!("{name} cannot be reached on {path}")).hint(kind.how_to_start()),
     }

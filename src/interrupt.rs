@@ -5,7 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, ppoll},
+    sys::{
+        signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction},
+        time::TimeSpec,
+    },
+};
 
 use crate::error::{Error, Result};
 
@@ -40,6 +47,21 @@ pub fn uninstall() {
 /// An error once a signal has arrived.
 pub fn check() -> Result<()> {
     if ARRIVED.load(Ordering::Relaxed) { Err(Error::interrupted()) } else { Ok(()) }
+}
+
+/// Waits until one of the files has something to say, or until `end`, or a signal, which is an error. Takes
+/// no time of the processor's. For a thread that is alone, or another might take the signal.
+pub fn poll(files: &mut [PollFd<'_>], end: Option<Instant>) -> Result<()> {
+    let left = end.map(|end| TimeSpec::from_duration(end.saturating_duration_since(Instant::now())));
+    let failed = |errno: Errno| Error::io("cannot wait", &errno.into());
+    // Let through by the wait alone: one that came between the look and the wait would not end it.
+    let usual = SIGNALS.into_iter().collect::<SigSet>().thread_swap_mask(SigmaskHow::SIG_BLOCK).map_err(failed)?;
+    let outcome = check().and_then(|()| match ppoll(files, left, Some(usual)) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(errno) => Err(failed(errno)),
+    });
+    usual.thread_set_mask().map_err(failed)?;
+    outcome.and_then(|()| check())
 }
 
 /// How long a wait may go on without a look at the signals.

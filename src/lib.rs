@@ -12,6 +12,7 @@
 //!   sockets, sysctls, namespaces.
 //! - [`docker`] and [`container`]: from `web` or `pid:42` to a running target and its namespace.
 //! - [`bench`]: what is measured, in which order, by which senders and receivers, and what it says.
+//! - [`pipework`]: the old tool's command line, said anew as plumb's own. Pure.
 //! - [`ipam`]: which address a network gives next. Pure.
 //! - [`store`]: what is remembered, and who has claimed which address.
 //! - [`namespace`]: the namespace of a target or of a record, opened and made sure of.
@@ -40,6 +41,7 @@ pub mod ipam;
 pub mod kernel;
 pub mod namespace;
 pub mod output;
+pub mod pipework;
 pub mod plan;
 pub mod shim;
 pub mod store;

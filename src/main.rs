@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     // Answers the shell at TAB and ends there; otherwise it looks at one variable and goes on.
     CompleteEnv::with_factory(cli::command).complete();
     output::settle_colours();
-    let typed = match Cli::try_parse() {
+    let typed = match Cli::try_parse_from(cli::typed()) {
         Ok(typed) => typed,
         Err(error) => return not_understood(&error),
     };

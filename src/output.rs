@@ -124,6 +124,15 @@ impl Output {
         Waiting(bar)
     }
 
+    /// A line that says what is waited for, on a terminal. It stands still: whoever waits may wait for long.
+    pub fn standing(self) -> Waiting {
+        if self.json || self.quiet || self.verbose || !std::io::stderr().is_terminal() {
+            return Waiting(ProgressBar::hidden());
+        }
+        let style = ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
+        Waiting(ProgressBar::new_spinner().with_style(style))
+    }
+
     /// A bar that fills in `steps`, on a terminal.
     pub fn progress(self, steps: u64) -> Progress {
         if self.json || self.quiet || !std::io::stderr().is_terminal() {
@@ -159,6 +168,13 @@ impl Drop for Progress {
 
 /// Disappears when what was waited for is over.
 pub struct Waiting(ProgressBar);
+
+impl Waiting {
+    pub fn says(&self, text: String) {
+        self.0.set_message(text);
+        self.0.tick();
+    }
+}
 
 impl Drop for Waiting {
     fn drop(&mut self) {

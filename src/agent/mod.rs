@@ -9,7 +9,7 @@
 
 mod leases;
 pub mod presence;
-mod watch;
+pub mod watch;
 
 use std::{sync::Arc, time::Duration};
 

@@ -64,7 +64,7 @@ fn meaning(options: &Attach, stored: Stored, context: &Context) -> Result<(Wish,
     let network = &stored.network;
     let wanted = addresses_of(network, &options.ip)?;
     let RoutingOptions { route, metric, keep_default, off_link_gateway } = &options.routing;
-    let link = attaching::wish(&options.target, &options.link)?;
+    let link = attaching::network_wish(&options.target, &options.link)?;
     let uses_gateway = !keep_default && !link.driver.is_routed_by_the_host();
     let gateways = network.pools.iter().map(|pool| pool.gateway).filter(|_| uses_gateway);
     let (probe, check) = attaching::checks(&options.checks, gateways, context);

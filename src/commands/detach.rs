@@ -10,6 +10,7 @@ use crate::{
     error::{Error, Result},
     plan::undo,
     store::{Attachment, Kept, Record, attachment},
+    types::Place,
 };
 
 pub fn run(options: Detach, context: &Context) -> Result<()> {
@@ -34,11 +35,8 @@ pub fn run(options: Detach, context: &Context) -> Result<()> {
     }
     let failures: Vec<Error> = outcome.failures.into_iter().chain(damaged).collect();
     say(&options, &outcome.detached, failures.is_empty(), context);
-    let detached: Vec<_> = outcome
-        .detached
-        .iter()
-        .map(|a| serde_json::json!({ "target": a.target, "interface": a.interface() }))
-        .collect();
+    let detached: Vec<_> =
+        outcome.detached.iter().map(|a| serde_json::json!({ "target": a.target, "interface": a.name_now() })).collect();
     context.output.conclude(serde_json::json!({ "detached": detached }), failures)
 }
 
@@ -53,7 +51,7 @@ fn choose(options: &Detach, context: &Context) -> Result<(Vec<Attachment>, Vec<E
         match kept {
             // A network's gateway goes with the network.
             Ok(attachment) if attachment.is_gateway() && options.target.is_none() => {}
-            Ok(attachment) if options.interface.as_ref().is_none_or(|name| name.as_str() == attachment.interface()) => {
+            Ok(attachment) if options.interface.as_ref().is_none_or(|name| attachment.is_called(name.as_str())) => {
                 chosen.push(attachment)
             }
             Ok(_) => {}
@@ -68,15 +66,21 @@ fn choose(options: &Detach, context: &Context) -> Result<(Vec<Attachment>, Vec<E
 fn dry_run(chosen: &[Attachment], damaged: Vec<Error>, context: &Context) -> Result<()> {
     let mut commands = Vec::new();
     for mut group in by_namespace(chosen).into_iter().map(|group| group.into_iter().cloned().collect::<Vec<_>>()) {
-        let Some(there) = group.first().and_then(namespace::reopen) else { continue };
-        let mut now = there.look_inside(|kernel| kernel.look_at_links_and_routes())?;
+        let Some(there) = group.first().and_then(namespace::reopen) else {
+            for away in &group {
+                commands.extend(take_back::way_home(away)?.map(|step| step.command(Place::HOST)));
+            }
+            continue;
+        };
+        let mut now = there.look_inside(|kernel| take_back::look(&group, kernel))?;
         while !group.is_empty() {
             let attachment = group.remove(0);
-            let steps = undo::undo(&attachment.steps, &attachment.tag, &now);
+            let steps = undo::all(&attachment.steps, &attachment.changes, &attachment.tag, &now);
             commands.extend(steps.iter().map(|step| step.command(&there.path().display().to_string())));
             now = undo::after(&steps, now);
             for heir in &mut group {
-                undo::hand_down(&attachment.steps, &mut heir.steps);
+                undo::hand_down(attachment.all_steps(), &mut heir.changes);
+                undo::hand_down(attachment.all_steps(), &mut heir.steps);
             }
         }
     }
@@ -145,7 +149,7 @@ fn say(options: &Detach, detached: &[Attachment], all_well: bool, context: &Cont
         context.output.line(format_args!(
             "{}: {}{} detached",
             attachment.target.in_words(),
-            attachment.interface(),
+            attachment.name_now(),
             addresses.concat()
         ));
     }

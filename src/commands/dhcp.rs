@@ -28,11 +28,19 @@ pub fn run(options: Dhcp, context: &Context) -> Result<()> {
 
 /// From what was typed to what is meant: flag first, then the configuration, then what is built in.
 fn meaning(options: &Dhcp, context: &Context) -> Result<(Wish, Intent)> {
-    let link = attaching::wish(&options.target, &options.link)?;
+    let link = match options.network {
+        Some(_) => attaching::network_wish(&options.target, &options.link)?,
+        None => attaching::wish(&options.target, &options.link)?,
+    };
     let driver = &link.driver;
     if driver.is_routed_by_the_host() {
-        return Err(Error::usage(format!("mode {} takes no broadcasts, and DHCP lives by them", driver.mode()))
+        let mode = driver.mode().unwrap_or_default();
+        return Err(Error::usage(format!("mode {mode} takes no broadcasts, and DHCP lives by them"))
             .hint("use --mode l2, or plumb flat with an address of your choice"));
+    }
+    if driver.leads_nowhere() {
+        return Err(Error::usage("a dummy leads nowhere, so no DHCP server answers there")
+            .hint("plumb flat gives it an address of your choice"));
     }
     let uplink = uplink(options, driver, context)?;
     let (probe, check) = attaching::checks(&options.checks, std::iter::empty(), context);

@@ -7,28 +7,20 @@ use serde::Serialize;
 use super::{Context, keeper, namespace, qos, require_capabilities, shim, take_back};
 use crate::{
     cli::Gc,
-    container,
+    container::{self, Engines},
     docker::{Engine, EngineKind},
     error::{Error, Kind, Result},
     kernel::{Netns, ovs, survey},
     namespace::HostLock,
-    plan::facts::InsideLink,
+    plan::{facts::InsideLink, link::GROUP},
     store::{Attachment, Change, Condition, Key, Placed, Record, attachment, lease, network, shaped},
     types::{Tag, TargetName},
 };
 
 pub fn run(options: Gc, context: &Context) -> Result<()> {
     require_capabilities()?;
-    let mut sweep = Sweep { context, dry_run: options.dry_run, done: Vec::new(), failures: Vec::new() };
-    sweep.records()?;
-    sweep.limits()?;
-    sweep.links()?;
-    sweep.open_vswitch()?;
-    sweep.rules()?;
-    sweep.claims()?;
-    sweep.leases()?;
-    sweep.helpers();
-    sweep.files()?;
+    let mut sweep = Sweep::new(context, options.dry_run);
+    sweep.everything()?;
     if !options.dry_run {
         shim::follow_all(context)?.iter().for_each(|warning| context.output.warn(warning));
     }
@@ -40,6 +32,13 @@ pub fn run(options: Gc, context: &Context) -> Result<()> {
     context.output.conclude(serde_json::json!({ "dry_run": options.dry_run, "done": done }), failures)
 }
 
+/// What would be done, and what prevents the rest.
+pub fn pending(context: &Context) -> Result<(Vec<String>, Vec<Error>)> {
+    let mut sweep = Sweep::new(context, true);
+    sweep.everything()?;
+    Ok((sweep.done.into_iter().map(|item| item.text).collect(), sweep.failures))
+}
+
 #[derive(Serialize)]
 struct Item {
     kind: &'static str,
@@ -49,11 +48,57 @@ struct Item {
 struct Sweep<'a> {
     context: &'a Context,
     dry_run: bool,
+    engines: Vec<Answering>,
     done: Vec<Item>,
     failures: Vec<Error>,
 }
 
-impl Sweep<'_> {
+/// An engine that answers, with the names and ids of all its containers.
+struct Answering {
+    engine: Engine,
+    containers: Vec<(String, String)>,
+}
+
+impl Answering {
+    /// Both are asked at once: one that is stuck takes its time.
+    fn all(engines: &Engines) -> Vec<Answering> {
+        let ask = |kind: EngineKind, address: &str| {
+            let engine = Engine::connect(kind, address).ok()?;
+            let containers = engine.list(true).ok()?;
+            Some(Answering { engine, containers })
+        };
+        std::thread::scope(|scope| {
+            let docker = scope.spawn(move || ask(EngineKind::Docker, &engines.docker));
+            let podman = ask(EngineKind::Podman, &engines.podman);
+            docker.join().ok().flatten().into_iter().chain(podman).collect()
+        })
+    }
+
+    /// Whether there is no container of this name or id.
+    fn lacks(&self, name: &str) -> bool {
+        let is_listed = self.containers.iter().any(|(listed, id)| listed == name || id == name);
+        // Asked once more: one may have been made since.
+        !is_listed && self.engine.inspect(name).is_err_and(|error| error.kind == Kind::NotFound)
+    }
+}
+
+impl<'a> Sweep<'a> {
+    fn new(context: &'a Context, dry_run: bool) -> Sweep<'a> {
+        Sweep { context, dry_run, engines: Answering::all(&context.engines), done: Vec::new(), failures: Vec::new() }
+    }
+
+    fn everything(&mut self) -> Result<()> {
+        self.records()?;
+        self.limits()?;
+        self.links()?;
+        self.open_vswitch()?;
+        self.rules()?;
+        self.claims()?;
+        self.leases()?;
+        self.helpers();
+        self.files()
+    }
+
     /// Does `work` unless this is a dry run, and notes what was done or why not.
     fn note(&mut self, kind: &'static str, text: String, work: impl FnOnce() -> Result<()>) {
         match if self.dry_run { Ok(()) } else { work() } {
@@ -68,16 +113,29 @@ impl Sweep<'_> {
             match kept {
                 Err(error) => self.failures.push(error),
                 Ok(attachment) if attachment.is_unfinished() => self.unfinished(&attachment)?,
-                Ok(attachment) if is_gone_for_good(&attachment, self.context) => {
+                Ok(attachment) if self.is_gone_for_good(&attachment) => {
                     let (target, interface) = (attachment.target.in_words(), attachment.interface());
                     let text = format!("{target}: {interface} forgotten, the target exists no more");
                     let context = self.context;
                     // Its namespace may have outlived it, with the interface in it.
                     self.note("record", text, || take_back::anywhere(context, &attachment));
                 }
-                Ok(_) => {}
+                Ok(attachment) if !attachment.changing.is_empty() => self.half_changed(&attachment)?,
+                Ok(attachment) => self.back_by_itself(&attachment)?,
             }
         }
+        Ok(())
+    }
+
+    /// An interface of the host's whose target has ended: hardware comes back, but without what it had.
+    fn back_by_itself(&mut self, attachment: &Attachment) -> Result<()> {
+        let Some(home) = attachment.link().and_then(|link| link.home()) else { return Ok(()) };
+        if namespace::reopen(attachment).is_some() || take_back::way_home(attachment)?.is_none() {
+            return Ok(());
+        }
+        let text = format!("{} put back as it was, {} has ended", home.name, attachment.target);
+        let context = self.context;
+        self.note("link", text, || take_back::come_home(context, attachment).map(drop));
         Ok(())
     }
 
@@ -90,7 +148,8 @@ impl Sweep<'_> {
             return Ok(());
         }
         let Some(there) = namespace::reopen(attachment) else {
-            self.note("record", text, || attachment.forget(&*self.context.store));
+            let context = self.context;
+            self.note("record", text, || take_back::anywhere(context, attachment));
             return Ok(());
         };
         // Whoever holds the lock is at work and needs no help.
@@ -102,7 +161,23 @@ impl Sweep<'_> {
             return Ok(());
         }
         let context = self.context;
-        self.note("record", text, || there.look_inside(|kernel| take_back::here(context, attachment, &there, kernel)));
+        self.note("record", text, || take_back::there(context, attachment, &there));
+        Ok(())
+    }
+
+    /// An attachment that a killed run has left half-changed.
+    fn half_changed(&mut self, attachment: &Attachment) -> Result<()> {
+        let there = namespace::reopen(attachment);
+        // Whoever holds the lock is at work and needs no help.
+        if !there.as_ref().map_or(Ok(true), Netns::try_lock)? {
+            return Ok(());
+        }
+        if attachment::again(&*self.context.store, attachment)?.is_some_and(|now| !now.changing.is_empty()) {
+            let (target, interface) = (attachment.target.in_words(), attachment.name_now());
+            let text = format!("{target}: a change of {interface} taken back, its run was killed");
+            let context = self.context;
+            self.note("change", text, || take_back::change(context, attachment, there.as_ref()));
+        }
         Ok(())
     }
 
@@ -130,7 +205,7 @@ impl Sweep<'_> {
         for kept in shaped::all(&*context.store, None)? {
             match kept {
                 Err(error) => self.failures.push(error),
-                Ok(shaped) if is_gone_for_good(&shaped, context) => {
+                Ok(shaped) if self.is_gone_for_good(&shaped) => {
                     let text = format!(
                         "{}: limits of {} forgotten, the target exists no more",
                         shaped.target, shaped.interface
@@ -170,6 +245,11 @@ impl Sweep<'_> {
         let is_known =
             |tag: &Tag| known_tags(self.context).is_ok_and(|known| known.is_none_or(|known| known.contains(tag)));
         if link.tag.as_ref().is_none_or(is_known) {
+            return Ok(());
+        }
+        if link.group != GROUP {
+            let text = format!("{} of {} sent to the host, it has no record", link.name, there.path().display());
+            self.note("link", text, || there.enter(|kernel| kernel.let_go(link)));
             return Ok(());
         }
         let text = format!("{} in {} deleted, it has no record", link.name, there.path().display());
@@ -264,9 +344,7 @@ impl Sweep<'_> {
     /// Containers in which a DHCP client worked, and whose keeper was killed. Where no engine answers
     /// there are none.
     fn helpers(&mut self) {
-        let engines = &self.context.engines;
-        for (kind, address) in [(EngineKind::Docker, &engines.docker), (EngineKind::Podman, &engines.podman)] {
-            let Ok(engine) = Engine::connect(kind, address) else { continue };
+        for Answering { engine, .. } in std::mem::take(&mut self.engines) {
             for (name, by) in engine.sidecars().unwrap_or_default() {
                 if !keeper::is_kept(&by) {
                     self.note("helper", format!("{name} removed, nobody keeps it"), || {
@@ -275,6 +353,26 @@ impl Sweep<'_> {
                 }
             }
         }
+    }
+
+    /// Whether the target can never run again under its record. A stopped container can; that an engine
+    /// does not answer says nothing.
+    fn is_gone_for_good(&self, record: &impl Placed) -> bool {
+        if namespace::is_of_this_boot(record) && container::is_there(record.place()) {
+            return false;
+        }
+        let (name, kind) = match record.target() {
+            TargetName::Docker(name) => (name, EngineKind::Docker),
+            TargetName::Podman(name) => (name, EngineKind::Podman),
+            TargetName::Pid(_) => return true,
+            // A file of that name may be there again after a reboot, for the same purpose.
+            TargetName::NetnsName(_) | TargetName::NetnsPath(_) | TargetName::Host => {
+                return !container::is_there(record.place());
+            }
+        };
+        let answering = self.engines.iter().find(|answering| answering.engine.kind() == kind);
+        // Neither the container nor one that was made anew under its name, which is to get the same again.
+        answering.is_some_and(|engine| engine.lacks(record.container().unwrap_or_default()) && engine.lacks(name))
     }
 
     fn files(&mut self) -> Result<()> {
@@ -290,28 +388,4 @@ impl Sweep<'_> {
 fn known_tags(context: &Context) -> Result<Option<HashSet<Tag>>> {
     let kept = attachment::all(&*context.store, None)?;
     Ok(kept.into_iter().map(|kept| kept.ok().map(|attachment| attachment.tag)).collect())
-}
-
-/// Whether the target can never run again under its record. A stopped container can; that an engine
-/// does not answer says nothing.
-fn is_gone_for_good(record: &impl Placed, context: &Context) -> bool {
-    if namespace::is_of_this_boot(record) && container::is_there(record.place()) {
-        return false;
-    }
-    let engine = match record.target() {
-        TargetName::Docker(_) => Engine::connect(EngineKind::Docker, &context.engines.docker),
-        TargetName::Podman(_) => Engine::connect(EngineKind::Podman, &context.engines.podman),
-        TargetName::Pid(_) => return true,
-        // A file of that name may be there again after a reboot, for the same purpose.
-        TargetName::NetnsName(_) | TargetName::NetnsPath(_) | TargetName::Host => {
-            return !container::is_there(record.place());
-        }
-    };
-    let id = record.container().unwrap_or_default();
-    let gone = |name: &str| {
-        engine.as_ref().is_ok_and(|engine| engine.inspect(name).is_err_and(|error| error.kind == Kind::NotFound))
-    };
-    // Neither the container nor one that was made anew under its name, which is to get the same again.
-    let (TargetName::Docker(name) | TargetName::Podman(name)) = record.target() else { return false };
-    gone(id) && gone(name)
 }

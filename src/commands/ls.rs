@@ -29,14 +29,16 @@ struct Row {
     network: Option<NetworkName>,
     addresses: Vec<String>,
     gateways: Vec<String>,
-    parent: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent: Option<String>,
     /// That of a bridge's port.
     #[serde(skip_serializing_if = "Option::is_none")]
     vlan: Option<VlanId>,
     #[serde(skip)]
-    on: String,
+    on: Option<String>,
     driver: &'static str,
-    mode: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mode: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     lease: Option<Leased>,
     state: State,
@@ -101,7 +103,7 @@ impl Row {
         Row {
             target: attachment.target.to_string(),
             container: attachment.container.clone(),
-            interface: attachment.interface().to_owned(),
+            interface: attachment.name_now().to_owned(),
             network: attachment.network.clone(),
             addresses: wish
                 .addresses
@@ -110,9 +112,9 @@ impl Row {
                 .map(|a| a.to_string())
                 .collect(),
             gateways: wish.gateways.iter().filter(|_| !wish.keep_default).map(|gateway| gateway.to_string()).collect(),
-            parent: link.map_or_else(String::new, |link| link.parent.name.to_string()),
+            parent: link.filter(|link| !link.parent.is_nowhere()).map(|link| link.parent.name.to_string()),
             vlan: wish.driver.vlan(),
-            on: link.map_or_else(String::new, Link::on),
+            on: link.filter(|link| !link.parent.is_nowhere()).map(Link::on),
             driver: wish.driver.kind(),
             mode: wish.driver.mode(),
             lease: Leased::of(attachment, &*context.store),
@@ -140,8 +142,8 @@ fn table(rows: &[Row]) -> String {
                 Some(lease) => format!("{} ({})", text(&row.addresses), lease.state),
             }),
             Some(text(&row.gateways)),
-            Some(row.on.clone()),
-            Some(format!("{} {}", row.driver, row.mode)),
+            Some(row.on.clone().unwrap_or_else(|| "-".into())),
+            Some(row.mode.map_or(row.driver.to_owned(), |mode| format!("{} {mode}", row.driver))),
             Some(row.state.name().to_owned()),
         ];
         table.add_row(cells.into_iter().flatten());

@@ -4,25 +4,32 @@ mod agent;
 mod attach;
 mod attaching;
 mod bench;
+mod changing;
 mod completions;
 mod create_vlan;
 mod delete_vlan;
 mod detach;
 mod dhcp;
+mod doctor;
 mod flat;
 mod gc;
 pub mod keeper;
 mod leases;
+mod link;
 mod ls;
 mod networks;
+mod pipework;
 mod qos;
 mod records;
 mod restore;
+mod route;
+mod rule;
 mod shim;
 mod show;
 mod siblings;
 mod store;
 mod take_back;
+mod wait;
 
 use std::ffi::OsString;
 
@@ -53,21 +60,28 @@ impl Context {
     /// Settles each setting: flag or variable first, then the file, then what is built in.
     fn new(global: Global, output: Output) -> Result<Context> {
         let settings = global.settings();
-        let config = Config::read(config::path(global.config).as_deref())?;
-        let settle = |typed: Option<String>, variable: &str, filed: &Option<String>, built_in: &str| {
-            typed
-                .or_else(|| config::variable(variable))
-                .or_else(|| filed.clone())
-                .unwrap_or_else(|| built_in.to_owned())
-        };
-        let place = settle(global.store, "PLUMB_STORE", &config.store, crate::store::DEFAULT);
-        let engines = Engines {
-            docker: settle(global.docker, "DOCKER_HOST", &config.docker, EngineKind::Docker.default_address()),
-            podman: settle(global.podman, "PLUMB_PODMAN", &config.podman, EngineKind::Podman.default_address()),
-        };
-        let store = open_store(&place, global.access, &config)?;
+        let config = Config::read(config::path(global.config.clone()).as_deref())?;
+        let engines = engines(&global, &config);
+        let store = open_store(&store_place(&global, &config), global.access, &config)?;
         Ok(Context { store, engines, config, output, settings })
     }
+}
+
+/// What was typed, or is in the environment, or in the file, or built in.
+fn settle(typed: &Option<String>, variable: &str, filed: &Option<String>, built_in: &str) -> String {
+    let typed = typed.clone().or_else(|| config::variable(variable));
+    typed.or_else(|| filed.clone()).unwrap_or_else(|| built_in.to_owned())
+}
+
+fn engines(global: &Global, config: &Config) -> Engines {
+    Engines {
+        docker: settle(&global.docker, "DOCKER_HOST", &config.docker, EngineKind::Docker.default_address()),
+        podman: settle(&global.podman, "PLUMB_PODMAN", &config.podman, EngineKind::Podman.default_address()),
+    }
+}
+
+fn store_place(global: &Global, config: &Config) -> String {
+    settle(&global.store, "PLUMB_STORE", &config.store, crate::store::DEFAULT)
 }
 
 fn open_store(place: &str, typed: AccessOptions, config: &Config) -> Result<Box<dyn Store>> {
@@ -88,33 +102,46 @@ pub fn run(typed: Cli, output: Output) -> Result<()> {
         Verb::Leases(_) => leases::run(&context(typed.global)?),
         Verb::Detach(options) => detach::run(options, &context(typed.global)?),
         Verb::Qos(options) => qos::run(options, &context(typed.global)?),
+        Verb::Route(options) => route::run(options, &context(typed.global)?),
+        Verb::Rule(options) => rule::run(options, &context(typed.global)?),
+        Verb::Link(options) => link::run(options, &context(typed.global)?),
         Verb::Shim(options) => shim::run(options, &context(typed.global)?),
         Verb::Restore(options) => restore::run(&options, &context(typed.global)?),
         Verb::Bench(options) => bench::run(options, &context(typed.global)?),
         Verb::Ls(_) => ls::run(&context(typed.global)?),
         Verb::Show(options) => show::run(options, &context(typed.global)?),
+        Verb::Wait(options) => wait::run(options, typed.global, output),
+        Verb::Doctor(options) => doctor::run(options, typed.global, output),
         Verb::Gc(options) => gc::run(options, &context(typed.global)?),
         Verb::Store(StoreVerbs { verb }) => {
             let config = Config::read(config::path(typed.global.config).as_deref())?;
             store::run(verb, typed.global.access, &config, output)
         }
         Verb::Completions(options) => completions::run(options),
+        Verb::Pipework(options) => pipework::run(options, typed.global, output),
     }
+}
+
+/// What is needed to change network namespaces, and what for.
+const CAPABILITIES: [(Capability, &str); 3] = [
+    (Capability::CAP_NET_ADMIN, "to make interfaces"),
+    (Capability::CAP_SYS_ADMIN, "to enter namespaces"),
+    (Capability::CAP_NET_RAW, "to speak ARP"),
+];
+
+const RUN_AS_ROOT: &str = "run plumb as root, such as with sudo";
+
+/// Whether the process has no such capability.
+fn lacks(capability: Capability) -> bool {
+    !caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false)
 }
 
 /// An error unless the process may change network namespaces.
 fn require_capabilities() -> Result<()> {
-    const NEEDED: [(Capability, &str); 3] = [
-        (Capability::CAP_NET_ADMIN, "CAP_NET_ADMIN (to make interfaces)"),
-        (Capability::CAP_SYS_ADMIN, "CAP_SYS_ADMIN (to enter namespaces)"),
-        (Capability::CAP_NET_RAW, "CAP_NET_RAW (to speak ARP)"),
-    ];
-    let lacks = |capability| !caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false);
-    let missing: Vec<&str> =
-        NEEDED.into_iter().filter(|(capability, _)| lacks(*capability)).map(|(_, text)| text).collect();
+    let missing = CAPABILITIES.into_iter().filter(|(capability, _)| lacks(*capability));
+    let missing: Vec<String> = missing.map(|(capability, purpose)| format!("{capability} ({purpose})")).collect();
     if missing.is_empty() {
         return Ok(());
     }
-    Err(Error::not_permitted(format!("not permitted: this process lacks {}", missing.join(", ")))
-        .hint("run plumb as root, such as with sudo"))
+    Err(Error::not_permitted(format!("not permitted: this process lacks {}", missing.join(", "))).hint(RUN_AS_ROOT))
 }

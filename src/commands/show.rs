@@ -10,9 +10,14 @@ use crate::{
     container,
     error::{Error, Result},
     output::flush_left,
-    plan::{Advertised, Inside, Step, facts::InsideLink},
+    plan::{
+        Advertised, Inside,
+        changes::{expected_routes, expected_rules},
+        facts::InsideLink,
+        setting::Change,
+    },
     store::{Attachment, Record},
-    types::HostAddress,
+    types::{HostAddress, table_name},
 };
 
 pub fn run(options: Show, context: &Context) -> Result<()> {
@@ -70,23 +75,30 @@ impl Shown {
         let leased = records::leased_addresses(attachment, context);
         let properties = match (state, namespace::reopen(attachment)) {
             (State::Stopped, _) | (_, None) => properties(attachment, &leased, None),
-            (_, Some(there)) => properties(attachment, &leased, Some(&there.look_inside(|kernel| kernel.look())?)),
+            (_, Some(there)) => properties(
+                attachment,
+                &leased,
+                Some(&there.look_inside(|kernel| match attachment.changes.is_empty() {
+                    true => kernel.look(),
+                    false => kernel.look_at_all(),
+                })?),
+            ),
         };
         let link = attachment
             .link()
             .ok_or_else(|| Error::failed(format!("the record of {} names no link", attachment.key())))?;
         let lease = Leased::of(attachment, &*context.store);
         let by_lease = lease.as_ref().map_or(String::new(), |lease| format!(", {lease}"));
+        let on = if link.parent.is_nowhere() { String::new() } else { format!(" on {}", link.on()) };
         let title = format!(
-            "{}: {} on {} ({}), {}{by_lease}",
+            "{}: {}{on} ({}), {}{by_lease}",
             attachment.target.in_words(),
-            link.name,
-            link.on(),
+            attachment.name_now(),
             link.driver,
             state.name()
         );
         let as_recorded = !properties.iter().any(|property| property.differs);
-        Ok(Shown { interface: link.name.to_string(), state, lease, as_recorded, properties, title })
+        Ok(Shown { interface: attachment.name_now().to_owned(), state, lease, as_recorded, properties, title })
     }
 }
 
@@ -95,23 +107,26 @@ fn properties(attachment: &Attachment, leased: &[HostAddress], now: Option<&Insi
     let found: Option<&InsideLink> = now.and_then(|inside| inside.link_tagged(&attachment.tag));
     let index = found.map_or(0, |link| link.index);
     let of_found = |pick: &dyn Fn(&InsideLink) -> Option<String>| found.and_then(pick);
+    let state = |up: bool| if up { "up".to_owned() } else { "down".to_owned() };
+    let is_up = attachment.setting(|change| if let Change::Up(up) = change { Some(*up) } else { None }).unwrap_or(true);
+    let changed = attachment.setting(|change| if let Change::Mac { to, .. } = change { Some(*to) } else { None });
+    let mac = changed.or(recorded.mac);
     let mut properties = vec![
-        Property::new("interface", Some(recorded.name.to_string()), of_found(&|link| Some(link.name.clone()))),
-        Property::new("state", Some("up".into()), of_found(&|link| Some(if link.up { "up" } else { "down" }.into()))),
-        Property::new(
-            "mac",
-            recorded.mac.map(|mac| mac.to_string()).or_else(|| of_found(&mac_text)),
-            of_found(&mac_text),
-        ),
+        Property::new("interface", Some(attachment.name_now().to_owned()), of_found(&|link| Some(link.name.clone()))),
+        Property::new("state", Some(state(is_up)), of_found(&|link| Some(state(link.up)))),
+        Property::new("mac", mac.map(|mac| mac.to_string()).or_else(|| of_found(&mac_text)), of_found(&mac_text)),
         Property::new("mtu", attachment.mtu().map(|mtu| mtu.to_string()), of_found(&|link| Some(link.mtu.to_string()))),
         Property::new(
             "mode",
             Some(recorded.driver.to_string()),
             of_found(&|link| {
+                if link.has_moved() {
+                    return Some("phys".into());
+                }
                 let kind = link.kind.as_deref()?;
                 // A veth has none: it is a bridge's port, whatever the kernel says.
-                let mode = link.mode.as_deref().or((kind == "veth").then_some("bridge"))?;
-                Some(format!("{kind} {mode}"))
+                let mode = link.mode.as_deref().or((kind == "veth").then_some("bridge"));
+                Some(mode.map_or(kind.to_owned(), |mode| format!("{kind} {mode}")))
             }),
         ),
         Property::new(
@@ -131,6 +146,16 @@ fn properties(attachment: &Attachment, leased: &[HostAddress], now: Option<&Insi
         // Whatever the routers advertise is as it should be.
         expected.extend(addresses.iter().filter(|address| address.contains(':')).cloned());
     }
+    if !is_up {
+        // A link that is down has none of IPv6's; they are back when it is up.
+        expected.retain(|address| !address.contains(':'));
+    }
+    let promisc = attachment.setting(|change| if let Change::Promisc(on) = change { Some(*on) } else { None });
+    let on_or_off = |on: bool| if on { "on".to_owned() } else { "off".to_owned() };
+    properties.extend(
+        promisc
+            .map(|on| Property::new("promisc", Some(on_or_off(on)), of_found(&|link| Some(on_or_off(link.promisc))))),
+    );
     properties.extend(compare("address", expected, addresses));
     properties.extend(routes(attachment, now));
     properties
@@ -157,17 +182,30 @@ fn compare(name: &'static str, recorded: Vec<String>, mut there: Vec<String>) ->
 
 fn routes(attachment: &Attachment, now: Option<&Inside>) -> Vec<Property> {
     let mut properties = Vec::new();
-    for step in &attachment.steps {
-        let (Step::AddRoute(route) | Step::ReplaceRoute { new: route, .. }) = step else { continue };
-        let there = now.and_then(|inside| inside.routes.iter().find(|other| other.competes_with(route)));
+    // A link that is down has none, and they are back when it is up.
+    let is_up = attachment.setting(|change| if let Change::Up(up) = change { Some(*up) } else { None }).unwrap_or(true);
+    let index = attachment.link().map_or(0, |link| link.index);
+    for route in expected_routes(attachment.all_steps()) {
+        if !is_up && route.leaves_by() == Some(index) {
+            continue;
+        }
+        let route = route.called(index, attachment.name_now());
+        let there = now.and_then(|inside| inside.routes.iter().find(|other| other.competes_with(&route)));
         let short = |route: &crate::plan::Route| {
             let to = route
                 .destination()
                 .filter(|network| network.prefix() > 0)
                 .map_or("default".to_owned(), |network| network.to_string());
-            format!("{to} by {}", route.way())
+            let by = if route.leaves_by().is_some() { format!("by {}", route.way()) } else { "leads nowhere".into() };
+            let table =
+                if route.table() == 254 { String::new() } else { format!(" in table {}", table_name(route.table())) };
+            format!("{to} {by}{table}")
         };
-        properties.push(Property::new("route", Some(short(route)), there.map(short)));
+        properties.push(Property::new("route", Some(short(&route)), there.map(short)));
+    }
+    for rule in expected_rules(attachment.all_steps()) {
+        let there = now.and_then(|inside| inside.rules.iter().find(|other| other.is(&rule)));
+        properties.push(Property::new("rule", Some(rule.brief()), there.map(|there| there.brief())));
     }
     properties
 }

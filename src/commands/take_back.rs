@@ -14,7 +14,7 @@ use crate::{
     },
     namespace::HostLock,
     plan::{
-        Inside, Link, Step, Wish,
+        Driver, Inside, Link, Step, Wish,
         facts::{InsideAddress, InsideLink},
         qdisc::{Device, Side},
         tuning, undo,
@@ -36,7 +36,9 @@ fn forget(context: &Context, attachment: &Attachment) -> Result<()> {
     parents_segments(context, attachment)?;
     port(context, attachment)?;
     if !attachment.is_unfinished() {
-        shaped::forget_of(&*context.store, &attachment.target, attachment.interface())?;
+        // Since it was renamed they are kept under its new name.
+        let names = BTreeSet::from([attachment.interface(), attachment.name_now()]);
+        names.into_iter().try_for_each(|name| shaped::forget_of(&*context.store, &attachment.target, name))?;
     }
     attachment.forget(&*context.store)?;
     tell_the_agent(context, attachment);
@@ -54,15 +56,86 @@ fn undo_here(context: &Context, attachment: &Attachment, namespace: &Netns, kern
     if !namespace::is_same(attachment, namespace, kernel) {
         return Ok(());
     }
-    let now = kernel.look_at_links_and_routes()?;
+    half_done(context, attachment, namespace, kernel)?;
+    let now = look(std::slice::from_ref(attachment), kernel)?;
     let index =
         now.link_tagged(&attachment.tag).or_else(|| now.link_named(attachment.interface())).map(|link| link.index);
     index.iter().for_each(|index| give_lease_back(context, attachment, *index));
-    let steps = undo::undo(&attachment.steps, &attachment.tag, &now);
+    let steps = undo::all(&attachment.steps, &attachment.changes, &attachment.tag, &now);
     let path = namespace.path().display().to_string();
     let steps: Vec<Step> = steps.into_iter().chain(qos::what_a_link_leaves(attachment.link(), &now)).collect();
     apply::undo(kernel, &steps, &mut |step, took| context.output.step(&step.command(&path), took), &path)?;
+    if !steps.iter().any(|step| matches!(step, Step::DeleteLink(_))) {
+        come_home(context, attachment)?;
+    }
     hand_down(context, attachment, &now)
+}
+
+/// What an interface of the host's takes to be as it was, which is at home without what it had there: as
+/// hardware is when its namespace ends, or where a run was killed that was bringing it. A child of an
+/// InfiniBand interface comes to the host as well, but is nothing to it.
+pub fn way_home(attachment: &Attachment) -> Result<Option<Step>> {
+    let comes = |link: &&Link| link.home().is_some() || matches!(link.driver, Driver::Ipoib { .. });
+    let Some(link) = attachment.link().filter(comes) else { return Ok(None) };
+    if !namespace::is_of_this_boot(attachment) {
+        return Ok(None);
+    }
+    let now = Netns::open(Path::new(Place::HOST))?.look_inside(|kernel| kernel.links())?;
+    Ok(undo::find(link, &attachment.tag, &now).map(Step::DeleteLink))
+}
+
+/// Gives it back what it had.
+pub fn come_home(context: &Context, attachment: &Attachment) -> Result<bool> {
+    let Some(step) = way_home(attachment)? else { return Ok(false) };
+    Netns::open(Path::new(Place::HOST))?.enter_as_host(|kernel| {
+        let mut observe = |step: &Step, took| context.output.step(&step.command(Place::HOST), took);
+        apply::undo(kernel, &[step], &mut observe, Place::HOST)
+    })?;
+    Ok(true)
+}
+
+/// What is said of an interface of the host's that is nowhere any more: the kernel deletes with a namespace what
+/// is no hardware.
+fn lost(attachment: &Attachment) -> Option<String> {
+    let home = attachment.link()?.home()?;
+    // Plumb's own devices are made again when they are needed.
+    if home.device_tag.is_some() || !namespace::is_of_this_boot(attachment) {
+        return None;
+    }
+    let (name, kind, target) = (&home.name, home.kind.as_ref()?, &attachment.target);
+    Some(format!("{name} has gone with {target}: the kernel deletes a {kind} with its namespace; make it again"))
+}
+
+/// What taking them back depends on: more, where more was changed.
+pub fn look(attachments: &[Attachment], kernel: &mut Kernel) -> Result<Inside> {
+    match attachments.iter().all(|attachment| attachment.changes.is_empty()) {
+        true => kernel.look_at_links_and_routes(),
+        false => kernel.look_at_all(),
+    }
+}
+
+/// Takes back what a killed run has done of a change. The caller holds the namespace's lock, and sees to the
+/// record.
+fn half_done(context: &Context, attachment: &Attachment, namespace: &Netns, kernel: &mut Kernel) -> Result<()> {
+    if attachment.changing.is_empty() {
+        return Ok(());
+    }
+    let steps = undo::back(&attachment.changing, &kernel.look_at_all()?);
+    let path = namespace.path().display().to_string();
+    apply::undo(kernel, &steps, &mut |step, took| context.output.step(&step.command(&path), took), &path)
+}
+
+/// Makes all as it was before a run that was killed at a change to `attachment`. The namespace is locked;
+/// none where it has gone.
+pub fn change(context: &Context, attachment: &Attachment, namespace: Option<&Netns>) -> Result<()> {
+    let Some(now) = attachment::again(&*context.store, attachment)? else { return Ok(()) };
+    if let Some(namespace) = namespace {
+        namespace.look_inside(|kernel| match namespace::is_same(&now, namespace, kernel) {
+            true => half_done(context, &now, namespace, kernel),
+            false => Ok(()),
+        })?;
+    }
+    Attachment { changing: Vec::new(), ..now }.save(&*context.store)
 }
 
 /// Tells the server that the lease is no longer needed, before what has it goes. It ends by itself if
@@ -88,17 +161,37 @@ pub fn anywhere(context: &Context, attachment: &Attachment) -> Result<()> {
         // The host speaks for who has gone.
         let parent = attachment.link().and_then(|link| nix::net::if_::if_nametoindex(link.parent.name.as_str()).ok());
         parent.iter().for_each(|index| give_lease_back(context, attachment, *index));
-        let now = attachment::again(&*context.store, attachment)?;
-        return now.map_or(Ok(()), |now| forget(context, &now));
+        let Some(now) = attachment::again(&*context.store, attachment)? else { return Ok(()) };
+        if !come_home(context, &now)? {
+            lost(&now).iter().for_each(|warning| context.output.warn(warning));
+        }
+        return forget(context, &now);
     };
     namespace.lock()?;
-    namespace.look_inside(|kernel| here(context, attachment, &namespace, kernel))
+    there(context, attachment, &namespace)
+}
+
+/// In its namespace, which is locked.
+pub fn there(context: &Context, attachment: &Attachment, namespace: &Netns) -> Result<()> {
+    in_reach_of_home(attachment, namespace, |kernel| here(context, attachment, namespace, kernel))
+}
+
+/// What is the host's is brought there, which takes a way to the host.
+fn in_reach_of_home<T: Send>(
+    attachment: &Attachment,
+    namespace: &Netns,
+    work: impl FnOnce(&mut Kernel) -> Result<T> + Send,
+) -> Result<T> {
+    match attachment.link().is_some_and(|link| link.driver.moves()) {
+        true => namespace.enter(work),
+        false => namespace.look_inside(work),
+    }
 }
 
 /// Takes back what `attachment` did in a namespace that is not the caller's, and leaves its record.
 pub fn links(context: &Context, attachment: &Attachment, namespace: &Netns) -> Result<()> {
     namespace.lock()?;
-    namespace.look_inside(|kernel| undo_here(context, attachment, namespace, kernel))
+    in_reach_of_home(attachment, namespace, |kernel| undo_here(context, attachment, namespace, kernel))
 }
 
 /// Gives the parent the segments back that `gone` found there, if it was the last to raise them; otherwise
@@ -235,11 +328,15 @@ fn hand_down(context: &Context, gone: &Attachment, before: &Inside) -> Result<()
         }
         _ => false,
     };
-    if !gone.steps.iter().any(was_replaced) {
+    if !gone.all_steps().any(was_replaced) {
         return Ok(());
     }
     for mut heir in attachment::all(&*context.store, None)?.into_iter().flatten() {
-        if heir.tag != gone.tag && heir.namespace == gone.namespace && undo::hand_down(&gone.steps, &mut heir.steps) {
+        if heir.tag == gone.tag || heir.namespace != gone.namespace {
+            continue;
+        }
+        let of_changes = undo::hand_down(gone.all_steps(), &mut heir.changes);
+        if undo::hand_down(gone.all_steps(), &mut heir.steps) || of_changes {
             heir.save(&*context.store)?;
         }
     }

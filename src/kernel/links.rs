@@ -7,14 +7,14 @@ use std::{
 
 use nix::errno::Errno;
 use rtnetlink::{
-    LinkIpVlan, LinkMacVlan, LinkMessageBuilder, LinkUnspec, LinkVeth,
+    LinkDummy, LinkIpVlan, LinkMacVlan, LinkMessageBuilder, LinkUnspec, LinkVeth,
     packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL},
     packet_route::{
         RouteNetlinkMessage as Message,
         link::{
-            InfoData, InfoIpVlan, InfoIpVtap, InfoMacVlan, InfoVeth, InfoVlan, IpVlanMode, LinkAttribute,
-            LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, MacVlanMacAddressMode, MacVlanMode, Prop,
-            VlanProtocol as KernelProtocol,
+            InfoData, InfoIpVlan, InfoIpVtap, InfoIpoib, InfoKind, InfoMacVlan, InfoVeth, InfoVlan, IpVlanMode,
+            LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, MacVlanMacAddressMode,
+            MacVlanMode, Prop, VlanProtocol as KernelProtocol,
         },
         nsid::{NsidAttribute, NsidMessage},
     },
@@ -30,7 +30,10 @@ use crate::{
     apply::StepError,
     error::{Error, Result},
     interrupt,
-    plan::{Driver, IpvlanMode, Link, MacvlanMode, Parent, TaggedLink, facts::InsideLink, link::GROUP},
+    plan::{
+        Driver, IpvlanMode, Link, MacvlanMode, Parent, Setting, TaggedLink, facts::InsideLink, link::GROUP,
+        setting::Change,
+    },
     types::{IfName, Mac, Mtu, VlanId, VlanProtocol},
 };
 
@@ -202,6 +205,36 @@ impl Kernel {
         outcome.map_err(|refusal| refused(format_args!("cannot set the MTU of {name}"), &refusal, &[Errno::ENODEV]))
     }
 
+    /// Equivalent to `ip link set dev NAME …`, by index.
+    pub(super) fn set_link(&mut self, setting: &Setting) -> std::result::Result<(), StepError> {
+        let link = LinkUnspec::new_with_index(setting.index);
+        let message = match &setting.change {
+            Change::Mac { to, .. } => link.address(to.bytes().to_vec()),
+            Change::Up(true) => link.up(),
+            Change::Up(false) => link.down(),
+            Change::Promisc(on) => link.promiscuous(*on),
+            Change::Name(to) => link.name(to.as_str()),
+        };
+        let message = message.build();
+        let outcome = self
+            .inside(async |inside| inside.change(Message::SetLink(message), 0).await)
+            .map_err(StepError::Refused)?;
+        outcome.map_err(|refusal| {
+            let name = &setting.name;
+            StepError::Refused(match (refusal.errno, &setting.change) {
+                (Errno::EADDRINUSE, Change::Mac { to, .. }) => {
+                    Error::conflict(format!("MAC {to} is in use on the parent of {name} already"))
+                        .hint("choose another")
+                }
+                (Errno::EBUSY, Change::Name(_)) => {
+                    Error::conflict(format!("this kernel renames only what is down, and {name} is up"))
+                        .hint("set it down, rename it, and set it up again")
+                }
+                _ => return refused(format_args!("cannot change {name}"), &refusal, &[Errno::ENODEV]),
+            })
+        })
+    }
+
     pub(super) fn delete_tag(&mut self, tagged: &TaggedLink) -> std::result::Result<(), StepError> {
         let message = Message::DelLinkProp(property(tagged));
         let outcome = self.inside(async |inside| inside.change(message, 0).await).map_err(StepError::Refused)?;
@@ -228,6 +261,15 @@ fn creation(link: &Link, name: &str, namespace: RawFd, up: bool) -> LinkMessage 
         Driver::Veth { host_end, .. } => {
             let outside = host_end.as_ref().map_or("", IfName::as_str);
             return placed(LinkVeth::new(name, outside), link, namespace, up);
+        }
+        // It is not made: see `move_in`.
+        Driver::Phys { .. } => return placed(LinkUnspec::new_with_name(name), link, namespace, up),
+        Driver::Dummy => return placed(LinkDummy::new(name), link, namespace, up),
+        Driver::Ipoib { pkey } => {
+            let child = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Ipoib);
+            let data = pkey.iter().map(|pkey| InfoIpoib::Pkey(pkey.number())).collect();
+            let child = child.name(name).link(link.parent.index).set_info_data(InfoData::Ipoib(data));
+            return placed(child, link, namespace, up);
         }
     };
     let kernel_mode = match mode {
@@ -291,7 +333,7 @@ fn why_not_created(link: &Link, refusal: &Refusal) -> StepError {
         Errno::EINVAL => Error::conflict(format!(
             "{parent} does not accept {} in mode {}: {refusal}",
             link.driver.with_article(),
-            link.driver.mode()
+            link.driver.mode().unwrap_or_default()
         )),
         Errno::EBUSY => Error::conflict(format!(
             "{parent} is in use by another kind of link, and {} cannot be beside it",
@@ -336,7 +378,7 @@ pub(super) fn attribute<T>(message: &LinkMessage, pick: impl FnMut(&LinkAttribut
     message.attributes.iter().find_map(pick)
 }
 
-fn parent(name: &IfName, message: &LinkMessage, port_of: Option<String>) -> Parent {
+pub(super) fn parent(name: &IfName, message: &LinkMessage, port_of: Option<String>) -> Parent {
     let flags = message.header.flags;
     let switch = switch_of(message);
     Parent {
@@ -350,6 +392,7 @@ fn parent(name: &IfName, message: &LinkMessage, port_of: Option<String>) -> Pare
         switch,
         loopback: flags.contains(LinkFlags::Loopback),
         ethernet: message.header.link_layer_type == LinkLayerType::Ether,
+        infiniband: message.header.link_layer_type == LinkLayerType::Infiniband,
         wireless: is_wireless(name),
         port_of,
         segments: segments_of(message),
@@ -383,6 +426,8 @@ pub(super) fn link_of(message: &Message) -> Option<InsideLink> {
         mac: mac_of(message),
         mtu: mtu_of(message),
         up: message.header.flags.contains(LinkFlags::Up),
+        carrier: message.header.flags.contains(LinkFlags::LowerUp),
+        promisc: message.header.flags.contains(LinkFlags::Promisc),
         group: attribute(message, |a| if let LinkAttribute::Group(group) = a { Some(*group) } else { None })
             .unwrap_or(0),
         kind: info.iter().find_map(|i| if let LinkInfo::Kind(kind) = i { Some(kind.to_string()) } else { None }),

@@ -2,13 +2,17 @@
 
 mod addresses;
 mod arp;
+mod changes;
 pub mod client;
 pub mod counters;
 pub mod dhcp;
 pub mod dhcp6;
+pub mod features;
 mod icmp;
+mod interfaces;
 mod iptables;
 mod links;
+mod moving;
 mod netlink;
 mod netns;
 mod nftables;
@@ -18,11 +22,13 @@ mod ports;
 mod qdiscs;
 pub mod resolver;
 mod routes;
+mod rules;
 mod segments;
 pub mod survey;
 mod sysctl;
 pub mod throwaway;
 mod vlan;
+pub mod wifi;
 
 use std::{os::fd::RawFd, time::Instant};
 
@@ -30,7 +36,9 @@ use tokio::runtime::Runtime;
 
 pub use addresses::Lifetimes;
 pub use arp::Answer;
+pub use changes::Changes;
 pub use icmp::Reach;
+pub use interfaces::Interface;
 pub use netns::{Netns, NetnsId, all as all_namespaces, cookie};
 pub use qdiscs::Counters;
 
@@ -47,6 +55,7 @@ use netlink::{Netlink, Refusal};
 pub struct Kernel {
     runtime: Runtime,
     host: Option<Netlink>,
+    host_namespace: Option<Netns>,
     inside: Option<Netlink>,
     /// The namespace's open file, for links that are created in it.
     namespace: RawFd,
@@ -57,12 +66,13 @@ impl Kernel {
     pub fn with_host() -> Result<Kernel> {
         let runtime = runtime()?;
         let host = Some(Netlink::open(&runtime)?);
-        Ok(Kernel { runtime, host, inside: None, namespace: -1 })
+        let host_namespace = Some(Netns::of_this_thread()?);
+        Ok(Kernel { runtime, host, host_namespace, inside: None, namespace: -1 })
     }
 
     fn inside_only(namespace: RawFd) -> Result<Kernel> {
         let runtime = runtime()?;
-        let mut kernel = Kernel { runtime, host: None, inside: None, namespace: -1 };
+        let mut kernel = Kernel { runtime, host: None, host_namespace: None, inside: None, namespace: -1 };
         kernel.open_inside(namespace)?;
         Ok(kernel)
     }
@@ -78,7 +88,12 @@ impl Kernel {
         let links = self.links()?;
         let addresses = self.addresses()?;
         let routes = self.routes(&links)?;
-        Ok(Inside { links, addresses, routes, ipv6: sysctl::ipv6_defaults() })
+        Ok(Inside { links, addresses, routes, rules: Vec::new(), ipv6: sysctl::ipv6_defaults() })
+    }
+
+    /// The same with the rules: all that a change depends on.
+    pub fn look_at_all(&mut self) -> Result<Inside> {
+        Ok(Inside { rules: self.rules()?, ..self.look()? })
     }
 
     /// The part of it that undoing depends on: two dumps.
@@ -104,6 +119,10 @@ impl Kernel {
         Netns::of_this_thread().is_ok_and(|here| here.id() == namespace.id())
     }
 
+    fn host_namespace(&self) -> Result<&Netns> {
+        self.host_namespace.as_ref().ok_or_else(|| Error::failed("no way to the host: this is a bug"))
+    }
+
     fn on_host<T>(&mut self, ask: impl AsyncFnOnce(&mut Netlink) -> T) -> Result<T> {
         let host = self.host.as_mut().ok_or_else(|| Error::failed("no socket on the host: this is a bug"))?;
         Ok(self.runtime.block_on(ask(host)))
@@ -123,6 +142,11 @@ fn runtime() -> Result<Runtime> {
         .map_err(|error| Error::io("cannot start the event loop", &error))
 }
 
+/// Where to accept what the host passes on, if iptables drops it.
+pub fn forward_accept_in() -> Option<&'static str> {
+    iptables::accept_in()
+}
+
 /// An error for a question that the kernel refused to answer.
 fn cannot_read(what: &str) -> impl Fn(Refusal) -> Error + '_ {
     move |refusal| Error::failed(format!("cannot read the {what}: {refusal}"))
@@ -131,8 +155,14 @@ fn cannot_read(what: &str) -> impl Fn(Refusal) -> Error + '_ {
 impl Execute for Kernel {
     fn execute(&mut self, step: &Step) -> std::result::Result<(), StepError> {
         match step {
-            Step::AddLink(link) => self.add_link(link),
-            Step::DeleteLink(link) => self.delete_link(link),
+            Step::AddLink(link) => match link.home() {
+                Some(home) => self.move_in(link, home),
+                None => self.add_link(link),
+            },
+            Step::DeleteLink(link) => match link.home() {
+                Some(home) => self.move_out(link, home),
+                None => self.delete_link(link),
+            },
             Step::AddTag(tagged) => self.add_tag(tagged),
             Step::DeleteTag(tagged) => self.delete_tag(tagged),
             Step::SetSysctl { key, to, .. } => sysctl::write(key, to),
@@ -155,6 +185,9 @@ impl Execute for Kernel {
             Step::DeleteRedirect(redirect) => self.delete_redirect(redirect),
             Step::AddPort(port) => ovs::add(port),
             Step::DeletePort(port) => ovs::delete(port),
+            Step::AddRule(rule) => self.add_rule(rule),
+            Step::DeleteRule(rule) => self.delete_rule(rule),
+            Step::SetLink(setting) => self.set_link(setting),
         }
     }
 }
@@ -186,12 +219,17 @@ fn slice_until(end: Instant) -> nix::poll::PollTimeout {
 }
 
 /// Whether `ip` is an address of the calling thread's own host. The kernel, asked for the way to
-/// an address of its own, answers with that address as the source. Nothing is sent.
+/// an address of its own, answers with that address as the source.
 pub fn is_hosts_own(ip: std::net::IpAddr) -> bool {
+    source_to(ip) == Some(ip)
+}
+
+/// From which of its addresses the calling thread's host would send to `ip`. Nothing is sent.
+pub fn source_to(ip: std::net::IpAddr) -> Option<std::net::IpAddr> {
     let any: std::net::IpAddr = if ip.is_ipv4() { [0u8; 4].into() } else { [0u16; 8].into() };
     let asked = std::net::UdpSocket::bind((any, 0)).and_then(|socket| {
         socket.connect((ip, 9))?;
         socket.local_addr()
     });
-    asked.is_ok_and(|from| from.ip() == ip)
+    asked.ok().map(|from| from.ip())
 }

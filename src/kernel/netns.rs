@@ -131,6 +131,17 @@ impl Netns {
         on_a_thread(body)
     }
 
+    /// The same where this namespace is the host itself, whichever the caller is in.
+    pub fn enter_as_host<T: Send>(&self, work: impl FnOnce(&mut Kernel) -> Result<T> + Send) -> Result<T> {
+        let body = || {
+            setns(self.file.as_fd(), &self.path)?;
+            let mut kernel = Kernel::with_host()?;
+            kernel.open_inside(self.raw())?;
+            work(&mut kernel)
+        };
+        on_a_thread(body)
+    }
+
     /// Runs `work` inside on the calling thread, which is at `home` before and afterwards: for opening
     /// sockets that stay, by who does it so often that a thread each time is too much. It must not fail
     /// half-way: a process that could not go home would do all else in the wrong place, so it ends.
@@ -141,6 +152,11 @@ impl Netns {
             std::process::abort();
         }
         Ok(result)
+    }
+
+    /// Lets the calling thread work inside, which must be one that ends afterwards.
+    pub(super) fn enter_for_good(&self) -> Result<()> {
+        setns(self.file.as_fd(), &self.path)
     }
 
     /// Like `enter`, but without a socket on the host: for looking.

@@ -5,7 +5,7 @@ use rtnetlink::{
     packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE},
     packet_route::{
         RouteNetlinkMessage as Message,
-        route::{RouteFlags, RouteMessage, RouteType},
+        route::{RouteFlags, RouteMessage, RouteProtocol, RouteType},
     },
 };
 
@@ -17,15 +17,15 @@ use crate::{
 };
 
 impl Kernel {
-    /// The unicast routes of all tables but the local one, IPv4 and IPv6. Equivalent to
-    /// `ip route show table all`.
+    /// The unicast routes of all tables, IPv4 and IPv6, but for the kernel's own of the local one. Equivalent
+    /// to `ip route show table all`.
     pub fn routes(&mut self, links: &[InsideLink]) -> Result<Vec<Route>> {
         const LOCAL_TABLE: u8 = 255;
         let messages = self.inside(async |inside| inside.dump(Message::GetRoute(RouteMessage::default())).await)?;
         let name_of = |index: u32| links.iter().find(|link| link.index == index).map(|link| link.name.clone());
         let wanted = |message: Message| match message {
             Message::NewRoute(route)
-                if route.header.table != LOCAL_TABLE
+                if (route.header.table != LOCAL_TABLE || route.header.protocol != RouteProtocol::Kernel)
                     && route.header.kind != RouteType::Multicast
                     && !route.header.flags.contains(RouteFlags::Cloned) =>
             {

@@ -17,14 +17,23 @@ pub fn links(wanted: impl Fn(&InsideLink) -> bool + Sync) -> Vec<Found> {
 /// The links, wherever they are, that hang on the interface with this index in `host`. Who needs one
 /// only looks no further than to that.
 pub fn children(host: &Netns, parent_index: u32) -> impl Iterator<Item = Found> {
+    on_the_host(host, move |link| link.parent_index == Some(parent_index))
+}
+
+/// The links, wherever they are, that share the address of an interface in `host` on the wire.
+pub fn all_sharers(host: &Netns) -> Vec<InsideLink> {
+    on_the_host(host, InsideLink::shares_a_parent).flat_map(|found| found.links).collect()
+}
+
+/// The links that hang on interfaces in `host`.
+fn on_the_host(host: &Netns, wanted: impl Fn(&InsideLink) -> bool + Sync) -> impl Iterator<Item = Found> {
     survey(move |kernel| {
         // Each namespace has its own numbers for the others, and none for itself. One that has no number
         // yet gets it when the links are asked for.
         let links = kernel.links()?;
         let (number, is_host) = (kernel.number_of(host)?, kernel.is_inside(host));
-        let hangs_on = |link: &InsideLink| {
-            link.parent_index == Some(parent_index) && link.parent_namespace == number && number.is_some() != is_host
-        };
+        let hangs_on =
+            |link: &InsideLink| wanted(link) && link.parent_namespace == number && number.is_some() != is_host;
         Ok(links.into_iter().filter(hangs_on).collect())
     })
 }

@@ -40,6 +40,31 @@ pub fn ipv4_forwarding(parent: &IfName) -> Result<Ipv4Forwarding> {
     Ok(Ipv4Forwarding { on, overridden, arp_ignore, accept_in: None })
 }
 
+/// The settings of an interface that are not what a new one with that MTU begins with.
+pub fn own(interface: &IfName, mtu: u32) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for version in ["ipv4", "ipv6"] {
+        let folder = format!("net/{version}/conf");
+        let entries = fs::read_dir(format!("/proc/sys/{folder}/{interface}")).into_iter().flatten().flatten();
+        for name in entries.map(|entry| entry.file_name().to_string_lossy().into_owned()) {
+            let read = |of: &str| fs::read_to_string(format!("/proc/sys/{folder}/{of}/{name}")).ok();
+            let (Some(own), Some(new)) = (read(interface.as_str()), read("default")) else { continue };
+            let own = own.trim();
+            let follows = match name.as_str() {
+                // What a routing daemon does, and read only.
+                "mc_forwarding" => true,
+                "mtu" => own == mtu.to_string(),
+                _ => own == new.trim(),
+            };
+            if !follows {
+                found.push((format!("{folder}/{interface}/{name}"), own.to_owned()));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
 /// Equivalent to `sysctl -w KEY=VALUE`.
 pub fn write(key: &str, value: &str) -> std::result::Result<(), StepError> {
     fs::write(format!("/proc/sys/{key}"), value).map_err(|error| {

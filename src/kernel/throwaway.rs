@@ -23,9 +23,9 @@ use crate::{
 };
 
 /// A new namespace, and a socket in it.
-struct Throwaway {
-    namespace: Netns,
-    kernel: Kernel,
+pub(super) struct Throwaway {
+    pub(super) namespace: Netns,
+    pub(super) kernel: Kernel,
     /// The devices in it, by their names.
     devices: HashMap<&'static str, u32>,
 }
@@ -55,7 +55,7 @@ impl From<Error> for Obstacle {
     }
 }
 
-const CREATE: u16 = NLM_F_CREATE | NLM_F_EXCL;
+pub(super) const CREATE: u16 = NLM_F_CREATE | NLM_F_EXCL;
 /// The container's interface, as Docker calls it.
 const INSIDE: &str = "eth0";
 /// The uplink where no interface of the host's is asked for, and its other end.
@@ -63,7 +63,7 @@ const UPLINK: &str = "uplink";
 const LAN: &str = "lan";
 
 impl Throwaway {
-    fn new() -> Result<Throwaway> {
+    pub(super) fn new() -> Result<Throwaway> {
         on_a_thread(|| {
             nix::sched::unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| match errno {
                 Errno::EPERM => {
@@ -85,17 +85,17 @@ impl Throwaway {
         })
     }
 
-    fn create(&mut self, message: LinkMessage) -> Result<std::result::Result<(), Refusal>> {
+    pub(super) fn create(&mut self, message: LinkMessage) -> Result<std::result::Result<(), Refusal>> {
         self.kernel.inside(async |inside| inside.change(Message::NewLink(message), CREATE).await)
     }
 
-    fn change(&mut self, message: LinkMessage) -> Result<std::result::Result<(), Refusal>> {
+    pub(super) fn change(&mut self, message: LinkMessage) -> Result<std::result::Result<(), Refusal>> {
         self.kernel.inside(async |inside| inside.change(Message::SetLink(message), 0).await)
     }
 }
 
 /// The kernel gives each namespace's own loopback the first index.
-const LOOPBACK: u32 = 1;
+pub(super) const LOOPBACK: u32 = 1;
 
 impl Standing {
     /// Makes all that `layout` consists of, on the host's `uplink` if there is one. What the kernel lacks is
@@ -265,7 +265,9 @@ impl Standing {
             Driver::Ipvlan(mode) => {
                 LinkIpVlan::new(INSIDE, parent, ipvlan_mode(*mode)).mtu(mtu).setns_by_fd(namespace).up().build()
             }
-            Driver::Veth { .. } => return Err(Error::failed("a veth is made as a pair: this is a bug").into()),
+            Driver::Veth { .. } | Driver::Phys { .. } | Driver::Dummy | Driver::Ipoib { .. } => {
+                return Err(Error::failed("only what hangs on one parent is made so: this is a bug").into());
+            }
         };
         let made = if on.is_some() { self.site(Site::Host)?.create(message)? } else { self.create_on_uplink(message)? };
         made.map_err(|refusal| obstacle(driver.kind(), INSIDE, &refusal))?;

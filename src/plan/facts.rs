@@ -2,7 +2,12 @@
 
 use std::net::IpAddr;
 
-use super::{Route, Segments, Switch, bridged::Dropping, link::GROUP, tuning};
+use super::{
+    Moving, Route, Rule, Segments, Switch,
+    bridged::Dropping,
+    link::{GROUP, MOVED, ParentLink},
+    tuning,
+};
 use crate::types::{IfName, Mac, Tag, VlanId, VlanProtocol};
 
 /// All that a plan for one target depends on.
@@ -21,6 +26,8 @@ pub struct Facts {
     pub forwarding: Option<Ipv4Forwarding>,
     /// Who drops what the parent passes on. Read only where that is a bridge of the kernel's.
     pub bridged_drops: Vec<Dropping>,
+    /// Read only where the parent itself is to move.
+    pub moving: Option<Moving>,
 }
 
 /// The host's interface that a link shall hang on.
@@ -37,6 +44,7 @@ pub struct Parent {
     /// If it is one.
     pub switch: Option<Switch>,
     pub ethernet: bool,
+    pub infiniband: bool,
     pub wireless: bool,
     /// The bridge, bond or team that this interface is a port of.
     pub port_of: Option<String>,
@@ -59,10 +67,32 @@ impl Parent {
             loopback: false,
             switch: Some(switch),
             ethernet: true,
+            infiniband: false,
             wireless: false,
             port_of: None,
             segments: Some(Segments::ORDINARY),
             segments_most: tuning::MOST,
+        }
+    }
+
+    /// What a link has that hangs on nothing: nobody is there to be asked.
+    pub fn nowhere() -> Parent {
+        let ParentLink { name, index } = ParentLink::nowhere();
+        Parent {
+            name,
+            index,
+            mac: None,
+            mtu: 1500,
+            up: true,
+            carrier: false,
+            loopback: false,
+            switch: None,
+            ethernet: false,
+            infiniband: false,
+            wireless: false,
+            port_of: None,
+            segments: None,
+            segments_most: tuning::ORDINARY,
         }
     }
 }
@@ -81,6 +111,8 @@ pub struct Inside {
     pub links: Vec<InsideLink>,
     pub addresses: Vec<InsideAddress>,
     pub routes: Vec<Route>,
+    /// Read only where something depends on them, in the order in which they are asked.
+    pub rules: Vec<Rule>,
     /// `None` where the kernel or the namespace has no IPv6 at all.
     pub ipv6: Option<Ipv6Defaults>,
 }
@@ -92,6 +124,10 @@ pub struct InsideLink {
     pub mac: Option<[u8; 6]>,
     pub mtu: u32,
     pub up: bool,
+    /// A cable is plugged in, or what stands for one.
+    pub carrier: bool,
+    /// Somebody wants all that arrives, for whomever it is.
+    pub promisc: bool,
     pub group: u32,
     /// `macvlan`, `veth` … or `None` for a physical interface.
     pub kind: Option<String>,
@@ -165,7 +201,13 @@ impl InsideLink {
     /// by its tag, or by its group where the run was killed before it could tag. It belongs to the host,
     /// whatever the store.
     pub fn is_plumbs_device(&self) -> bool {
-        (self.vlan.is_some() || self.is_bridge()) && (self.tag.is_some() || self.group == GROUP)
+        let is_ours = self.group == GROUP || (self.tag.is_some() && !self.has_moved());
+        (self.vlan.is_some() || self.is_bridge()) && is_ours
+    }
+
+    /// Whether this is an interface of a host's that plumb has moved here.
+    pub fn has_moved(&self) -> bool {
+        self.group == MOVED
     }
 
     pub fn is_bridge(&self) -> bool {
@@ -183,7 +225,7 @@ impl InsideLink {
         match &self.tag {
             Some(found) => found == tag,
             None => {
-                self.group == GROUP
+                self.group == link.group()
                     && self.index == link.index
                     && link.mac.is_none_or(|mac| self.mac == Some(mac.bytes()))
             }

@@ -81,6 +81,7 @@ pub fn is_a_leases(step: &Step) -> bool {
         Step::SetSegments { .. } | Step::AddPort(_) | Step::DeletePort(_) => false,
         Step::AddIfb(_) | Step::DeleteIfb(_) | Step::AddRedirect(_) | Step::DeleteRedirect(_) => false,
         Step::AddQdisc(_) | Step::DeleteQdisc(_) | Step::ReplaceQdisc { .. } => false,
+        Step::AddRule(_) | Step::DeleteRule(_) | Step::SetLink(_) => false,
     }
 }
 

@@ -4,24 +4,29 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Switch, Tuning};
-use crate::types::{IfName, Mac, Mtu, VlanId};
+use super::{Home, Switch, Tuning};
+use crate::types::{IfName, Mac, Mtu, Pkey, VlanId};
 
 /// The group number of every link that plumb makes: the letters "plum". One request can so find or
 /// delete all of a namespace, and a link is recognised even if its tag is not set yet.
 pub const GROUP: u32 = 0x706c_756d;
 
+/// The group number of every interface of the host's that plumb moved into a namespace: "plph". It must not be
+/// deleted there, as what plumb makes is, but go home.
+pub const MOVED: u32 = 0x706c_7068;
+
 /// Indexes above this are chosen by plumb. Hosts count up from 1 and reuse nothing, so a busy one comes
 /// to some hundred thousand.
 pub const ABOVE_THE_HOSTS: u32 = 1_000_000;
 
-/// A link as it is created, in one request, directly in the target's namespace.
+/// A link as it is created, in one request, directly in the target's namespace; or one of the host's as it is
+/// there after it has moved in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {
     /// The interface index inside. Chosen beforehand, so that what follows needs no look-up.
     pub index: u32,
     pub name: IfName,
-    /// `None` only where it is the parent's ([`Driver::has_the_parents_mac`]).
+    /// `None` only where it cannot be chosen ([`Driver::has_no_mac_of_its_own`]), or what moves has none.
     pub mac: Option<Mac>,
     pub mtu: Mtu,
     pub parent: ParentLink,
@@ -31,6 +36,16 @@ pub struct Link {
 }
 
 impl Link {
+    /// What this was on the host, if it has moved in from there.
+    pub fn home(&self) -> Option<&Home> {
+        if let Driver::Phys { home } = &self.driver { home.as_deref() } else { None }
+    }
+
+    /// The group number that it has inside.
+    pub fn group(&self) -> u32 {
+        if self.driver.moves() { MOVED } else { GROUP }
+    }
+
     /// The layer 2 that it is on: its parent's, or of a bridge's port the VLAN's there.
     pub fn lan(&self) -> String {
         match self.driver.vlan() {
@@ -66,7 +81,19 @@ pub struct ParentLink {
     pub index: u32,
 }
 
-/// The kind of a link. phys gets its place here, with what only it has.
+impl ParentLink {
+    /// What a link has that hangs on nothing.
+    pub fn nowhere() -> ParentLink {
+        ParentLink { name: IfName::nowhere(), index: 0 }
+    }
+
+    /// Interfaces count from 1.
+    pub fn is_nowhere(&self) -> bool {
+        self.index == 0 && self.name == IfName::nowhere()
+    }
+}
+
+/// The kind of a link.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Driver {
@@ -83,6 +110,18 @@ pub enum Driver {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         switch: Option<Switch>,
     },
+    /// The host's interface itself, which goes home when it is detached.
+    Phys {
+        /// What it is there; of a wish's own: none, until that was looked at.
+        home: Option<Box<Home>>,
+    },
+    /// Leads nowhere: for an address alone.
+    Dummy,
+    /// A child of an InfiniBand interface.
+    Ipoib {
+        /// The partition; none: the parent's.
+        pkey: Option<Pkey>,
+    },
 }
 
 impl Driver {
@@ -92,6 +131,9 @@ impl Driver {
             Driver::Macvlan(_) => "macvlan",
             Driver::Ipvlan(_) => "ipvlan",
             Driver::Veth { .. } => "veth",
+            Driver::Phys { .. } => "phys",
+            Driver::Dummy => "dummy",
+            Driver::Ipoib { .. } => "ipoib",
         }
     }
 
@@ -101,21 +143,34 @@ impl Driver {
         format!("{article} {}", self.kind())
     }
 
-    pub fn mode(&self) -> &'static str {
+    /// Who reaches whom on one parent, where there are several on one.
+    pub fn mode(&self) -> Option<&'static str> {
         match self {
-            Driver::Macvlan(mode) => mode.name(),
-            Driver::Ipvlan(mode) => mode.name(),
+            Driver::Macvlan(mode) => Some(mode.name()),
+            Driver::Ipvlan(mode) => Some(mode.name()),
             // All ports of a bridge reach one another.
-            Driver::Veth { .. } => MacvlanMode::Bridge.name(),
+            Driver::Veth { .. } => Some(MacvlanMode::Bridge.name()),
+            Driver::Phys { .. } | Driver::Dummy | Driver::Ipoib { .. } => None,
         }
     }
 
-    /// Whether the LAN sees the link under its parent's MAC address, so that none can be chosen.
-    pub fn has_the_parents_mac(&self) -> bool {
+    /// Whether no MAC address can be chosen: the LAN sees the link under its parent's, or it has one of
+    /// InfiniBand's.
+    pub fn has_no_mac_of_its_own(&self) -> bool {
         match self {
-            Driver::Macvlan(MacvlanMode::Passthru) | Driver::Ipvlan(_) => true,
-            Driver::Macvlan(_) | Driver::Veth { .. } => false,
+            Driver::Macvlan(MacvlanMode::Passthru) | Driver::Ipvlan(_) | Driver::Ipoib { .. } => true,
+            Driver::Macvlan(_) | Driver::Veth { .. } | Driver::Phys { .. } | Driver::Dummy => false,
         }
+    }
+
+    /// Whether it is the host's interface itself that moves.
+    pub fn moves(&self) -> bool {
+        matches!(self, Driver::Phys { .. })
+    }
+
+    /// Whether it hangs on nothing, and so needs no interface of the host's.
+    pub fn leads_nowhere(&self) -> bool {
+        matches!(self, Driver::Dummy)
     }
 
     /// In this VLAN of its parent. What hangs on a VLAN's own device is not told of it.
@@ -130,7 +185,7 @@ impl Driver {
     pub fn vlan(&self) -> Option<VlanId> {
         match self {
             Driver::Veth { vlan, .. } => *vlan,
-            Driver::Macvlan(_) | Driver::Ipvlan(_) => None,
+            Driver::Macvlan(_) | Driver::Ipvlan(_) | Driver::Phys { .. } | Driver::Dummy | Driver::Ipoib { .. } => None,
         }
     }
 
@@ -149,8 +204,10 @@ impl Driver {
     pub fn is_made_under_lock(&self) -> bool {
         match self {
             // The kernel itself refuses a macvlan that does not agree.
-            Driver::Macvlan(_) => false,
+            Driver::Macvlan(_) | Driver::Dummy | Driver::Ipoib { .. } => false,
             Driver::Ipvlan(_) | Driver::Veth { .. } => true,
+            // Nobody shall put a link on what is leaving.
+            Driver::Phys { .. } => true,
         }
     }
 
@@ -159,16 +216,18 @@ impl Driver {
     /// the kernel takes such a route and looks only at the host's (`ipvlan_process_v4_outbound`).
     pub fn is_routed_by_the_host(&self) -> bool {
         match self {
-            Driver::Macvlan(_) | Driver::Ipvlan(IpvlanMode::L2) | Driver::Veth { .. } => false,
+            Driver::Macvlan(_) | Driver::Ipvlan(IpvlanMode::L2) | Driver::Veth { .. } | Driver::Phys { .. } => false,
+            Driver::Dummy | Driver::Ipoib { .. } => false,
             Driver::Ipvlan(IpvlanMode::L3 | IpvlanMode::L3s) => true,
         }
     }
 }
 
-/// "macvlan bridge"
+/// "macvlan bridge", "phys"
 impl fmt::Display for Driver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.kind(), self.mode())
+        f.write_str(self.kind())?;
+        self.mode().map_or(Ok(()), |mode| write!(f, " {mode}"))
     }
 }
 

@@ -6,13 +6,17 @@
 
 pub mod bridge;
 pub mod bridged;
+pub mod changes;
 pub mod facts;
 pub mod forwarding;
 pub mod leased;
 pub mod link;
+pub mod phys;
 pub mod qdisc;
 pub mod render;
 pub mod route;
+pub mod rule;
+pub mod setting;
 pub mod shaping;
 pub mod tuning;
 pub mod undo;
@@ -28,8 +32,11 @@ pub use facts::{Facts, Inside, Parent, Sibling};
 pub use forwarding::Masquerade;
 pub use leased::Leased;
 pub use link::{Driver, IpvlanMode, Link, MacvlanMode};
+pub use phys::{Home, Moving};
 pub use qdisc::{Ifb, Qdisc, Redirect};
 pub use route::Route;
+pub use rule::Rule;
+pub use setting::Setting;
 pub use tuning::{Segments, Tuning};
 pub use wiring::{Advertised, Wiring, Wish};
 
@@ -96,6 +103,9 @@ pub enum Step {
     /// On the host: the port of a bridge of Open vSwitch's.
     AddPort(Port),
     DeletePort(Port),
+    AddRule(Rule),
+    DeleteRule(Rule),
+    SetLink(Setting),
 }
 
 /// A link and the alternative name by which plumb knows it again.
@@ -144,6 +154,9 @@ impl Step {
             Step::DeleteRedirect(redirect) => Step::AddRedirect(redirect),
             Step::AddPort(port) => Step::DeletePort(port),
             Step::DeletePort(port) => Step::AddPort(port),
+            Step::AddRule(rule) => Step::DeleteRule(rule),
+            Step::DeleteRule(rule) => Step::AddRule(rule),
+            Step::SetLink(setting) => Step::SetLink(setting.inverse()),
         }
     }
 }
@@ -210,6 +223,15 @@ pub(crate) mod samples {
         Qdisc { on, slot: Slot::Ingress, handle: qdisc::INGRESS, discipline: Discipline::Ingress }
     }
 
+    pub fn rule(words: &str) -> Rule {
+        let words: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
+        Rule::new(&crate::types::RuleWords::parse(&words, None).unwrap(), 32765)
+    }
+
+    pub fn setting(change: setting::Change) -> Step {
+        Step::SetLink(Setting { index: 7, name: IfName::eth(1), change })
+    }
+
     pub fn steps() -> Vec<Step> {
         let ifb = Ifb { index: 8, name: "qos7".parse().unwrap() };
         let (index, name) = (7, IfName::eth(1));
@@ -247,6 +269,15 @@ pub(crate) mod samples {
             Step::AddQdisc(ingress(7, "eth1")),
             Step::AddRedirect(Redirect { from: device(Side::Inside, 7, "eth1"), to: ifb }),
             Step::AddPort(port()),
+            Step::AddRule(rule("from 192.168.0.0/24 table 100")),
+            Step::AddRule(rule("from fd00::/8 prohibit")),
+            setting(setting::Change::Mac {
+                from: "02:00:00:00:00:07".parse().unwrap(),
+                to: "02:00:00:00:00:08".parse().unwrap(),
+            }),
+            setting(setting::Change::Promisc(true)),
+            setting(setting::Change::Up(false)),
+            setting(setting::Change::Name("lan0".parse().unwrap())),
         ]
     }
 }

@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 
 use super::{
-    Driver, Ifb, Link, MacvlanMode, Masquerade, Route, Step, Switch, Tuning,
+    Driver, Ifb, Link, MacvlanMode, Masquerade, Route, Rule, Step, Switch, Tuning,
     bridge::ovs_vsctl,
     link::GROUP,
+    phys,
     qdisc::{Device, Side},
 };
 use crate::types::Place;
@@ -14,10 +15,7 @@ impl Step {
     /// The command that does the same, run on the host. `namespace` is the path of the target's
     /// network namespace, such as `/proc/42/ns/net`.
     pub fn command(&self, namespace: &str) -> String {
-        let inside = |command: String| match namespace {
-            Place::HOST => command,
-            _ => format!("nsenter --net={} {command}", quote(namespace)),
-        };
+        let inside = |command: String| inside(namespace, command);
         let at = |device: &Device, command| match device.side {
             Side::Inside => inside(command),
             Side::Host => command,
@@ -25,6 +23,7 @@ impl Step {
         match self {
             // Created from the host, as the parent is there; everything else happens inside.
             Step::AddLink(link) => add_link(link, namespace),
+            Step::DeleteLink(link) if let Some(home) = link.home() => phys::move_out(link, home, namespace),
             Step::DeleteLink(link) => inside(format!("ip link del dev {}", quote(link.name.as_str()))),
             Step::AddTag(tagged) => {
                 inside(format!("ip link property add dev {} altname {}", quote(tagged.name.as_str()), tagged.tag))
@@ -65,8 +64,19 @@ impl Step {
             Step::DeleteRedirect(redirect) => inside(redirect.deletion()),
             Step::AddPort(port) => ovs_vsctl(&port.addition()),
             Step::DeletePort(port) => ovs_vsctl(&port.deletion()),
+            Step::AddRule(rule) => inside(ip_rule("add", rule)),
+            Step::DeleteRule(rule) => inside(ip_rule("del", rule)),
+            Step::SetLink(setting) => inside(setting.command()),
             Step::DeleteMasquerade(m) => inside(format!("nft delete table {} {}", m.family(), quote(&m.table()))),
         }
+    }
+}
+
+/// A command in the target's namespace.
+pub(super) fn inside(namespace: &str, command: String) -> String {
+    match namespace {
+        Place::HOST => command,
+        _ => format!("nsenter --net={} {command}", quote(namespace)),
     }
 }
 
@@ -83,12 +93,20 @@ fn add_masquerade(masquerade: &Masquerade) -> String {
     format!("nft {}", quote(&transaction))
 }
 
-fn ip_route(verb: &str, route: &Route) -> String {
+pub(super) fn ip_route(verb: &str, route: &Route) -> String {
     let family = if route.is_ipv6() { " -6" } else { "" };
     format!("ip{family} route {verb} {route}")
 }
 
+fn ip_rule(verb: &str, rule: &Rule) -> String {
+    let family = if rule.is_ipv6() { " -6" } else { "" };
+    format!("ip{family} rule {verb} {rule}")
+}
+
 fn add_link(link: &Link, namespace: &str) -> String {
+    if let Some(home) = link.home() {
+        return phys::move_in(link, home, namespace);
+    }
     let mac = link.mac.map(|mac| format!(" address {mac}")).unwrap_or_default();
     let netns = if namespace == Place::HOST { String::new() } else { format!(" netns {}", quote(namespace)) };
     let Tuning { txqueuelen, queues, bc_queue_len, .. } = link.tuning;
@@ -106,9 +124,10 @@ fn add_link(link: &Link, namespace: &str) -> String {
             join_bridge(link, &outside)
         );
     }
+    let on =
+        if link.parent.is_nowhere() { String::new() } else { format!("link {} ", quote(link.parent.name.as_str())) };
     format!(
-        "ip link add link {} name {} index {}{mac} mtu {}{length}{queues} group {GROUP}{netns} up {}{broadcasts}",
-        quote(link.parent.name.as_str()),
+        "ip link add {on}name {} index {}{mac} mtu {}{length}{queues} group {GROUP}{netns} up {}{broadcasts}",
         quote(link.name.as_str()),
         link.index,
         link.mtu,
@@ -148,6 +167,11 @@ fn driver(driver: &Driver) -> String {
         Driver::Macvlan(mode) => format!("type macvlan mode {}", mode.name()),
         Driver::Ipvlan(mode) => format!("type ipvlan mode {}", mode.name()),
         Driver::Veth { .. } => "type veth".into(),
+        // It is there already.
+        Driver::Phys { .. } => String::new(),
+        Driver::Dummy => "type dummy".into(),
+        Driver::Ipoib { pkey: None } => "type ipoib".into(),
+        Driver::Ipoib { pkey: Some(pkey) } => format!("type ipoib pkey {pkey}"),
     }
 }
 
@@ -229,6 +253,18 @@ mod tests {
                 format!("{inside} tc filter del dev eth1 ingress pref 28780 protocol all u32"),
                 "ovs-vsctl add-port ovs0 web-eth1 tag=10 -- set Interface web-eth1 'external-ids:pipework.vlan=\"10\"' 'external-ids:plumb=\"plumb:1:2\"'".into(),
                 "ovs-vsctl --no-wait --if-exists del-port ovs0 web-eth1".into(),
+                format!("{inside} ip rule add from 192.168.0.0/24 lookup 100 priority 32765 protocol 4"),
+                format!("{inside} ip rule del from 192.168.0.0/24 lookup 100 priority 32765 protocol 4"),
+                format!("{inside} ip -6 rule add from fd00::/8 prohibit priority 32765 protocol 4"),
+                format!("{inside} ip -6 rule del from fd00::/8 prohibit priority 32765 protocol 4"),
+                format!("{inside} ip link set dev eth1 address 02:00:00:00:00:08"),
+                format!("{inside} ip link set dev eth1 address 02:00:00:00:00:07"),
+                format!("{inside} ip link set dev eth1 promisc on"),
+                format!("{inside} ip link set dev eth1 promisc off"),
+                format!("{inside} ip link set dev eth1 down"),
+                format!("{inside} ip link set dev eth1 up"),
+                format!("{inside} ip link set dev eth1 name lan0"),
+                format!("{inside} ip link set dev lan0 name eth1"),
             ]
         );
     }

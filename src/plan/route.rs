@@ -15,7 +15,7 @@ use rtnetlink::packet_route::{
 use serde::{Deserialize, Serialize};
 
 use super::render::quote;
-use crate::types::{hex, unhex};
+use crate::types::{RouteKind, RouteWords, hex, unhex};
 
 /// A route of one namespace: the kernel's own message, and the names of the interfaces in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,9 +80,122 @@ impl Route {
         Route { message, devices: vec![(device.0, device.1.to_owned())] }
     }
 
+    /// The route that somebody has described. `device` is the index and name of the interface that it leaves by.
+    pub fn of_words(words: &RouteWords, device: Option<(u32, &str)>) -> Route {
+        let ipv6 = words.destination.is_ipv6();
+        let (kind, scope) = match words.kind {
+            RouteKind::Unicast if words.via.is_none() && !ipv6 => (RouteType::Unicast, RouteScope::Link),
+            RouteKind::Unicast => (RouteType::Unicast, RouteScope::Universe),
+            RouteKind::Local => (RouteType::Local, if ipv6 { RouteScope::Universe } else { RouteScope::Host }),
+            RouteKind::Blackhole => (RouteType::BlackHole, RouteScope::Universe),
+            RouteKind::Unreachable => (RouteType::Unreachable, RouteScope::Universe),
+            RouteKind::Prohibit => (RouteType::Prohibit, RouteScope::Universe),
+            RouteKind::Throw => (RouteType::Throw, RouteScope::Universe),
+        };
+        let table = words.table();
+        let mut message = RouteMessage::default();
+        message.header = RouteHeader {
+            address_family: if ipv6 { AddressFamily::Inet6 } else { AddressFamily::Inet },
+            destination_prefix_length: words.destination.prefix(),
+            table: u8::try_from(table).unwrap_or(RouteHeader::RT_TABLE_UNSPEC),
+            protocol: words.protocol.map_or(RouteProtocol::Static, RouteProtocol::from),
+            scope: words.scope.map_or(scope, RouteScope::from),
+            kind,
+            flags: if words.onlink { RouteFlags::Onlink } else { RouteFlags::empty() },
+            ..RouteHeader::default()
+        };
+        let attributes = &mut message.attributes;
+        let destination = Some(words.destination).filter(|network| network.prefix() > 0);
+        attributes.extend(destination.map(|network| RouteAttribute::Destination(network.ip().into())));
+        attributes.extend(words.via.map(|ip| RouteAttribute::Gateway(ip.into())));
+        attributes.extend(device.map(|(index, _)| RouteAttribute::Oif(index)));
+        // What the kernel makes of none; said, so that the route is told from others.
+        let metric = words.metric.or(ipv6.then_some(1024));
+        attributes.extend(metric.map(RouteAttribute::Priority));
+        attributes.extend(words.src.map(|ip| RouteAttribute::PrefSource(ip.into())));
+        let of_path = path_metrics(words);
+        if !of_path.is_empty() {
+            attributes.push(RouteAttribute::Metrics(of_path));
+        }
+        if table > u32::from(u8::MAX) {
+            attributes.push(RouteAttribute::Table(table));
+        }
+        Route { message, devices: device.into_iter().map(|(index, name)| (index, name.to_owned())).collect() }
+    }
+
+    /// Whether this is a route that `words` describe: all that they say is so. `device` is the index of the
+    /// interface that they name.
+    pub fn answers(&self, words: &RouteWords, device: Option<u32>) -> bool {
+        let wanted = Route::of_words(words, None);
+        let header = &self.message.header;
+        let has = |attribute: &RouteAttribute| match attribute {
+            RouteAttribute::Priority(_) if words.metric.is_none() => true,
+            // Below.
+            RouteAttribute::Destination(_) | RouteAttribute::Table(_) => true,
+            other => self.message.attributes.contains(other),
+        };
+        self.is_ipv6() == wanted.is_ipv6()
+            && self.table() == wanted.table()
+            && self.destination() == wanted.destination()
+            && header.tos == 0
+            && device.is_none_or(|index| self.leaves_by() == Some(index))
+            && (words.kind == RouteKind::Unicast || header.kind == wanted.message.header.kind)
+            && words.scope.is_none_or(|scope| u8::from(header.scope) == scope)
+            && words.protocol.is_none_or(|protocol| u8::from(header.protocol) == protocol)
+            && wanted.message.attributes.iter().all(has)
+    }
+
+    /// The same, of an interface that is called `name` by now.
+    pub fn called(mut self, index: u32, name: &str) -> Route {
+        let its = self.devices.iter_mut().filter(|(of, _)| *of == index);
+        its.for_each(|(_, known)| *known = name.to_owned());
+        self
+    }
+
+    /// As `Display`, for people: without what is so unless it is said.
+    pub fn brief(&self) -> String {
+        let text = self.to_string().replace(" pref medium", "");
+        let text = if self.is_ipv6() { text.replace(" metric 1024", "") } else { text };
+        let known =
+            [(" proto 2", " proto kernel"), (" proto 3", " proto boot"), (" proto 4", ""), (" proto 9", " proto ra")];
+        let by = format!(" proto {}", u8::from(self.message.header.protocol));
+        match known.iter().find(|(number, _)| *number == by) {
+            Some((number, name)) => text.replacen(number, name, 1),
+            None => text,
+        }
+    }
+
+    /// Whether both say the same, but for what the kernel adds by itself.
+    pub fn says_what(&self, other: &Route) -> bool {
+        let text = |route: &Route| route.to_string().replace(" pref medium", "");
+        self.is(other) && text(self) == text(other)
+    }
+
+    /// Whether the kernel makes it anew by itself, from an address or from what a router advertises.
+    pub fn is_automatic(&self) -> bool {
+        matches!(self.message.header.protocol, RouteProtocol::Kernel | RouteProtocol::Ra)
+    }
+
     /// The message to send to the kernel.
     pub fn message(&self) -> &RouteMessage {
         &self.message
+    }
+
+    /// The message for the same route by an interface whose index was `before` and is `now`.
+    pub fn by(&self, before: u32, now: u32) -> RouteMessage {
+        let mut message = self.message.clone();
+        for attribute in &mut message.attributes {
+            match attribute {
+                RouteAttribute::Oif(index) if *index == before => *index = now,
+                RouteAttribute::MultiPath(hops) => {
+                    hops.iter_mut()
+                        .filter(|hop| hop.interface_index == before)
+                        .for_each(|hop| hop.interface_index = now);
+                }
+                _ => {}
+            }
+        }
+        message
     }
 
     pub fn is_ipv6(&self) -> bool {
@@ -196,6 +309,21 @@ impl Route {
     fn dev(&self, index: u32) -> String {
         self.name(index).map_or_else(|| format!("if{index}"), quote)
     }
+}
+
+/// What is said of the path, with the bit of the lock for metric number 2 (RTAX_MTU).
+fn path_metrics(words: &RouteWords) -> Vec<RouteMetric> {
+    let mut metrics = Vec::new();
+    if let Some((bytes, locked)) = words.mtu {
+        if locked {
+            metrics.push(RouteMetric::Lock(1 << 2));
+        }
+        metrics.push(RouteMetric::Mtu(bytes));
+    }
+    metrics.extend(words.advmss.map(RouteMetric::Advmss));
+    metrics.extend(words.initcwnd.map(RouteMetric::InitCwnd));
+    metrics.extend(words.initrwnd.map(RouteMetric::InitRwnd));
+    metrics
 }
 
 /// Every interface index that a message mentions.

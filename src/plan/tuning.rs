@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Link, Parent, Step, Wish,
+    Link, Parent, Step, Wish, phys,
     qdisc::{Device, Side},
 };
 use crate::error::{Error, Result};
@@ -73,8 +73,17 @@ pub const MOST: u32 = 524_280;
 
 /// What can be judged without looking at anything.
 pub(super) fn check(wish: &Wish) -> Result<()> {
+    if wish.driver.moves() {
+        return phys::check_tuning(wish);
+    }
+    if wish.driver.leads_nowhere() && wish.tuning.big_tcp.is_some() {
+        return Err(Error::usage("--big-tcp is for what passes between containers, and a dummy leads nowhere")
+            .hint("leave it out"));
+    }
     if wish.tuning.bc_queue_len.is_some() && wish.driver.kind() != "macvlan" {
-        return Err(Error::usage("--bc-queue-len is macvlan's: an ipvlan has no such queue").hint("leave it out"));
+        return Err(
+            Error::usage("--bc-queue-len is macvlan's: no other kind of link has such a queue").hint("leave it out")
+        );
     }
     Ok(())
 }

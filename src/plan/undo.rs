@@ -1,6 +1,10 @@
 //! Taking an attachment back: the inverse of its steps, newest first, held against what is there.
 
-use super::{Inside, Link, Route, Step, forwarding};
+use super::{
+    Inside, Link, LinkAddress, Route, Step,
+    facts::{InsideAddress, InsideLink},
+    forwarding,
+};
 use crate::types::Tag;
 
 /// The steps that take back what `done` did, given what the namespace looks like `now`.
@@ -9,7 +13,7 @@ use crate::types::Tag;
 /// default route that somebody else has changed since is theirs: it is not touched.
 pub fn undo(done: &[Step], tag: &Tag, now: &Inside) -> Vec<Step> {
     let ours = done.iter().find_map(|step| match step {
-        Step::AddLink(link) => find(link, tag, now),
+        Step::AddLink(link) => find(link, tag, &now.links),
         _ => None,
     });
     let parent =
@@ -24,9 +28,82 @@ pub fn undo(done: &[Step], tag: &Tag, now: &Inside) -> Vec<Step> {
     steps
 }
 
+/// The same of an attachment to which `changes` were made since: they are taken back first, but for what the
+/// link takes along.
+pub fn all(done: &[Step], changes: &[Step], tag: &Tag, now: &Inside) -> Vec<Step> {
+    let goes = done.iter().find_map(|step| match step {
+        // What goes home takes nothing along.
+        Step::AddLink(link) if link.home().is_none() => find(link, tag, &now.links),
+        _ => None,
+    });
+    let goes_along = |step: &Step| goes.as_ref().is_some_and(|link| is_about(step, link.index));
+    let is_setting = |step: &Step| matches!(step, Step::SetLink(_) | Step::SetMtu { .. });
+    let changes: Vec<Step> = changes.iter().filter(|step| !(is_setting(step) && goes_along(step))).cloned().collect();
+    let back = back(&changes, now);
+    // What had been replaced by the link's own routes is replaced as if those were back.
+    let between = after(&back, now.clone());
+    back.into_iter().filter(|step| !goes_along(step)).chain(undo(done, tag, &between)).collect()
+}
+
+/// The steps that take changes back, newest first, held against what is there `now`. The link stays. What
+/// somebody else has changed since is theirs.
+pub fn back(changes: &[Step], now: &Inside) -> Vec<Step> {
+    let mut now = now.clone();
+    let mut steps = Vec::new();
+    for change in changes.iter().rev() {
+        if let Some(step) = back_one(change, &now) {
+            now = after(std::slice::from_ref(&step), now);
+            steps.push(step);
+        }
+    }
+    steps
+}
+
+fn back_one(change: &Step, now: &Inside) -> Option<Step> {
+    let link = |index: u32| now.links.iter().find(|link| link.index == index);
+    let has = |wanted: &LinkAddress| {
+        let is_it = |there: &InsideAddress| there.index == wanted.index && there.ip == wanted.address.ip();
+        now.addresses.iter().any(is_it)
+    };
+    match change {
+        Step::AddRoute(route) => {
+            now.routes.iter().find(|there| there.is(route)).map(|there| Step::DeleteRoute(there.clone()))
+        }
+        Step::DeleteRoute(route) => give_back(route, None, now),
+        Step::ReplaceRoute { old, new } => give_back(old, Some(new), now),
+        Step::AddRule(rule) => {
+            now.rules.iter().find(|there| there.is(rule)).map(|there| Step::DeleteRule(there.clone()))
+        }
+        Step::DeleteRule(rule) => (!now.rules.iter().any(|there| there.is(rule))).then(|| change.inverse()),
+        Step::AddAddress(address) => has(address).then(|| change.inverse()),
+        Step::DeleteAddress(address) => (link(address.index).is_some() && !has(address)).then(|| change.inverse()),
+        Step::SetMtu { index, to, .. } => (link(*index)?.mtu == to.bytes()).then(|| change.inverse()),
+        Step::SetLink(setting) => setting.holds(link(setting.index)?).then(|| change.inverse()),
+        // No change to what is there: it is how an attachment, or a limit, comes and goes.
+        Step::AddLink(_) | Step::DeleteLink(_) | Step::AddTag(_) | Step::DeleteTag(_) => None,
+        Step::SetSysctl { .. } | Step::SetSegments { .. } | Step::SetResolver { .. } => None,
+        Step::AddMasquerade(_) | Step::DeleteMasquerade(_) | Step::AddPort(_) | Step::DeletePort(_) => None,
+        Step::AddIfb(_) | Step::DeleteIfb(_) | Step::AddRedirect(_) | Step::DeleteRedirect(_) => None,
+        Step::AddQdisc(_) | Step::DeleteQdisc(_) | Step::ReplaceQdisc { .. } => None,
+    }
+}
+
+/// Whether a step does nothing but to what is on the link.
+fn is_about(step: &Step, index: u32) -> bool {
+    match step {
+        Step::AddRoute(route) | Step::DeleteRoute(route) | Step::ReplaceRoute { new: route, .. } => {
+            route.leaves_by() == Some(index)
+        }
+        Step::AddAddress(address) | Step::DeleteAddress(address) => address.index == index,
+        Step::SetMtu { index: of, .. } => *of == index,
+        Step::SetLink(setting) => setting.index == index,
+        _ => false,
+    }
+}
+
 /// The link as it is now: somebody may have renamed it.
-fn find(link: &Link, tag: &Tag, now: &Inside) -> Option<Link> {
-    let found = now.links.iter().find(|there| there.is(link, tag))?;
+pub fn find(link: &Link, tag: &Tag, now: &[InsideLink]) -> Option<Link> {
+    let found = now.iter().find(|there| there.is(link, tag))?;
     let name = found.name.parse().unwrap_or_else(|_| link.name.clone());
     Some(Link { index: found.index, name, ..link.clone() })
 }
@@ -46,6 +123,8 @@ fn undo_one(step: &Step, ours: Option<&Link>, of_parent: Option<&str>, now: &Ins
         // A limit has a record of its own, and goes by that.
         Step::AddIfb(_) | Step::DeleteIfb(_) | Step::AddRedirect(_) | Step::DeleteRedirect(_) => None,
         Step::AddQdisc(_) | Step::DeleteQdisc(_) | Step::ReplaceQdisc { .. } => None,
+        // What was changed later has a list of its own.
+        Step::AddRule(_) | Step::DeleteRule(_) | Step::SetLink(_) => None,
         Step::AddRoute(route) => (!leaves_by(route, ours)).then(|| Step::DeleteRoute(route.clone())),
         Step::ReplaceRoute { old, new } => give_back(old, Some(new), now),
         Step::DeleteRoute(route) => give_back(route, None, now),
@@ -100,8 +179,16 @@ pub fn after(steps: &[Step], mut now: Inside) -> Inside {
             Step::DeleteAddress(gone) => {
                 now.addresses.retain(|there| there.index != gone.index || there.ip != gone.address.ip());
             }
+            Step::AddRule(rule) => now.rules.push(rule.clone()),
+            Step::DeleteRule(rule) => now.rules.retain(|there| !there.is(rule)),
+            Step::SetMtu { index, to, .. } => {
+                now.links.iter_mut().filter(|link| link.index == *index).for_each(|link| link.mtu = to.bytes());
+            }
+            Step::SetLink(setting) => {
+                now.links.iter_mut().filter(|link| link.index == setting.index).for_each(|link| setting.apply(link));
+            }
             Step::AddLink(_) | Step::AddTag(_) | Step::DeleteTag(_) | Step::SetSysctl { .. } => {}
-            Step::AddAddress(_) | Step::SetMtu { .. } | Step::SetSegments { .. } => {}
+            Step::AddAddress(_) | Step::SetSegments { .. } => {}
             Step::AddMasquerade(_) | Step::DeleteMasquerade(_) | Step::SetResolver { .. } => {}
             Step::AddIfb(_) | Step::DeleteIfb(_) | Step::AddRedirect(_) | Step::DeleteRedirect(_) => {}
             Step::AddQdisc(_) | Step::DeleteQdisc(_) | Step::ReplaceQdisc { .. } => {}
@@ -115,23 +202,26 @@ pub fn after(steps: &[Step], mut now: Inside) -> Inside {
 ///
 /// If eth2 replaced eth1's default route, which had replaced Docker's, and eth1 is detached first,
 /// then eth2 must give back Docker's: eth1's leads nowhere any more. Says whether `heir` changed.
-pub fn hand_down(gone: &[Step], heir: &mut [Step]) -> bool {
+pub fn hand_down<'a>(gone: impl IntoIterator<Item = &'a Step>, heir: &mut [Step]) -> bool {
+    let gone: Vec<&Step> = gone.into_iter().collect();
     let mut changed = false;
     for step in heir {
-        let Some(remembered) = remembered(step) else { continue };
-        let inherited = gone.iter().find_map(|g| match g {
-            Step::ReplaceRoute { old, new } if new.is(remembered) => Some(Some(old.clone())),
-            Step::AddRoute(new) if new.is(remembered) => Some(None),
-            _ => None,
-        });
-        let Some(inherited) = inherited else { continue };
-        *step = match (&*step, inherited) {
-            (Step::ReplaceRoute { new, .. }, Some(old)) => Step::ReplaceRoute { old, new: new.clone() },
-            (Step::ReplaceRoute { new, .. }, None) => Step::AddRoute(new.clone()),
-            (_, Some(old)) => Step::DeleteRoute(old),
-            (other, None) => other.clone(),
-        };
-        changed = true;
+        // Newest first: what had been replaced may have replaced something itself.
+        for gone in gone.iter().rev() {
+            let Some(remembered) = remembered(step) else { break };
+            let inherited = match gone {
+                Step::ReplaceRoute { old, new } if new.is(remembered) => Some(old.clone()),
+                Step::AddRoute(new) if new.is(remembered) => None,
+                _ => continue,
+            };
+            *step = match (&*step, inherited) {
+                (Step::ReplaceRoute { new, .. }, Some(old)) => Step::ReplaceRoute { old, new: new.clone() },
+                (Step::ReplaceRoute { new, .. }, None) => Step::AddRoute(new.clone()),
+                (_, Some(old)) => Step::DeleteRoute(old),
+                (other, None) => other.clone(),
+            };
+            changed = true;
+        }
     }
     changed
 }
@@ -145,12 +235,12 @@ fn remembered(step: &Step) -> Option<&Route> {
         Step::AddMasquerade(_) | Step::DeleteMasquerade(_) | Step::SetResolver { .. } => None,
         Step::AddIfb(_) | Step::DeleteIfb(_) | Step::AddRedirect(_) | Step::DeleteRedirect(_) => None,
         Step::AddQdisc(_) | Step::DeleteQdisc(_) | Step::ReplaceQdisc { .. } => None,
+        Step::AddRule(_) | Step::DeleteRule(_) | Step::SetLink(_) => None,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::facts::InsideLink;
     use super::super::link::GROUP;
     use super::super::samples::{self, default_via, link, tag};
     use super::*;
@@ -246,5 +336,39 @@ mod tests {
         assert!(hand_down(&[Step::AddRoute(ours)], &mut heir));
         assert_eq!(heir, [Step::AddRoute(theirs)]);
         assert!(!hand_down(&done(), &mut heir));
+    }
+
+    #[test]
+    fn changes_go_first_and_what_goes_with_the_link_is_not_said() {
+        let [docker, ours, newer] = [("172.17.0.1", 2, "eth0"), ("192.168.0.1", 7, "eth1"), ("192.168.0.9", 7, "eth1")]
+            .map(|(via, index, name)| default_via(via, index, name));
+        let rule = samples::rule("from 10.0.0.0/8 table 7");
+        let changes = vec![
+            Step::ReplaceRoute { old: ours, new: newer.clone() },
+            Step::AddRule(rule.clone()),
+            samples::setting(super::super::setting::Change::Promisc(true)),
+        ];
+        let mut ours_now = eth(7, Some(tag()));
+        ours_now.promisc = true;
+        let mut now = inside(vec![eth(2, None), ours_now], vec![newer]);
+        now.rules.push(rule.clone());
+        let steps = all(&done(), &changes, &tag(), &now);
+        assert!(
+            matches!(&steps[..], [Step::DeleteRule(gone), Step::ReplaceRoute { new, .. }, Step::DeleteLink(_)] if gone.is(&rule) && new.is(&docker)),
+            "{steps:?}"
+        );
+        // The link stays where only the changes are taken back.
+        assert_eq!(back(&changes, &now).len(), 3);
+        now.rules.clear();
+        assert_eq!(back(&changes, &now).len(), 2, "somebody has deleted the rule");
+    }
+
+    #[test]
+    fn who_inherits_passes_over_all_that_goes() {
+        let [first, second, theirs] = ["192.168.0.1", "192.168.0.2", "10.9.0.1"].map(|via| default_via(via, 7, "eth1"));
+        let changes = [Step::ReplaceRoute { old: first, new: second.clone() }];
+        let mut heir = vec![Step::ReplaceRoute { old: second, new: theirs.clone() }];
+        assert!(hand_down(done().iter().chain(&changes), &mut heir));
+        assert_eq!(heir, [Step::ReplaceRoute { old: default_via("172.17.0.1", 2, "eth0"), new: theirs }]);
     }
 }

@@ -11,7 +11,7 @@ use super::{
     bridged::{Dropping, Iptables},
     forwarding,
     link::{ABOVE_THE_HOSTS, ParentLink},
-    tuning,
+    phys, tuning,
 };
 use crate::{
     error::{Error, Result},
@@ -42,6 +42,9 @@ pub struct Wish {
     /// Gateways may lie outside of the addresses' subnets.
     pub off_link_gateway: bool,
     pub allow_wifi: bool,
+    /// The parent itself moves, whomever that cuts off.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
     /// IPv6 addresses are used without the kernel's duplicate address detection.
     pub skip_dad: bool,
     /// What the interface takes from IPv6 routers.
@@ -172,6 +175,7 @@ impl Wish {
             keep_default: false,
             off_link_gateway: false,
             allow_wifi: false,
+            force: false,
             skip_dad: false,
             advertised: Advertised::Nothing,
             tuning: Tuning::default(),
@@ -180,13 +184,27 @@ impl Wish {
         }
     }
 
+    /// The same on `parent`: an InfiniBand interface has children of its own kind only.
+    pub fn on(self, parent: &Parent) -> Wish {
+        match self.driver {
+            Driver::Macvlan(MacvlanMode::Bridge) if parent.infiniband => {
+                Wish { driver: Driver::Ipoib { pkey: None }, ..self }
+            }
+            _ => self,
+        }
+    }
+
     /// What can be judged without looking at anything: the addresses, gateways and routes among
     /// themselves. Errors are usage errors.
     pub fn check(&self) -> Result<()> {
-        if self.driver.has_the_parents_mac() && matches!(self.mac, MacRule::Given(_)) {
+        if let (Driver::Ipoib { .. }, MacRule::Given(mac)) = (&self.driver, &self.mac) {
+            let message = format!("an InfiniBand interface has an address of another kind, so {mac} cannot be given");
+            return Err(Error::usage(message).hint("leave --mac out"));
+        }
+        if self.driver.has_no_mac_of_its_own() && matches!(self.mac, MacRule::Given(_)) {
             let whose = match &self.driver {
                 Driver::Macvlan(mode) => format!("a {} link takes its parent's MAC address", mode.name()),
-                Driver::Ipvlan(_) | Driver::Veth { .. } => {
+                _ => {
                     format!("{} link has its parent's MAC address", self.driver.with_article())
                 }
             };
@@ -238,7 +256,7 @@ impl Wish {
     /// Who routes: the container, to a router that it knows, or the host.
     fn check_default_route(&self) -> Result<()> {
         let by_the_host = self.driver.is_routed_by_the_host();
-        let mode = self.driver.mode();
+        let mode = self.driver.mode().unwrap_or_default();
         if by_the_host && let Some(gateway) = self.gateways.first() {
             let any = if gateway.ip().is_ipv4() { "0.0.0.0/0" } else { "::/0" };
             return Err(Error::usage(format!(
@@ -310,7 +328,7 @@ impl Wish {
 pub fn plan(wish: &Wish, facts: &Facts, tag: &Tag) -> Result<Wiring> {
     wish.check()?;
     let mut warnings = Vec::new();
-    check_parent(wish, &facts.parent, &mut warnings)?;
+    check_parent(wish, facts, &mut warnings)?;
     check_drops(wish, facts, &mut warnings)?;
     if let Some(sibling) = &facts.sibling {
         check_sibling(wish, &facts.parent, sibling)?;
@@ -327,6 +345,7 @@ pub fn plan(wish: &Wish, facts: &Facts, tag: &Tag) -> Result<Wiring> {
                 vlan: *vlan,
                 switch: facts.parent.switch,
             },
+            Driver::Phys { .. } => facts.moving.as_ref().map_or_else(|| wish.driver.clone(), phys::driver),
             other => other.clone(),
         },
         tuning: wish.tuning,
@@ -351,13 +370,13 @@ pub fn plan(wish: &Wish, facts: &Facts, tag: &Tag) -> Result<Wiring> {
     })
 }
 
-fn check_parent(wish: &Wish, parent: &Parent, warnings: &mut Vec<String>) -> Result<()> {
-    let name = &parent.name;
-    if parent.loopback {
-        return Err(Error::failed(format!("{name} is the loopback interface: nothing behind it to connect to"))
-            .hint("choose the interface that leads to the LAN"));
+/// Whether a veth can be a port of the parent, in the VLAN that is asked for.
+fn check_bridge(wish: &Wish, parent: &Parent) -> Result<()> {
+    if !wish.driver.needs_a_bridge() {
+        return Ok(());
     }
-    if wish.driver.needs_a_bridge() && parent.switch.is_none() {
+    let name = &parent.name;
+    if parent.switch.is_none() {
         return Err(Error::failed(format!("{name} is no bridge, and a veth is a port of one")).hint(
             match &parent.port_of {
                 Some(master) => format!("use -i {master}"),
@@ -371,14 +390,32 @@ fn check_parent(wish: &Wish, parent: &Parent, warnings: &mut Vec<String>) -> Res
         return Err(Error::failed(format!("{name} looks at no VLANs, so VLAN {id} would not be kept apart on it"))
             .hint(format!("ip link set {name} type bridge vlan_filtering 1 makes it; its ports are then in VLAN 1")));
     }
-    if let (None, Some(Switch::VlanBridge { default_vlan: None })) = (wish.driver.vlan(), parent.switch)
-        && wish.driver.needs_a_bridge()
-    {
+    if let (None, Some(Switch::VlanBridge { default_vlan: None })) = (wish.driver.vlan(), parent.switch) {
         return Err(Error::failed(format!(
             "{name} keeps VLANs apart and has none for new ports (vlan_default_pvid 0)"
         ))
         .hint("add --vlan ID"));
     }
+    Ok(())
+}
+
+fn check_parent(wish: &Wish, facts: &Facts, warnings: &mut Vec<String>) -> Result<()> {
+    let parent = &facts.parent;
+    let name = &parent.name;
+    if wish.driver.leads_nowhere() {
+        if !wish.gateways.is_empty() && !wish.keep_default {
+            warnings.push("a dummy leads nowhere, and so does the default route by it now".into());
+        }
+        return Ok(());
+    }
+    if parent.loopback {
+        return Err(Error::failed(format!("{name} is the loopback interface: nothing behind it to connect to"))
+            .hint("choose the interface that leads to the LAN"));
+    }
+    if let Some(moving) = &facts.moving {
+        return phys::check(wish, parent, moving, warnings);
+    }
+    check_bridge(wish, parent)?;
     if let Some(master) = &parent.port_of {
         return Err(Error::conflict(format!(
             "{name} is a port of {master}, so no {} can be put on it",
@@ -386,11 +423,26 @@ fn check_parent(wish: &Wish, parent: &Parent, warnings: &mut Vec<String>) -> Res
         ))
         .hint(format!("use -i {master}")));
     }
-    if !parent.ethernet {
-        return Err(Error::failed(format!(
-            "{name} is not an Ethernet interface, so it cannot carry {}",
-            wish.driver.with_article()
-        )));
+    match wish.driver {
+        Driver::Ipoib { .. } if parent.infiniband => {}
+        Driver::Ipoib { .. } => {
+            return Err(Error::failed(format!("{name} is no InfiniBand interface, so it has no partitions"))
+                .hint("leave --pkey out"));
+        }
+        _ if parent.infiniband => {
+            return Err(Error::failed(format!(
+                "{name} is an InfiniBand interface, so it cannot carry {}",
+                wish.driver.with_article()
+            ))
+            .hint("leave --driver and --mode out: it gets a child of its own kind"));
+        }
+        _ if !parent.ethernet => {
+            return Err(Error::failed(format!(
+                "{name} is not an Ethernet interface, so it cannot carry {}",
+                wish.driver.with_article()
+            )));
+        }
+        _ => {}
     }
     if parent.wireless && matches!(wish.driver, Driver::Macvlan(_)) && !wish.allow_wifi {
         return Err(Error::failed(format!(
@@ -467,6 +519,8 @@ fn check_sibling(wish: &Wish, parent: &Parent, sibling: &Sibling) -> Result<()> 
 fn mtu(wish: &Wish, parent: &Parent) -> Result<Mtu> {
     let most = Mtu::try_from(parent.mtu).map_err(|reason| Error::failed(format!("{}: {reason}", parent.name)))?;
     match wish.mtu {
+        // The kernel knows how much the hardware takes.
+        Some(mtu) if wish.driver.moves() || wish.driver.leads_nowhere() => Ok(mtu),
         Some(mtu) if mtu > most => {
             Err(Error::failed(format!("MTU {mtu} is above that of {}, which is {most}", parent.name)).hint(format!(
                 "give --mtu {most} or less, or leave it out; or raise the parent's: ip link set {} mtu {mtu}",
@@ -507,15 +561,29 @@ fn free_name(wish: &Wish, facts: &Facts) -> Result<IfName> {
 /// It is not the parent's either: where the two are equal the kernel leaves out `IFLA_LINK`, and
 /// tools then take the link for a physical one (openshift/origin#22784).
 fn free_index(facts: &Facts) -> u32 {
+    if facts.moving.is_some() {
+        return free_for_one_that_moves(facts);
+    }
     let least = if facts.is_host { 0 } else { ABOVE_THE_HOSTS };
     let highest = facts.inside.links.iter().map(|link| link.index).max().unwrap_or(0).max(least);
     let next = highest + 1;
     if next == facts.parent.index { next + 1 } else { next }
 }
 
+/// What moves keeps its index where that is free, and gets the next one where it is not: as the kernel does it
+/// by itself, which before 5.13 nobody could change.
+fn free_for_one_that_moves(facts: &Facts) -> u32 {
+    let indexes = || facts.inside.links.iter().map(|link| link.index);
+    let index = facts.parent.index;
+    if indexes().any(|taken| taken == index) { indexes().max().unwrap_or(0) + 1 } else { index }
+}
+
 fn mac(wish: &Wish, name: &IfName, parent: &Parent) -> Result<Option<Mac>> {
-    if wish.driver.has_the_parents_mac() {
+    if wish.driver.has_no_mac_of_its_own() {
         return Ok(None);
+    }
+    if wish.driver.moves() {
+        return Ok(if let MacRule::Given(mac) = wish.mac { Some(mac) } else { parent.mac });
     }
     let mac = match &wish.mac {
         MacRule::Given(mac) => *mac,
@@ -533,10 +601,11 @@ fn mac(wish: &Wish, name: &IfName, parent: &Parent) -> Result<Option<Mac>> {
 }
 
 fn connect(wish: &Wish, link: &Link, inside: &Inside, tag: &Tag) -> Result<Vec<Step>> {
-    let mut steps = vec![
-        Step::AddLink(link.clone()),
-        Step::AddTag(TaggedLink { index: link.index, name: link.name.clone(), tag: tag.clone() }),
-    ];
+    let mut steps = vec![Step::AddLink(link.clone())];
+    // What moves has its tag before it does.
+    if !link.driver.moves() {
+        steps.push(Step::AddTag(TaggedLink { index: link.index, name: link.name.clone(), tag: tag.clone() }));
+    }
     let wants_ipv6 = wish.addresses.iter().any(|address| address.is_ipv6()) || !wish.advertised.is_nothing();
     let setting = |key: &str, from: &str, to: &str| Step::SetSysctl {
         key: format!("net/ipv6/conf/{}/{key}", link.name),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Change, Committed, Condition, Dhcp, Key, LeaseRecord, Network, Record, Store, lease, network, record};
 use crate::{
     error::{Error, Result},
-    plan::{Link, Step, Wish},
+    plan::{Link, Step, Wish, setting},
     types::{Mtu, NetworkName, Place, Tag, TargetName},
 };
 
@@ -43,6 +43,13 @@ pub struct Attachment {
     pub wish: Wish,
     /// What was done, or while unfinished what was going to be done, in order.
     pub steps: Vec<Step>,
+    /// What somebody has had changed since by `plumb route`, `rule` and `link`, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<Step>,
+    /// The change that is being made: written before its first step. If the process that wrote it has ended,
+    /// some of the steps may have been done.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changing: Vec<Step>,
 }
 
 pub const FORMAT: u32 = 1;
@@ -146,10 +153,41 @@ impl Attachment {
         })
     }
 
+    /// What was done for it, the changes since included.
+    pub fn all_steps(&self) -> impl DoubleEndedIterator<Item = &Step> {
+        self.steps.iter().chain(&self.changes)
+    }
+
     /// What its MTU was set to last.
     pub fn mtu(&self) -> Option<Mtu> {
-        let set = |step: &Step| if let Step::SetMtu { to, .. } = step { Some(*to) } else { None };
-        self.steps.iter().rev().find_map(set).or_else(|| self.link().map(|link| link.mtu))
+        let link = self.link()?;
+        let set = |step: &Step| match step {
+            Step::SetMtu { index, to, .. } if *index == link.index => Some(*to),
+            _ => None,
+        };
+        Some(self.all_steps().rev().find_map(set).unwrap_or(link.mtu))
+    }
+
+    /// What a setting of its was changed to, as `pick` reads it.
+    pub fn setting<'a, T>(&'a self, pick: impl Fn(&'a setting::Change) -> Option<T>) -> Option<T> {
+        let index = self.link()?.index;
+        self.changes.iter().rev().find_map(|step| match step {
+            Step::SetLink(setting) if setting.index == index => pick(&setting.change),
+            _ => None,
+        })
+    }
+
+    /// What the link is called since plumb renamed it, or as it was made. Records are kept under the name
+    /// that it was made with.
+    pub fn name_now(&self) -> &str {
+        let renamed =
+            self.setting(|change| if let setting::Change::Name(to) = change { Some(to.as_str()) } else { None });
+        renamed.unwrap_or(self.interface())
+    }
+
+    /// Whether it is called so, or was when it was made.
+    pub fn is_called(&self, name: &str) -> bool {
+        self.name_now() == name || self.interface() == name
     }
 
     pub fn interface(&self) -> &str {
@@ -263,6 +301,10 @@ impl Attachment {
     /// An address is claimed on the parent's layer 2, as the same one on another LAN is another
     /// address; that of a network for all hosts that share it.
     pub fn claims(&self) -> Vec<Key> {
+        // Nobody else is where a dummy is.
+        if self.link().is_some_and(|link| link.parent.is_nowhere()) {
+            return Vec::new();
+        }
         let lan = self.link().map_or_else(String::new, Link::lan);
         let claim = |ip: String| match &self.network {
             Some(network) => Key::new([POOL, &network.to_string(), &ip]),

@@ -17,6 +17,11 @@ impl IfName {
         &self.0
     }
 
+    /// What stands where an interface of the host's would, if there is none: tables show nothing so.
+    pub fn nowhere() -> IfName {
+        IfName("-".into())
+    }
+
     /// `eth1` for 1.
     pub fn eth(number: u32) -> IfName {
         IfName(format!("eth{number}"))

@@ -21,6 +21,11 @@ impl Mac {
         Mac(bytes)
     }
 
+    /// The locally administered unicast address `02:…` with these bytes.
+    pub fn local_from([a, b, c, d, e]: [u8; 5]) -> Mac {
+        Mac([0b10, a, b, c, d, e])
+    }
+
     pub fn bytes(self) -> [u8; 6] {
         self.0
     }

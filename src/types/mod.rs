@@ -2,35 +2,45 @@
 
 mod address;
 mod ifname;
+mod link_words;
 mod mac;
 mod mtu;
 mod network_name;
 mod percent;
+mod pkey;
 mod place;
 mod rate;
 mod route_spec;
+mod route_words;
+mod rule_words;
 mod size;
 mod span;
 mod subnet;
 mod tag;
 mod target;
 mod vlan_id;
+mod words;
 
 pub use address::{Gateway, HostAddress, IpChoice, WantedIp};
 pub use ifname::IfName;
+pub use link_words::{LINK_WORDS, LinkWords};
 pub use mac::{Mac, MacChoice};
 pub use mtu::Mtu;
 pub use network_name::NetworkName;
 pub use percent::Percent;
+pub use pkey::Pkey;
 pub use place::Place;
 pub use rate::Rate;
 pub use route_spec::RouteSpec;
+pub use route_words::{ROUTE_WORDS, RouteKind, RouteWords};
+pub use rule_words::{RULE_WORDS, RuleAction, RuleWords};
 pub use size::Size;
 pub use span::Span;
 pub use subnet::{IpRange, Subnet};
 pub use tag::{StoreMark, Tag};
 pub use target::TargetName;
 pub use vlan_id::{VlanId, VlanProtocol};
+pub use words::{table as table_of, table_name};
 
 /// SHA-256 of several texts as 32 hexadecimal digits (128 bits), the same for the same texts.
 pub fn digest(parts: &[&str]) -> String {

@@ -11,6 +11,7 @@ mod bench;
 mod boot;
 mod capture;
 mod dhcp;
+mod doctor;
 
 #[path = "../system/etcd_cluster.rs"]
 #[allow(dead_code, reason = "the tests that need no guest use the rest")]
@@ -27,6 +28,10 @@ mod kernel;
 mod lab;
 mod netem;
 mod old_kernel;
+#[path = "../system/parity.rs"]
+mod parity;
+mod phys;
+mod pipework;
 mod shim;
 mod soak;
 mod vlan;

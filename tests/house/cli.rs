@@ -73,7 +73,7 @@ fn plumb_tells_its_version() {
 // Mistakes.
 
 /// What cannot be, whatever the machine looks like.
-const IMPOSSIBLE: [(&str, &str); 42] = [
+const IMPOSSIBLE: [(&str, &str); 51] = [
     ("flta", "unrecognized subcommand 'flta'"),
     ("ls --jsno", "unexpected argument '--jsno' found"),
     ("ls web", "unexpected argument 'web' found"),
@@ -138,6 +138,8 @@ const IMPOSSIBLE: [(&str, &str); 42] = [
         "qos web --rate -1mbit",
         "invalid value '-1mbit' for '--rate <RATE>': \"-1mbit\" is no rate; write one like 500kbit or 10mbit, or in bytes 64kbps",
     ),
+    ("wait web --timeout 5", "invalid value '5' for '--timeout <DURATION>': \"5\" has no unit; write 5ms or 5s"),
+    ("doctor everything", "invalid value 'everything' for '[VERB]'"),
     // From here on each value is good, but not beside the others.
     ("qos web", "which limit? neither a rate nor a bad network is given"),
     ("qos show web --rate 1mbit", "unexpected argument '--rate' found"),
@@ -195,6 +197,16 @@ const IMPOSSIBLE: [(&str, &str); 42] = [
         "--keep-default and --route 0.0.0.0/0 contradict one another",
     ),
     ("flat web --ip none", "which interface of the host leads to the LAN? -i is missing"),
+    ("route web ad 10.0.0.0/8", "invalid value 'ad' for '[ACTION]'"),
+    ("route web add 10.0.0.1/8 dev eth1", "route 10.0.0.1/8 has host bits set; maybe 10.0.0.0/8?"),
+    ("route web add default nexthop via 10.0.0.1", "plumb knows no \"nexthop\" of a route"),
+    (
+        "route web add default dev eth1 --with eth1 --unrecorded",
+        "the argument '--with <IFNAME>' cannot be used with '--unrecorded'",
+    ),
+    ("rule web add from 10.0.0.0/8 to fd00::/8", "the rule's addresses are of different IP versions"),
+    ("link web set eth1 mtu 67", "mtu 67: MTU 67 is too small: every IP link carries at least 68 bytes (RFC 791)"),
+    ("link host: set eth0 down", "host: is this host itself; plumb changes containers"),
 ];
 
 #[test]
@@ -551,6 +563,8 @@ fn each_shell_is_offered_verbs_options_containers_and_interfaces() {
         );
         assert_eq!(offers(&["plumb", "flat", ""])[..2], ["web", "db"]);
         assert_eq!(offers(&["plumb", "flat", "w"]), ["web"]);
+        assert_eq!(offers(&["plumb", "wait", "w"]), ["web"]);
+        assert_eq!(offers(&["plumb", "doctor", "create"]), ["create-vlan"]);
         for option in ["-i", "--host-interface"] {
             offers_interfaces(|| offers(&["plumb", "flat", "web", option, ""]));
         }

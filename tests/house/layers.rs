@@ -10,7 +10,7 @@ use std::{
 use crate::project;
 
 /// The modules from top to bottom, each with those that it may use. All of them stand below it.
-const TABLE: [(&str, &[&str]); 22] = [
+const TABLE: [(&str, &[&str]); 23] = [
     ("main", &["commands", "cli", "output", "interrupt", "error"]),
     ("lib", &[]),
     (
@@ -28,6 +28,7 @@ const TABLE: [(&str, &[&str]); 22] = [
             "apply",
             "store",
             "plan",
+            "pipework",
             "ipam",
             "dhcp",
             "types",
@@ -43,13 +44,14 @@ const TABLE: [(&str, &[&str]); 22] = [
     ("shim", &["namespace", "kernel", "apply", "store", "plan", "types", "error"]),
     ("namespace", &["container", "kernel", "store", "types", "error"]),
     ("cli", &["complete", "bench", "dhcp", "types"]),
-    ("complete", &["config", "docker", "store", "error"]),
+    ("complete", &["config", "docker", "store", "types", "error"]),
     ("config", &["store", "types", "error"]),
     ("container", &["docker", "types", "interrupt", "error"]),
     ("docker", &["types", "error"]),
     ("kernel", &["bench", "apply", "plan", "dhcp", "types", "interrupt", "error"]),
     ("bench", &["plan", "types", "error"]),
     ("apply", &["plan", "interrupt", "error"]),
+    ("pipework", &["plan", "types", "error"]),
     ("store", &["plan", "ipam", "dhcp", "types", "error"]),
     ("plan", &["types", "error"]),
     ("ipam", &["types"]),
@@ -75,7 +77,7 @@ const SPEAKERS: [(&str, &[&str]); 9] = [
 ];
 
 /// The layers that look at nothing but what they are given.
-const PURE: [&str; 2] = ["plan", "dhcp"];
+const PURE: [&str; 3] = ["plan", "dhcp", "pipework"];
 
 /// What they must not look at, or they could not be tested by that alone.
 const IMPURE: [&str; 11] =

@@ -54,6 +54,27 @@ fn the_lease_is_on_the_interface_and_goes_with_it() {
 }
 
 #[test]
+fn what_was_changed_of_a_leased_interface_goes_with_it_and_its_mac_stays() {
+    let lan = Lan::bare(DNSMASQ);
+    let before = state(&lan);
+    dhcp(&lan, "").ok();
+    let target = lan.lab.netns("box");
+    let change = |words: &str| lan.lab.plumb(&words.replace("TARGET", &target));
+    change("link TARGET set mac 02:00:00:00:09:77")
+        .refused(1, "the address of eth1 is leased to its MAC address, and to another it is not")
+        .hints(&format!("detach it, and attach it with plumb dhcp {target} --mac 02:00:00:00:09:77"));
+    change("route TARGET replace default via 192.168.9.7").ok();
+    change("route TARGET del 10.0.0.0/8").ok();
+    change("link TARGET set mtu 1300").ok();
+    change("link TARGET set name lan0").ok();
+    let shown = lan.lab.plumb(&format!("show {target} --json")).ok().json();
+    assert_eq!(shown["attachments"][0]["as_recorded"], true, "{shown:#}");
+    lan.lab.plumb(&format!("detach {target} lan0")).ok();
+    state(&lan).is(&before);
+    assert_eq!(leases(&lan), "", "the lease was given back");
+}
+
+#[test]
 fn every_server_will_do() {
     for server in [DHCPD, KEA, UDHCPD] {
         let lan = Lan::bare(server);

@@ -56,7 +56,7 @@ pub struct Container(pub String);
 
 impl Container {
     /// `docker run -d OPTIONS IMAGE COMMAND` under a name of its own.
-    fn run(options: &str, command: &str) -> Container {
+    pub fn run(options: &str, command: &str) -> Container {
         let name = format!("plumb-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         docker(&format!("run -d --name {name} {options} {} {command}", image()));
         Container(name)
@@ -104,6 +104,30 @@ fn a_container_by_name_gets_its_address_and_gives_it_back() {
     assert_eq!(plumb(&lab, "--json ls").ok().json()["attachments"][0]["container"], web.inspect(".Id"));
     plumb(&lab, &format!("detach {}", web.0)).ok();
     assert_eq!(web.ip("route"), before);
+}
+
+#[test]
+fn a_default_route_that_was_replaced_by_hand_comes_back_with_the_detach() {
+    let (lab, web) = (Lab::new(), Container::sleeping(""));
+    let before = web.ip("route");
+    plumb(&lab, &format!("flat {} -i nic0 --ip {FREE} --keep-default --probe 0", web.0)).ok();
+    let ran = plumb(&lab, &format!("route {} replace default via {ROUTER} dev eth1", web.0)).ok();
+    let name = &web.0;
+    let was = before.lines().find_map(|line| line.strip_prefix("default via ")).unwrap().split(' ').next().unwrap();
+    assert_eq!(
+        ran.out,
+        format!(
+            "{name}: route default via {ROUTER} dev eth1 set (before: by eth0 ({was}))\n  \
+             the detach of eth1 gives the old one back\n"
+        )
+    );
+    assert!(web.ip("route").contains("default via 192.168.9.1 dev eth1"));
+    // By the beginning of its id it is the same container.
+    let id = web.inspect(".Id");
+    plumb(&lab, &format!("rule {} add from 192.168.9.0/24 table 100", &id[..12])).ok();
+    plumb(&lab, &format!("detach {name}")).ok();
+    assert_eq!(web.ip("route"), before);
+    assert!(!web.ip("rule").contains("192.168.9.0"));
 }
 
 #[test]

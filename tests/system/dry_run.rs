@@ -16,6 +16,11 @@ fn for_everything_together() {
 }
 
 #[test]
+fn for_an_interface_that_moves() {
+    honest(&format!("--driver phys --ip {FREE} --gateway {ROUTER} --mtu 1400 --mac 02:00:00:00:09:09 --name lan0"));
+}
+
+#[test]
 fn for_metrics_modes_and_off_link_gateways() {
     honest(&format!("--ip {FREE} --gateway {ROUTER} --metric 200 --mode vepa"));
     honest("--ip 10.7.7.7/32 --gateway 192.168.9.1 --off-link-gateway --mode source --source-mac 02:00:00:00:09:01");

@@ -67,6 +67,7 @@ fn wish(masquerade: &[&str]) -> Wish {
         keep_default: true,
         off_link_gateway: false,
         allow_wifi: false,
+        force: false,
         skip_dad: true,
         advertised: Advertised::Nothing,
         tuning: netplumb::plan::Tuning::default(),
@@ -104,6 +105,7 @@ fn planned(kernel: &mut Kernel, masquerade: &[&str]) -> Result<Wiring> {
     let facts = Facts {
         parent: kernel.parent(&"wire0".parse().unwrap())?.unwrap(),
         bridged_drops: vec![],
+        moving: None,
         sibling: None,
         inside: kernel.look()?,
         on_record: vec![],

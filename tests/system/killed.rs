@@ -39,6 +39,69 @@ fn attaching_killed_anywhere_is_taken_back() {
 }
 
 #[test]
+fn a_change_killed_anywhere_is_taken_back() {
+    let lab = Lab::new();
+    lab.flat(&format!("--ip {FREE} --ip {FREE6} --gateway {ROUTER}")).ok();
+    let (target, before) = (lab.netns("box"), lab.state());
+    let mut kills = 0;
+    for (change, finish) in [
+        (
+            format!("route {target} replace default via 192.168.9.254"),
+            format!("route {target} replace default via {ROUTER}"),
+        ),
+        (
+            format!("link {target} set eth1 mtu 1400 promisc on name lan0"),
+            format!("link {target} set lan0 mtu 1500 promisc off name eth1"),
+        ),
+        (format!("link {target} set eth1 down"), format!("link {target} set eth1 up")),
+    ] {
+        // Once it is on record as done only the disk is waited for, and it stays done.
+        lab.plumb(&change).ok();
+        let done = lab.state();
+        lab.plumb(&finish).ok();
+        lab.state().is(&before);
+        for call in ["sendto", "rename", "fsync"] {
+            for number in 1.. {
+                let was_killed = lab.killed(&change, call, number);
+                let gc = lab.plumb("gc").ok();
+                println!("{change} killed before {call} number {number}; gc said {gc:?}");
+                let is_done = lab.state() == done;
+                assert!(is_done || was_killed);
+                if is_done {
+                    lab.plumb(&finish).ok();
+                }
+                lab.state().is(&before);
+                if !was_killed {
+                    break;
+                }
+                kills += usize::from(!is_done);
+            }
+        }
+    }
+    assert!(kills >= 25, "only {kills} kills");
+}
+
+#[test]
+fn after_a_change_that_was_killed_neither_the_next_nor_detach_needs_gc() {
+    let lab = Lab::new();
+    let before = lab.state();
+    let target = lab.netns("box");
+    let down = format!("link {target} set eth1 mtu 1400 down");
+    for number in 1.. {
+        lab.flat(&format!("--ip {FREE} --gateway {ROUTER}")).ok();
+        let was_killed = lab.killed(&down, "sendto", number);
+        let next = lab.plumb(&format!("link {target} set eth1 promisc on")).ok();
+        assert!(was_killed || !next.err.contains("earlier"), "{next:#?}");
+        assert_eq!(lab.ip("box", "route").contains(&format!("default via {ROUTER} dev eth1")), was_killed);
+        lab.plumb("detach --all").ok();
+        lab.state().is(&before);
+        if !was_killed {
+            break;
+        }
+    }
+}
+
+#[test]
 fn detaching_killed_anywhere_can_be_finished() {
     let lab = Lab::new();
     let (target, before) = (lab.netns("box"), lab.state());

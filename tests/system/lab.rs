@@ -274,6 +274,12 @@ END"
         State(state)
     }
 
+    /// Holds that the state is, at once or in a moment, what it was.
+    #[track_caller]
+    pub fn comes_to(&self, before: &State) {
+        wait_for_or_show(|| self.state(), before);
+    }
+
     fn state_now(&self) -> String {
         // With few processes: it is asked for again and again, and in a guest each takes its time.
         let look = r#"printf "addr\nroute show table all\nrule\n" | ip -d -batch -
@@ -304,8 +310,16 @@ impl Drop for Lab {
     }
 }
 
+/// The kernel tells of a carrier a moment after it is there.
+#[track_caller]
+fn wait_for_or_show(look: impl Fn() -> State, expected: &State) {
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    while look() != *expected && std::time::Instant::now() < end {}
+    look().is(expected);
+}
+
 /// The state, without what a record has and a shell's work has not.
-fn kernel_state(lab: &Lab) -> State {
+pub fn kernel_state(lab: &Lab) -> State {
     let state = lab.state().0;
     let store = lab.store().display().to_string();
     // Tags are random; all else must be the same to the letter.
@@ -328,12 +342,12 @@ pub fn honest(arguments: &str) {
     lab.flat(arguments).ok();
     let by_plumb = kernel_state(&lab);
     lab.plumb("detach --all").ok();
-    lab.state().is(&before);
+    lab.comes_to(&before);
 
     let mut shell = lab.on_host("sh");
     Ran::of(shell.args(["-ec", &dry.out])).ok();
     println!("{}", dry.out);
-    kernel_state(&lab).is(&by_plumb);
+    wait_for_or_show(|| kernel_state(&lab), &by_plumb);
     assert!(lab.ip("box", "link").contains("altname plumb:"));
 }
 
@@ -342,6 +356,15 @@ pub fn honest(arguments: &str) {
 pub struct State(pub String);
 
 impl State {
+    /// Without what the kernel's linkwatch tells of a carrier a second late, and the link-local addresses that
+    /// wait for it.
+    pub fn steady(self) -> State {
+        let late = |line: &&str| !line.contains("fe80::") && !line.contains("ff00::/8 dev");
+        let text: String = self.0.lines().filter(late).map(|line| line.to_owned() + "\n").collect();
+        let words = [("NO-CARRIER,", ""), (" linkdown", ""), (" state DOWN", " state UP")];
+        State(words.iter().fold(text, |text, (word, other)| text.replace(word, other)))
+    }
+
     #[track_caller]
     pub fn is(&self, other: &State) {
         let missing = |these: &State, those: &State| -> String {

@@ -7,7 +7,7 @@ use crate::{
     config,
     container::Target,
     error::{Error, Result},
-    kernel::ovs,
+    kernel::{Netns, ovs},
     plan::{
         Driver, Facts, Parent, Port, Switch, Wiring, Wish,
         bridge::{Bridge, open_vswitch_addition, ovs_vsctl},
@@ -117,6 +117,16 @@ pub(super) fn external_ids(target: &Target, wiring: &Wiring, tag: &Tag) -> BTree
         (Port::TAG, Some(tag.to_string())),
     ];
     ids.into_iter().filter_map(|(key, id)| Some((key.to_owned(), id?))).collect()
+}
+
+/// Who drops what the bridge passes on. Of what Open vSwitch's do netfilter sees nothing.
+pub(super) fn drops(parent: &Parent, driver: &Driver, host: &Netns) -> Result<Vec<Dropping>> {
+    match parent.switch.filter(|_| driver.needs_a_bridge()) {
+        None | Some(Switch::OpenVswitch) => Ok(Vec::new()),
+        Some(Switch::Bridge | Switch::VlanBridge { .. }) => {
+            host.look_inside(|kernel| Ok(kernel.bridged_drops(&parent.name)))
+        }
+    }
 }
 
 /// The rules that `--allow-forward` needs: those that others have asked for are there already.

@@ -13,7 +13,7 @@ pub fn name_it(error: Error, host: &Netns, wiring: &Wiring, context: &Context) -
     if error.kind != Kind::Conflict {
         return error;
     }
-    let (ours, wants_all) = (wiring.link.mac.map(|mac| mac.bytes()), wiring.link.driver.mode() == "passthru");
+    let (ours, wants_all) = (wiring.link.mac.map(|mac| mac.bytes()), wiring.link.driver.mode() == Some("passthru"));
     let is_in_the_way = |link: &&InsideLink| {
         wants_all
             || link.kind.as_deref().is_some_and(|kind| kind.starts_with("ipv"))

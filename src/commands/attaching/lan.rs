@@ -25,7 +25,7 @@ pub fn probe_ipv4(
     let (ips, _) = by_version(attachment);
     let Some(mac) = wiring.link.mac.or(parent.mac).filter(|_| !ips.is_empty()) else { return Ok(()) };
     let answer = match &wiring.link.driver {
-        Driver::Macvlan(_) | Driver::Veth { .. } => {
+        Driver::Macvlan(_) | Driver::Veth { .. } | Driver::Phys { .. } | Driver::Dummy | Driver::Ipoib { .. } => {
             tx.executor.probe(wiring.link.index, mac.bytes(), &ips, duration)?
         }
         // A probe is from nobody's address, and so is the answer for nobody's. By its address alone one

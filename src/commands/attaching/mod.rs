@@ -6,6 +6,7 @@ mod joining;
 mod lan;
 mod leasing;
 mod options;
+mod phys;
 mod report;
 mod vlan;
 
@@ -13,7 +14,9 @@ use std::{fs, net::IpAddr, time::Duration};
 
 pub use joining::Joining;
 pub use leasing::Asking;
-pub use options::{checks, checks_gateway, derived_mac, host_interface, refuse_own_addresses, uplink, wish};
+pub use options::{
+    checks, checks_gateway, derived_mac, host_interface, network_wish, refuse_own_addresses, uplink, wish,
+};
 pub use report::Report;
 
 use super::{Context, namespace, qos, require_capabilities, shim, siblings, take_back};
@@ -24,7 +27,7 @@ use crate::{
     error::{Error, Kind, Result},
     kernel::{Kernel, Netns},
     namespace::HostLock,
-    plan::{Facts, Inside, Parent, Step, Switch, Wiring, Wish, bridged::Acceptance, vlan::VlanDevice, wiring},
+    plan::{Facts, Inside, Parent, Step, Wiring, Wish, bridged::Acceptance, vlan::VlanDevice, wiring},
     store::{Attachment, Change, Committed, Progress, Record, attachment},
     types::{IfName, NetworkName, Span, Tag, TargetName, VlanId, VlanProtocol, nearest},
 };
@@ -52,6 +55,8 @@ pub struct Device {
 pub enum Uplink {
     /// An interface of the host.
     Interface(IfName),
+    /// Nothing.
+    Nowhere,
     /// A VLAN of an interface of the host, whose device is made where it is missing.
     Vlan(IfName, VlanId),
     /// A network, whose device is made where it is missing.
@@ -137,7 +142,7 @@ impl Work<'_> {
         self.clear_earlier(&mut elsewhere)?;
         let inside = self.kernel.look()?;
         let wish = match &self.intent.uplink {
-            Uplink::Interface(_) | Uplink::Vlan(..) => wish,
+            Uplink::Interface(_) | Uplink::Vlan(..) | Uplink::Nowhere => wish,
             Uplink::Network(joining) => joining.as_before(wish, &here, &elsewhere, &inside)?,
         };
         let wish = if self.intent.lease.is_some() { Wish { addresses: Vec::new(), ..wish } } else { wish };
@@ -162,6 +167,7 @@ impl Work<'_> {
             );
             return Ok(report);
         }
+        report.warnings.extend(phys::has_no_carrier(&begun.wiring, &begun.parent));
         self.check(&begun.wiring, &begun.parent, &mut report);
         Ok(report)
     }
@@ -220,6 +226,7 @@ impl Work<'_> {
     fn begin(&mut self, wish: Wish, inside: Inside, here: &[Attachment], elsewhere: Vec<Attachment>) -> Result<Begun> {
         match &self.intent.uplink {
             Uplink::Interface(name) => {
+                phys::bring_home(&wish, name, self.intent.dry_run, self.context)?;
                 let locks = wish.driver.is_made_under_lock();
                 // What others have raised the parent's segments to is what this one found.
                 let locks = locks || wish.tuning.big_tcp.is_some();
@@ -230,7 +237,7 @@ impl Work<'_> {
                 };
                 let device = match wish.driver.needs_a_bridge() {
                     true => bridge::device(self, name, &wish.driver)?,
-                    false => Device { parent: parent(self.kernel, name)?, made: false, commands: Vec::new() },
+                    false => Device { parent: phys::parent(self, name)?, made: false, commands: Vec::new() },
                 };
                 let mut begun = self.begin_on(device, lock, |work, parent| {
                     work.record_plan(wish, inside, parent, here, elsewhere, None)
@@ -249,6 +256,7 @@ impl Work<'_> {
                 begun.wiring.warnings.extend(warning);
                 Ok(begun)
             }
+            Uplink::Nowhere => self.record_plan(wish, inside, Parent::nowhere(), here, elsewhere, None),
             Uplink::Network(joining) => {
                 let wish = joining.in_its_vlan(wish);
                 let lock = HostLock::unless_held(self.namespace, self.host)?;
@@ -288,18 +296,15 @@ impl Work<'_> {
         joining: Option<&Joining>,
     ) -> Result<Begun> {
         let store = &*self.context.store;
+        let wish = wish.on(&parent);
         let on_record = here.iter().map(|attachment| attachment.interface().to_owned()).collect();
         let sibling = siblings::that_matters(&wish.driver, &parent, self.host, self.context)?;
         let forwarding = wish.forwarding.as_ref().map(|_| self.kernel.ipv4_forwarding(&parent.name)).transpose()?;
         let is_host = self.target.name == TargetName::Host;
-        let bridged_drops = match parent.switch.filter(|_| wish.driver.needs_a_bridge()) {
-            None | Some(Switch::OpenVswitch) => Vec::new(),
-            Some(Switch::Bridge | Switch::VlanBridge { .. }) => {
-                self.host.look_inside(|kernel| Ok(kernel.bridged_drops(&parent.name)))?
-            }
-        };
-        let facts = Facts { parent, sibling, inside, on_record, is_host, forwarding, bridged_drops };
+        let bridged_drops = bridge::drops(&parent, &wish.driver, self.host)?;
         let tag = Tag::new(store.mark(), random()?);
+        let moving = phys::moving(&wish, &parent, self.host, &tag, self.context)?;
+        let facts = Facts { parent, sibling, inside, on_record, is_host, forwarding, bridged_drops, moving };
         let pool = joining.filter(|_| self.intent.lease.is_none());
         let mut choice = pool.map(|joining| joining.choice(&wish)).transpose()?;
         loop {
@@ -353,11 +358,11 @@ impl Work<'_> {
     fn record(&self, wish: Wish, wiring: &Wiring, parent: &Parent, tag: Tag) -> Result<Attachment> {
         let store = &*self.context.store;
         let network = match &self.intent.uplink {
-            Uplink::Interface(_) | Uplink::Vlan(..) => None,
+            Uplink::Interface(_) | Uplink::Vlan(..) | Uplink::Nowhere => None,
             Uplink::Network(joining) => Some(joining.network.name.clone()),
         };
         let asking = self.intent.lease.as_ref();
-        if asking.is_some() && !parent.up {
+        if asking.is_some() && !parent.up && !wiring.link.driver.moves() {
             let name = &parent.name;
             return Err(Error::failed(format!("{name} is down, so no DHCP server can be asked"))
                 .hint(format!("ip link set {name} up")));
@@ -380,6 +385,8 @@ impl Work<'_> {
             namespace: namespace::mark(self.namespace, self.kernel),
             wish,
             steps: wiring.steps().cloned().collect(),
+            changes: Vec::new(),
+            changing: Vec::new(),
         })
     }
 
@@ -442,7 +449,7 @@ impl Work<'_> {
         &mut self,
         attachment: &mut Attachment,
         wiring: &mut Wiring,
-        parent: &Parent,
+        parent: &mut Parent,
         beside: Option<Change>,
         lock: Option<HostLock>,
     ) -> Result<Option<leasing::Kept>> {
@@ -455,6 +462,7 @@ impl Work<'_> {
             all_or_nothing(self.kernel, &mut observe, &path, |tx| {
                 tx.run_all(&wiring.connect).map_err(|error| conflict::name_it(error, host, wiring, context))?;
                 drop(lock);
+                phys::settle(tx, wiring, parent, context)?;
                 let mut granted = leasing::obtain(tx, attachment, wiring, parent, host, patience, context)
                     .map_err(|error| target.still_runs().err().unwrap_or(error))?;
                 let made: Result<_> = (|| {

@@ -10,7 +10,7 @@ use crate::{
     error::{Error, Result},
     kernel,
     plan::{Driver, IpvlanMode, MacvlanMode, Tuning, Wish, wiring::MacRule},
-    types::{IfName, Span, TargetName, VlanId},
+    types::{HostAddress, IfName, Span, TargetName, VlanId},
 };
 
 /// The host's interface that was named, here or in the configuration.
@@ -21,8 +21,18 @@ pub fn host_interface(typed: Option<&IfName>, context: &Context) -> Result<IfNam
     })
 }
 
-/// That interface itself, or one of its VLANs: that of a bridge's port is the port's own.
+/// What the link is to hang on: an interface of the host, or one of its VLANs; that of a bridge's port is the
+/// port's own.
 pub fn uplink(typed: Option<&IfName>, vlan: Option<VlanId>, driver: &Driver, context: &Context) -> Result<Uplink> {
+    if driver.leads_nowhere() {
+        return match (typed, vlan) {
+            (None, None) => Ok(Uplink::Nowhere),
+            (Some(name), _) => Err(Error::usage(format!("a dummy leads nowhere, so not to {name} either"))
+                .hint("leave -i out, or --driver dummy")),
+            (None, Some(id)) => Err(Error::usage(format!("a dummy leads nowhere, so it has no VLAN {id}"))
+                .hint("leave --vlan out, or --driver dummy")),
+        };
+    }
     let name = host_interface(typed, context)?;
     Ok(match vlan {
         Some(id) if !driver.needs_a_bridge() => Uplink::Vlan(name, id),
@@ -53,10 +63,26 @@ pub fn wish(target: &TargetName, options: &LinkOptions) -> Result<Wish> {
         name: options.name.clone(),
         mtu: options.mtu,
         allow_wifi: options.allow_wifi,
+        force: options.force,
         tuning: tuning(options),
         allow_forward: options.allow_forward,
         ..Wish::of(target, driver(options)?, mac_rule(options))
     })
+}
+
+/// The same for a link in a network.
+pub fn network_wish(target: &TargetName, options: &LinkOptions) -> Result<Wish> {
+    let wish = wish(target, options)?;
+    if wish.driver.leads_nowhere() {
+        return Err(
+            Error::usage("a dummy leads nowhere, so not into a network either").hint("leave --driver dummy out")
+        );
+    }
+    if wish.driver.moves() {
+        return Err(Error::usage("a network's VLAN device is for all its containers, so it cannot move into one")
+            .hint("leave --driver phys out; or give a container an interface of its own by plumb flat"));
+    }
+    Ok(wish)
 }
 
 fn mac_rule(options: &LinkOptions) -> MacRule {
@@ -87,12 +113,30 @@ fn driver(options: &LinkOptions) -> Result<Driver> {
         return Err(Error::usage("--allow-forward is about what a bridge passes on, and only a veth is on one")
             .hint("add --driver veth, or leave it out"));
     }
+    if options.force && options.driver != DriverName::Phys {
+        return Err(Error::usage("--force has a meaning with --driver phys only").hint("leave it out"));
+    }
+    if let Some(pkey) = options.pkey {
+        return match (options.driver, options.mode) {
+            (DriverName::Macvlan, None) => Ok(Driver::Ipoib { pkey: Some(pkey) }),
+            _ => Err(Error::usage(format!("P_Key {pkey} is for a child of an InfiniBand interface"))
+                .hint("leave --driver and --mode out, or --pkey")),
+        };
+    }
     let macvlan = |mode| Ok(Driver::Macvlan(mode));
     let ipvlan = |mode| Ok(Driver::Ipvlan(mode));
     match (options.driver, options.mode) {
         (DriverName::Veth, None) => Ok(Driver::Veth { host_end: options.host_name.clone(), vlan: None, switch: None }),
         (DriverName::Veth, Some(_)) => {
             Err(Error::usage("a veth has no mode: its bridge decides who reaches whom").hint("leave --mode out"))
+        }
+        (DriverName::Dummy, None) => Ok(Driver::Dummy),
+        (DriverName::Dummy, Some(_)) => {
+            Err(Error::usage("a dummy has no mode: it leads nowhere").hint("leave --mode out"))
+        }
+        (DriverName::Phys, None) => Ok(Driver::Phys { home: None }),
+        (DriverName::Phys, Some(_)) => {
+            Err(Error::usage("phys has no mode: the interface itself moves").hint("leave --mode out"))
         }
         (DriverName::Macvlan, None | Some(Mode::Bridge)) => macvlan(MacvlanMode::Bridge),
         (DriverName::Macvlan, Some(Mode::Private)) => macvlan(MacvlanMode::Private),
@@ -113,9 +157,12 @@ fn driver(options: &LinkOptions) -> Result<Driver> {
     }
 }
 
+/// A dummy's address is nobody's business: machines that share the load of one have it there.
+///
 /// A probe from beside the host's interface does not reach it, so the host's addresses are asked for here.
 pub fn refuse_own_addresses(wish: &Wish) -> Result<()> {
-    match wish.addresses.iter().find(|address| kernel::is_hosts_own(address.ip())) {
+    let own = |address: &&HostAddress| !wish.driver.leads_nowhere() && kernel::is_hosts_own(address.ip());
+    match wish.addresses.iter().find(own) {
         Some(address) => {
             Err(Error::conflict(format!("{} is this host's own address", address.ip())).hint("choose another"))
         }

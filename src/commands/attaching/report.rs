@@ -34,6 +34,7 @@ pub struct Report {
     mtu: u32,
     pub addresses: Vec<String>,
     pub gateways: Vec<IpAddr>,
+    #[serde(skip_serializing_if = "is_nowhere")]
     pub parent: IfName,
     /// That of a bridge's port.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -44,7 +45,8 @@ pub struct Report {
     #[serde(skip)]
     pub left: Option<IfName>,
     driver: &'static str,
-    mode: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mode: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     lease: Option<Granted>,
     /// Default routes that were replaced; detach gives them back.
@@ -58,6 +60,10 @@ pub struct Report {
     routed_by_host: bool,
     #[serde(skip)]
     remarks: Vec<String>,
+}
+
+fn is_nowhere(parent: &IfName) -> bool {
+    *parent == IfName::nowhere()
 }
 
 /// `leased from 192.168.0.1 for 12 h, and renewed in time`
@@ -134,7 +140,7 @@ impl Report {
         });
         let subnets: Vec<String> = wish.addresses.iter().map(|address| address.subnet().to_string()).collect();
         let routed = (wiring.link.driver.is_routed_by_the_host() && !subnets.is_empty()).then(|| {
-            let (mode, to) = (wiring.link.driver.mode(), subnets.join(" and "));
+            let (mode, to) = (wiring.link.driver.mode().unwrap_or_default(), subnets.join(" and "));
             format!("mode {mode} answers no ARP: other machines need a route to {to} by this host")
         });
         let remarks = replaced.chain(better).chain(routed).collect();
@@ -313,6 +319,10 @@ impl std::fmt::Display for Report {
         if let Some(network) = &self.network {
             write!(f, " in {network}")?;
         }
-        write!(f, " on {} ({} {})", self.on, self.driver, self.mode)
+        let mode = self.mode.map_or(String::new(), |mode| format!(" {mode}"));
+        if !is_nowhere(&self.parent) {
+            write!(f, " on {}", self.on)?;
+        }
+        write!(f, " ({}{mode})", self.driver)
     }
 }

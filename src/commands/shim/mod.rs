@@ -62,6 +62,7 @@ fn make(options: &Shim, context: &Context) -> Result<()> {
             let driver = there.map_or(Ok(Driver::Macvlan(MacvlanMode::Bridge)), |parent| matching(&parent, &host))?;
             (device, driver)
         }
+        Uplink::Nowhere => return Err(Error::usage("a shim hangs on an interface").hint("plumb shim HOSTIF")),
         // A shim's parent is named as it is.
         Uplink::Interface(name) | Uplink::Vlan(name, _) => {
             (name.clone(), matching(&attaching::parent(&mut kernel, name)?, &host)?)
@@ -90,7 +91,7 @@ fn make(options: &Shim, context: &Context) -> Result<()> {
         interface: IfName::of_shim(&name).to_string(),
         addresses: report.addresses.clone(),
         driver: wish.driver.kind(),
-        mode: wish.driver.mode(),
+        mode: wish.driver.mode().unwrap_or_default(),
         routes: options.route.iter().map(|route| route.destination.to_string()).collect(),
         automatic,
         is_alone: false,

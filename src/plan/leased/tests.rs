@@ -25,6 +25,7 @@ fn wish(address: &str, gateway: &str) -> Wish {
         keep_default: false,
         off_link_gateway: true,
         allow_wifi: false,
+        force: false,
         skip_dad: false,
         advertised: Advertised::Nothing,
         tuning: Tuning::default(),

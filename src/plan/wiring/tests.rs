@@ -2,7 +2,7 @@
 
 use super::super::facts::{InsideAddress, InsideLink, Ipv4Forwarding, Ipv6Defaults};
 use super::super::samples;
-use super::super::{IpvlanMode, qdisc};
+use super::super::{Home, IpvlanMode, Moving, qdisc};
 use super::*;
 use crate::error::Kind;
 
@@ -17,6 +17,7 @@ fn facts() -> Facts {
         loopback: false,
         switch: None,
         ethernet: true,
+        infiniband: false,
         wireless: false,
         port_of: None,
         segments: Some(samples::segments(65_536)),
@@ -43,9 +44,19 @@ fn facts() -> Facts {
             samples::default_via("172.17.0.1", 5, "eth0"),
             Route::new(Some("172.17.0.0/16".parse().unwrap()), None, false, None, (5, "eth0"), false),
         ],
+        rules: vec![],
         ipv6: Some(Ipv6Defaults { disabled: true, accept_ra: "1".into() }),
     };
-    Facts { parent, sibling: None, inside, on_record: vec![], is_host: false, forwarding: None, bridged_drops: vec![] }
+    Facts {
+        parent,
+        sibling: None,
+        inside,
+        on_record: vec![],
+        is_host: false,
+        forwarding: None,
+        bridged_drops: vec![],
+        moving: None,
+    }
 }
 
 fn wish() -> Wish {
@@ -62,6 +73,7 @@ fn wish() -> Wish {
         keep_default: false,
         off_link_gateway: false,
         allow_wifi: false,
+        force: false,
         skip_dad: false,
         advertised: Advertised::Nothing,
         tuning: Tuning::default(),
@@ -97,6 +109,135 @@ fn the_plain_case_is_four_requests() {
     assert_eq!(texts[3], "ip route replace default via 192.168.0.1 dev eth1 proto 4");
     assert_eq!(wiring.replaced_defaults().map(Route::way).collect::<Vec<_>>(), ["eth0 (172.17.0.1)"]);
     assert_eq!(wiring.warnings, [""; 0]);
+}
+
+#[test]
+fn a_dummy_hangs_on_nothing() {
+    let wish = Wish { driver: Driver::Dummy, gateways: vec![], ..wish() };
+    let wiring = planned(&wish, &Facts { parent: Parent::nowhere(), ..facts() });
+    let mac = wiring.link.mac.unwrap();
+    assert_eq!(
+        commands(&wiring)[0],
+        format!("ip link add name eth1 index 1000001 address {mac} mtu 1500 group 1886156141 netns N up type dummy")
+    );
+    assert_eq!(wiring.warnings, [""; 0]);
+    let to_nowhere = planned(
+        &Wish { gateways: vec!["192.168.0.1".parse().unwrap()], ..wish },
+        &Facts { parent: Parent::nowhere(), ..facts() },
+    );
+    assert_eq!(to_nowhere.warnings, ["a dummy leads nowhere, and so does the default route by it now"]);
+}
+
+#[test]
+fn an_infiniband_interface_has_children_of_its_own_kind() {
+    let infiniband = || Parent {
+        name: "ib0".parse().unwrap(),
+        mac: None,
+        mtu: 2044,
+        ethernet: false,
+        infiniband: true,
+        ..facts().parent
+    };
+    let on_it = |driver: Driver| Wish { driver, ..wish() }.on(&infiniband());
+    let facts = || Facts { parent: infiniband(), ..facts() };
+    let first = |wish: &Wish| commands(&planned(wish, &facts()))[0].clone();
+    let chosen = on_it(Driver::Macvlan(MacvlanMode::Bridge));
+    assert_eq!(
+        first(&chosen),
+        "ip link add link ib0 name eth1 index 1000001 mtu 2044 group 1886156141 netns N up type ipoib"
+    );
+    assert_eq!(planned(&chosen, &facts()).link.mac, None);
+    let asked_for = on_it(Driver::Ipoib { pkey: Some("0x8001".parse().unwrap()) });
+    assert!(first(&asked_for).ends_with("type ipoib pkey 0x8001"));
+
+    let refused = |wish: Wish, facts: Facts| plan(&wish, &facts, &samples::tag()).unwrap_err();
+    let mac = MacRule::Given("02:00:00:00:00:01".parse().unwrap());
+    let error = refused(Wish { mac, ..chosen }, facts());
+    assert_eq!(error.kind, Kind::Usage);
+    assert_eq!(
+        error.message,
+        "an InfiniBand interface has an address of another kind, so 02:00:00:00:00:01 cannot be given"
+    );
+    let error = refused(on_it(Driver::Macvlan(MacvlanMode::Private)), facts());
+    assert_eq!(error.message, "ib0 is an InfiniBand interface, so it cannot carry a macvlan");
+    let error = refused(asked_for, super::super::wiring::tests::facts());
+    assert_eq!(error.message, "eth0 is no InfiniBand interface, so it has no partitions");
+}
+
+fn home() -> Home {
+    Home {
+        name: "eth0".parse().unwrap(),
+        index: 2,
+        mac: Some("52:54:00:00:00:01".parse().unwrap()),
+        mtu: 1500,
+        up: true,
+        group: 0,
+        kind: None,
+        phy: None,
+        tag: samples::tag(),
+        device_tag: None,
+        settings: vec![("net/ipv4/conf/eth0/rp_filter".into(), "2".into())],
+        addresses: vec![],
+        routes: vec![Route::new(Some("10.0.0.0/8".parse().unwrap()), None, false, None, (2, "eth0"), false)],
+        seen: 0,
+    }
+}
+
+#[test]
+fn what_moves_keeps_what_it_is_and_comes_home_to_what_it_had() {
+    let wish = Wish { driver: Driver::Phys { home: None }, mtu: Some(9000.try_into().unwrap()), ..wish() };
+    let facts = || Facts { moving: Some(Moving { home: home(), children: vec![], carries: None }), ..facts() };
+    let wiring = planned(&wish, &facts());
+    assert_eq!((wiring.link.index, wiring.link.mac), (2, facts().parent.mac), "its number is free inside");
+    let tag = samples::tag();
+    assert_eq!(
+        commands(&wiring)[0],
+        format!(
+            "ip link property add dev eth0 altname {tag} && ip link set dev eth0 netns N name eth1 mtu 9000 group 1886154856 up"
+        )
+    );
+    assert_eq!(
+        wiring.connect[0].inverse().command("N"),
+        format!(
+            "nsenter --net=N ip link set dev eth1 netns $$ name eth0 mtu 1500 group 0 && \
+             echo 2 > /proc/sys/net/ipv4/conf/eth0/rp_filter && ip link set dev eth0 up && \
+             ip route add 10.0.0.0/8 dev eth0 proto 4 scope link && ip link property del dev eth0 altname {tag}"
+        )
+    );
+    let taken = Facts {
+        inside: Inside {
+            links: vec![InsideLink { index: 2, name: "eth0".into(), ..InsideLink::default() }],
+            ..Inside::default()
+        },
+        ..facts()
+    };
+    assert_eq!(planned(&wish, &taken).link.index, 3);
+    let text = serde_json::to_string(&wiring.link).unwrap();
+    assert_eq!(serde_json::from_str::<Link>(&text).unwrap(), wiring.link);
+}
+
+#[test]
+fn what_hangs_on_it_or_goes_by_it_keeps_it_at_home() {
+    let refused = |change: fn(&mut Moving, &mut Parent)| {
+        let (mut moving, mut facts) = (Moving { home: home(), children: vec![], carries: None }, facts());
+        change(&mut moving, &mut facts.parent);
+        facts.moving = Some(moving);
+        let wish = Wish { driver: Driver::Phys { home: None }, ..wish() };
+        let forced = plan(&Wish { force: true, ..wish.clone() }, &facts, &samples::tag());
+        (plan(&wish, &facts, &samples::tag()).unwrap_err().message, forced.is_ok())
+    };
+    let default =
+        |moving: &mut Moving, _: &mut Parent| moving.home.routes = vec![samples::default_via("10.0.0.1", 2, "eth0")];
+    assert_eq!(
+        refused(default),
+        ("eth0 carries this host's default route to 10.0.0.1: it would be cut off".into(), true)
+    );
+    let ssh = |moving: &mut Moving, _: &mut Parent| moving.carries = Some("the ssh session from 10.0.0.5".into());
+    assert_eq!(refused(ssh), ("eth0 carries the ssh session from 10.0.0.5: moving it would cut that off".into(), true));
+    let children = |moving: &mut Moving, _: &mut Parent| moving.children = vec!["eth0.10".into(), "eth1 of web".into()];
+    assert_eq!(refused(children), ("eth0 cannot leave the host: eth0.10, eth1 of web would be cut off".into(), false));
+    let port = |_: &mut Moving, parent: &mut Parent| parent.port_of = Some("bond0".into());
+    assert_eq!(refused(port), ("eth0 is a port of bond0, so it cannot leave the host".into(), false));
 }
 
 #[test]

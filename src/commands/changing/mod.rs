@@ -1,0 +1,251 @@
+//! A change to what a target has: the story that `plumb route`, `rule` and `link` share.
+
+mod report;
+
+use std::net::IpAddr;
+
+use report::Report;
+pub use report::{Row, show};
+
+use super::{Context, namespace, require_capabilities, take_back};
+use crate::{
+    apply::all_or_nothing,
+    cli::{ChangeOptions, Version},
+    container::{self, Target},
+    error::{Error, Kind, Result},
+    kernel::{Kernel, Netns},
+    plan::{
+        Step,
+        changes::{Attached, Planned, Present, With, remember},
+        setting::Change,
+    },
+    store::{Attachment, Record, attachment, shaped},
+    types::{Mtu, TargetName},
+};
+
+/// What a plan depends on beside what every plan does.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Needs {
+    /// The MTU of the interface that a link hangs on.
+    pub parents_mtu: bool,
+    /// What is bound to a link's name.
+    pub bound: bool,
+}
+
+/// Finds the target, plans the change, carries it out, and says what is true then.
+pub fn run(
+    target: &TargetName,
+    options: &ChangeOptions,
+    needs: Needs,
+    context: &Context,
+    plan: impl FnOnce(&Present) -> Result<Planned> + Send,
+) -> Result<()> {
+    refuse_host(target)?;
+    require_capabilities()?;
+    let target = container::find(target, &context.engines, None)?;
+    let host = Netns::of_this_thread()?;
+    let namespace = namespace::open(&target, &host)?;
+    namespace.lock()?;
+    let report = namespace.enter(|kernel| {
+        let mut work = Work { context, target: &target, namespace: &namespace, kernel };
+        let (records, left) = work.records(options.dry_run)?;
+        let present = work.look(&records, options, needs)?;
+        let mut planned = plan(&present)?;
+        planned.warnings.extend(left);
+        if !options.dry_run {
+            work.make(&planned, planned.owner.map(|at| &records[at]))?;
+            work.announce(&planned, &present);
+        }
+        Ok(Report::new(&present, &planned, self::remark(&planned, &records), &namespace, options))
+    })?;
+    report.say(context);
+    Ok(())
+}
+
+/// What becomes of the change in the end, where that is not plain from what is changed.
+fn remark(planned: &Planned, records: &[Attachment]) -> Option<String> {
+    let step = planned.steps.first()?;
+    let Some(record) = planned.owner.and_then(|at| records.get(at)) else {
+        return Some("it is on no record: nothing takes it back".into());
+    };
+    let mut changes = record.changes.clone();
+    planned.kept.iter().for_each(|step| remember(&mut changes, step));
+    if changes.len() < record.changes.len() {
+        // It was a change itself that is no more.
+        return None;
+    }
+    let (name, index) = (record.name_now(), record.link().map(|link| link.index));
+    match step {
+        Step::AddRoute(route) if route.leaves_by() == index => None,
+        Step::DeleteRoute(old) | Step::ReplaceRoute { old, .. } if old.leaves_by() == index => None,
+        Step::AddRoute(_) | Step::AddRule(_) => Some(format!("it goes with {name}")),
+        Step::DeleteRoute(_) | Step::DeleteRule(_) => Some(format!("the detach of {name} gives it back")),
+        Step::ReplaceRoute { .. } => Some(format!("the detach of {name} gives the old one back")),
+        Step::SetMtu { index: of, .. } if Some(*of) != index => Some(format!("the detach of {name} takes it back")),
+        Step::SetLink(setting) if Some(setting.index) != index => Some(format!("the detach of {name} takes it back")),
+        _ => None,
+    }
+}
+
+/// The host's own routes are not plumb's to change.
+pub fn refuse_host(target: &TargetName) -> Result<()> {
+    match target {
+        TargetName::Host => Err(Error::usage("host: is this host itself; plumb changes containers")
+            .hint("for the host there is ip; here name a container, pid:N or netns:NAME")),
+        _ => Ok(()),
+    }
+}
+
+/// The IP version that was said apart from the words.
+pub fn ipv6(version: &Version) -> Option<bool> {
+    match (version.ipv4, version.ipv6) {
+        (true, _) => Some(false),
+        (_, true) => Some(true),
+        _ => None,
+    }
+}
+
+/// The finished attachments in the namespace, by whatever name of it, oldest first.
+pub fn attached_in(
+    namespace: &Netns,
+    target: &TargetName,
+    kernel: &Kernel,
+    context: &Context,
+) -> Result<Vec<Attachment>> {
+    let store = &*context.store;
+    // A damaged one of the target's own may be what a change belongs to.
+    let mut here: Vec<Attachment> = attachment::of_target(store, target)?.into_iter().collect::<Result<_>>()?;
+    if here.is_empty() {
+        here = attachment::all(store, None)?.into_iter().flatten().collect();
+    }
+    here.retain(|attachment| !attachment.is_unfinished() && namespace::is_same(attachment, namespace, kernel));
+    here.sort_by_key(|attachment| attachment.begun);
+    Ok(here)
+}
+
+/// A change being made, on a thread inside the target's namespace, which is locked.
+struct Work<'a> {
+    context: &'a Context,
+    target: &'a Target,
+    namespace: &'a Netns,
+    kernel: &'a mut Kernel,
+}
+
+impl Work<'_> {
+    /// The attachments, with what a killed run has left of a change taken back first, and what there is to
+    /// say of that.
+    fn records(&mut self, dry_run: bool) -> Result<(Vec<Attachment>, Vec<String>)> {
+        let mut records = attached_in(self.namespace, &self.target.name, self.kernel, self.context)?;
+        let mut said = Vec::new();
+        for record in records.iter_mut().filter(|record| !record.changing.is_empty()) {
+            let when = if dry_run { "would be" } else { "was" };
+            said.push(format!("what was left of an earlier change of {} {when} taken back first", record.name_now()));
+            if !dry_run {
+                take_back::change(self.context, record, Some(self.namespace))?;
+            }
+            record.changing.clear();
+        }
+        Ok((records, said))
+    }
+
+    fn look(&mut self, records: &[Attachment], options: &ChangeOptions, needs: Needs) -> Result<Present> {
+        let inside = self.kernel.look_at_all()?;
+        let mut attached = Vec::new();
+        for record in records {
+            let Some(link) = record.link() else { continue };
+            // What somebody has deleted keeps its place in the list.
+            let found = inside.link_tagged(&record.tag);
+            attached.push(Attached {
+                link: link.clone(),
+                index: found.map_or(0, |found| found.index),
+                name: found.map_or(record.name_now(), |found| found.name.as_str()).to_owned(),
+                steps: record.all_steps().cloned().collect(),
+                leased: record.dhcp.is_some(),
+                bound: if needs.bound { self.bound(record)? } else { None },
+                most: if needs.parents_mtu { self.most(record)? } else { None },
+            });
+        }
+        let with = match (&options.with, options.unrecorded) {
+            (Some(name), _) => With::Named(name.clone()),
+            (None, true) => With::Unrecorded,
+            (None, false) => With::Natural,
+        };
+        Ok(Present { target: self.target.name.to_string(), inside, attached, with })
+    }
+
+    /// What goes by the name of the link, and what to do about that.
+    fn bound(&self, record: &Attachment) -> Result<Option<(&'static str, String)>> {
+        let name = record.name_now();
+        if record.dhcp.as_ref().is_some_and(|dhcp| dhcp.external.is_some()) {
+            let hint = format!(
+                "detach it, and attach it with --name, or without --client: plumb detach {} {name}",
+                record.target
+            );
+            return Ok(Some(("its DHCP client is", hint)));
+        }
+        let (limits, left) = shaped::of(&*self.context.store, &self.target.name, name)?;
+        let hint = format!("plumb qos clear {} {name}, and set them anew afterwards", self.target.name);
+        Ok(limits.or(left).map(|_| ("its limits are", hint)))
+    }
+
+    /// The MTU of what it hangs on, if that is still there.
+    fn most(&mut self, record: &Attachment) -> Result<Option<Mtu>> {
+        let Some(link) = record.link().filter(|link| !link.driver.needs_a_bridge()) else { return Ok(None) };
+        let parent = self.kernel.parent(&link.parent.name)?.filter(|parent| parent.index == link.parent.index);
+        Ok(parent.and_then(|parent| Mtu::try_from(parent.mtu).ok()))
+    }
+
+    /// Record first, act second, confirm last.
+    fn make(&mut self, planned: &Planned, record: Option<&Attachment>) -> Result<()> {
+        if planned.steps.is_empty() {
+            return Ok(());
+        }
+        let (store, target) = (&*self.context.store, self.target);
+        let path = self.namespace.path().display().to_string();
+        let begun = record.map(|record| Attachment { changing: planned.steps.clone(), ..record.clone() });
+        begun.as_ref().map_or(Ok(()), |begun| begun.save(store))?;
+        let mut observe = |step: &Step, took| self.context.output.step(&step.command(&path), took);
+        let made = all_or_nothing(self.kernel, &mut observe, &path, |tx| {
+            tx.run_all(&planned.steps)?;
+            target.still_runs()?;
+            let Some(record) = record else { return Ok(()) };
+            let mut changed = record.clone();
+            planned.kept.iter().for_each(|step| remember(&mut changed.changes, step));
+            changed.save(store)
+        });
+        match (made, record) {
+            (Ok(()), Some(record)) => store.flush(&record.key()),
+            // What was left behind must stay on record, or gc could not find it.
+            (Err(error), Some(record)) if error.kind != Kind::LeftBehind => {
+                let _ = record.save(store);
+                Err(error)
+            }
+            (made, _) => made,
+        }
+    }
+
+    /// Tells the LAN who has the addresses now. Best effort: who is not told learns it by asking.
+    fn announce(&mut self, planned: &Planned, present: &Present) {
+        let new_mac = planned.steps.iter().find_map(|step| match step {
+            Step::SetLink(setting) => match &setting.change {
+                Change::Mac { to, .. } => Some((setting.index, to.bytes())),
+                _ => None,
+            },
+            _ => None,
+        });
+        let Some((index, mac)) = new_mac else { return };
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        for address in present.inside.addresses.iter().filter(|address| address.index == index) {
+            match address.ip {
+                IpAddr::V4(ip) => v4.push(ip),
+                IpAddr::V6(ip) => v6.push(ip),
+            }
+        }
+        if !v4.is_empty() {
+            let _ = self.kernel.announce(index, mac, &v4);
+        }
+        if !v6.is_empty() {
+            let _ = self.kernel.advertise(index, mac, &v6);
+        }
+    }
+}

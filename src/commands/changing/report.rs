@@ -1,0 +1,117 @@
+//! What is said of a change, and of what there is to change.
+
+use comfy_table::{Table, presets};
+use serde::Serialize;
+
+use super::{attached_in, refuse_host};
+use crate::{
+    cli::ChangeOptions,
+    commands::{Context, namespace},
+    container,
+    error::Result,
+    kernel::{Kernel, Netns},
+    output::flush_left,
+    plan::{
+        Inside,
+        changes::{Planned, Present},
+    },
+    store::Attachment,
+    types::TargetName,
+};
+
+/// What is now true, or with `--dry-run` would be.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    target: String,
+    /// The attachment that takes it back.
+    goes_with: Option<String>,
+    /// What is true now, a line each.
+    now: Vec<String>,
+    changed: bool,
+    /// What becomes of it in the end.
+    #[serde(skip)]
+    remark: Option<String>,
+    warnings: Vec<String>,
+    dry_run: bool,
+    /// The commands that do the same.
+    commands: Vec<String>,
+}
+
+impl Report {
+    pub fn new(
+        present: &Present,
+        planned: &Planned,
+        remark: Option<String>,
+        namespace: &Netns,
+        options: &ChangeOptions,
+    ) -> Report {
+        let path = namespace.path().display().to_string();
+        let goes_with = planned.owner.map(|at| present.attached[at].name.clone());
+        Report {
+            target: present.target.clone(),
+            goes_with,
+            now: planned.said.clone(),
+            changed: !planned.steps.is_empty(),
+            remark,
+            warnings: planned.warnings.clone(),
+            dry_run: options.dry_run,
+            commands: planned.steps.iter().map(|step| step.command(&path)).collect(),
+        }
+    }
+
+    pub fn say(&self, context: &Context) {
+        let output = context.output;
+        output.document(self);
+        if self.dry_run {
+            self.commands.iter().for_each(|command| output.line(command));
+        } else {
+            for said in &self.now {
+                match said.strip_prefix("  ") {
+                    Some(_) => output.line(said),
+                    None => output.line(format_args!("{}: {said}", self.target)),
+                }
+            }
+            self.remark.iter().for_each(|remark| output.line(format_args!("  {remark}")));
+        }
+        self.warnings.iter().for_each(|warning| output.warn(warning));
+    }
+}
+
+/// One thing that the target has, and the attachment that takes it away again.
+#[derive(Debug, Serialize)]
+pub struct Row {
+    #[serde(flatten)]
+    pub details: serde_json::Map<String, serde_json::Value>,
+    pub text: String,
+    pub goes_with: Option<String>,
+}
+
+/// Lists what `rows` finds in the target, under `title`, in a document under `name`.
+pub fn show(
+    target: &TargetName,
+    (title, name): (&str, &str),
+    context: &Context,
+    rows: impl FnOnce(&Inside, &[Attachment], &mut Kernel) -> Result<Vec<Row>> + Send,
+) -> Result<()> {
+    refuse_host(target)?;
+    let target = container::find(target, &context.engines, None)?;
+    let namespace = namespace::open(&target, &Netns::of_this_thread()?)?;
+    let rows = namespace.look_inside(|kernel| {
+        let attached = attached_in(&namespace, &target.name, kernel, context)?;
+        let inside = kernel.look_at_all()?;
+        rows(&inside, &attached, kernel)
+    })?;
+    if rows.is_empty() {
+        context.output.line(format_args!("{}: there is none", target.name));
+    } else {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING);
+        table.set_header([title, "GOES WITH"]);
+        for row in &rows {
+            table.add_row([row.text.as_str(), row.goes_with.as_deref().unwrap_or("-")]);
+        }
+        context.output.line(flush_left(table));
+    }
+    context.output.document(&serde_json::json!({ "target": target.name, name: rows }));
+    Ok(())
+}

@@ -1,0 +1,183 @@
+//! What was found, and how it is said.
+
+use std::{collections::HashSet, time::Duration};
+
+use colored::{ColoredString, Colorize};
+use serde::Serialize;
+
+use super::needs::{self, Need};
+use crate::{
+    cli::DoctorVerb,
+    error::{Error, Result},
+    output::Output,
+};
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What it is about, such as `macvlan`, `Docker` or `eth0`.
+    pub what: String,
+    pub state: State,
+    pub found: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+    /// What of a verb's needs this is.
+    #[serde(skip)]
+    pub need: Option<Need>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    Ok,
+    /// Good to know.
+    Note,
+    /// It may cost somebody an afternoon.
+    Warning,
+    /// Something does not work without it.
+    Missing,
+}
+
+/// In the order in which they are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Area {
+    Kernel,
+    Permissions,
+    Engines,
+    Parents,
+    Forwarding,
+    Store,
+}
+
+impl Finding {
+    fn new(state: State, what: &str, found: impl Into<String>) -> Finding {
+        Finding { what: what.to_owned(), state, found: found.into(), remedy: None, need: None }
+    }
+
+    pub fn ok(what: &str, found: impl Into<String>) -> Finding {
+        Finding::new(State::Ok, what, found)
+    }
+
+    pub fn note(what: &str, found: impl Into<String>) -> Finding {
+        Finding::new(State::Note, what, found)
+    }
+
+    pub fn warning(what: &str, found: impl Into<String>) -> Finding {
+        Finding::new(State::Warning, what, found)
+    }
+
+    pub fn missing(what: &str, found: impl Into<String>) -> Finding {
+        Finding::new(State::Missing, what, found)
+    }
+
+    pub fn remedy(self, remedy: impl Into<String>) -> Finding {
+        Finding { remedy: Some(remedy.into()), ..self }
+    }
+
+    pub fn of(self, need: Need) -> Finding {
+        Finding { need: Some(need), ..self }
+    }
+
+    /// A failure, with its hint as the remedy.
+    pub fn because(state: State, what: &str, error: &Error) -> Finding {
+        Finding { remedy: error.hint.clone(), ..Finding::new(state, what, &error.message) }
+    }
+}
+
+/// All that was found, for a verb.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    verb: String,
+    took_ms: f64,
+    findings: Vec<Row>,
+}
+
+#[derive(Debug, Serialize)]
+struct Row {
+    area: Area,
+    #[serde(flatten)]
+    finding: Finding,
+    /// Whether the verb needs it.
+    needed: bool,
+}
+
+impl Report {
+    pub fn new(verb: DoctorVerb, mut areas: Vec<(Area, Vec<Finding>)>, took: Duration) -> Report {
+        areas.sort_by_key(|(area, _)| *area);
+        let needs: HashSet<Need> = needs::of(verb).into_iter().collect();
+        let row = |area, finding: Finding| Row {
+            area,
+            needed: finding.need.is_some_and(|need| needs.contains(&need)),
+            finding,
+        };
+        let findings = areas.into_iter().flat_map(|(area, found)| found.into_iter().map(move |f| (area, f)));
+        let findings = findings.map(|(area, finding)| row(area, finding)).collect();
+        Report { verb: verb.name(), took_ms: (took.as_secs_f64() * 1e5).round() / 100.0, findings }
+    }
+
+    /// The lines; then what the verb needs and is missing, as an error each, which alone is said with `-q`.
+    pub fn say(self, output: Output) -> Result<()> {
+        output.line(self.lines().trim_end());
+        let lacking: Vec<Error> = self.findings.iter().filter_map(|row| row.lacking(&self.verb)).collect();
+        if lacking.is_empty() {
+            output.line(format_args!("\n{}: nothing that it needs is missing ({:.1} ms)", self.verb, self.took_ms));
+        }
+        output.conclude(serde_json::json!(self), lacking)
+    }
+
+    fn lines(&self) -> String {
+        let width = self.findings.iter().map(|row| row.finding.what.chars().count()).max().unwrap_or(0);
+        let (mut text, mut before) = (String::new(), None);
+        for row in &self.findings {
+            if before.replace(row.area) != Some(row.area) {
+                text += &format!("{}\n", row.area.title().bold());
+            }
+            let Finding { what, found, remedy, .. } = &row.finding;
+            // Coloured after it is made as long as the others.
+            text += &format!("  {}  {what:width$}  {found}\n", row.state());
+            if let Some(remedy) = remedy {
+                text += &format!("  {:7}  {:width$}  {} {remedy}\n", "", "", "→".cyan());
+            }
+        }
+        text
+    }
+}
+
+impl Row {
+    fn state(&self) -> ColoredString {
+        let word = |word: &str| format!("{word:7}");
+        match self.finding.state {
+            State::Ok => word("ok").green(),
+            State::Note => word("note").cyan(),
+            State::Warning => word("warning").yellow(),
+            State::Missing if self.needed => word("missing").red().bold(),
+            State::Missing => word("missing").yellow(),
+        }
+    }
+
+    fn lacking(&self, verb: &str) -> Option<Error> {
+        let Finding { what, state, found, remedy, .. } = &self.finding;
+        if *state != State::Missing || !self.needed {
+            return None;
+        }
+        let error = Error::failed(format!("{verb} needs {what}: {found}"));
+        Some(match remedy {
+            Some(remedy) => error.hint(remedy),
+            None => error,
+        })
+    }
+}
+
+impl Area {
+    fn title(self) -> &'static str {
+        match self {
+            Area::Kernel => "kernel",
+            Area::Permissions => "permissions",
+            Area::Engines => "engines",
+            Area::Parents => "parents",
+            Area::Forwarding => "forwarding",
+            Area::Store => "store",
+        }
+    }
+}

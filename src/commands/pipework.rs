@@ -1,0 +1,176 @@
+//! `plumb pipework`, or plumb called as `pipework`: the old command line, by plumb's own verbs.
+
+use clap::Parser;
+
+use super::{Context, attaching, require_capabilities};
+use crate::{
+    cli::{Cli, Global, Pipework, Verb},
+    container::{self, Engines},
+    docker::{Engine, EngineKind},
+    error::{Error, Kind as Failure, Result},
+    kernel::{Kernel, Netns, ovs},
+    namespace,
+    output::Output,
+    pipework::{self, Attach, Found, HostInterface, Inside, Kind, Request, Said, Tool},
+    plan::render::quote,
+    types::{IfName, Mac, Place, TargetName},
+};
+
+pub fn run(options: Pipework, global: Global, output: Output) -> Result<()> {
+    let Some(request) = pipework::read(&options.words)? else {
+        output.line(pipework::SYNTAX);
+        let error = Error::failed("these words make no pipework command")
+            .hint("plumb pipework, without any, prints the syntax");
+        return Err(Error { said: !output.json, ..error });
+    };
+    let host = match &request {
+        Request::Attach(attach) => Some(look(attach, &global, output)?),
+        Request::Wait { .. } | Request::Inside(_) => None,
+    };
+    let said = pipework::say(&request, host.as_ref())?;
+    said.notes.iter().for_each(|note| output.warn(note));
+    if let Request::Inside(inside) = &request
+        && !inside.is_a_change_of_plumbs()
+    {
+        return by_iproute(inside, options.dry_run, global, output);
+    }
+    if options.dry_run {
+        verb(&said)?;
+        tell(&said, output);
+        return Ok(());
+    }
+    output.explain(&said.to_string());
+    let outcome = verb(&said).and_then(|verb| super::run(Cli { global: global.clone(), verb }, output));
+    match (request, outcome) {
+        (Request::Attach(attach), Err(error)) if error.kind == Failure::NotFound => {
+            again_if_it_starts(&attach.guest, said, error, global, output)
+        }
+        // Such as where nothing of plumb's is attached. What the program refuses as well it says itself.
+        (Request::Inside(inside), Err(error))
+            if matches!(error.kind, Failure::Usage | Failure::Failed | Failure::NotFound) =>
+        {
+            by_iproute(&inside, false, global, output)
+        }
+        (_, outcome) => outcome,
+    }
+}
+
+/// The command that does the same.
+fn tell(command: &impl std::fmt::Display, output: Output) {
+    output.document(&serde_json::json!({ "dry_run": true, "commands": [command.to_string()] }));
+    output.line(command);
+}
+
+/// The verb that a line of plumb's own means.
+fn verb(said: &Said) -> Result<Verb> {
+    let words = std::iter::once("plumb").chain(said.words.iter().map(String::as_str));
+    Cli::try_parse_from(words).map(|typed| typed.verb).map_err(|error| {
+        let text = error.render().to_string();
+        Error::usage(text.lines().next().unwrap_or_default().trim_start_matches("error: "))
+    })
+}
+
+/// What the host has under the name that was typed.
+fn look(attach: &Attach, global: &Global, output: Output) -> Result<Found> {
+    let mut kernel = Kernel::with_host()?;
+    let name = match &attach.host {
+        HostInterface::Named(text) => text.parse().map_err(Error::failed)?,
+        HostInterface::WithMac(mac) => with_mac(*mac, &mut kernel)?,
+    };
+    let kind = match kernel.host_link(&name)? {
+        None => None,
+        Some(link) => Some(match link.kind.as_deref() {
+            Some("bridge") => Kind::Bridge,
+            // Its bridges may be programs' own, which have no kind but that.
+            Some("openvswitch" | "tun") if ovs::is_bridge(&name)? == Some(true) => Kind::OpenVswitch,
+            Some("ipoib") => Kind::Infiniband,
+            None if kernel.parent(&name)?.is_some_and(|parent| parent.wireless) => Kind::Wifi,
+            None | Some(_) => Kind::Other,
+        }),
+    };
+    let found = Found { name, kind, pid: None };
+    if kind.is_none() && !attach.is_made(&found) {
+        let hint = attaching::parent(&mut kernel, &found.name).err().and_then(|error| error.hint);
+        return Err(Error { hint, ..Error::failed(format!("I do not know how to setup interface {}.", found.name)) });
+    }
+    if !attach.needs_pid(&found) {
+        return Ok(found);
+    }
+    // Whoever cannot be found is refused by the verb, which says why.
+    let context = Context::new(global.clone(), output)?;
+    let target = guest(&attach.guest).and_then(|name| container::find(&name, &context.engines, None));
+    let pid = match target.map(|target| target.place) {
+        Ok(Place::Process { pid, .. }) => Some(pid),
+        Ok(Place::Path(_)) | Err(_) => None,
+    };
+    Ok(Found { pid, ..found })
+}
+
+/// The first interface by name that has this MAC address.
+fn with_mac(mac: Mac, kernel: &mut Kernel) -> Result<IfName> {
+    let mut links = kernel.host_links()?;
+    links.sort_by(|one, other| one.name.cmp(&other.name));
+    let Some(link) = links.iter().find(|link| link.mac == Some(mac.bytes())) else {
+        return Err(Error::failed(format!("no interface of the host has the MAC address {mac}"))
+            .hint("ip -br link lists what they have"));
+    };
+    link.name.parse().map_err(Error::failed)
+}
+
+fn guest(text: &str) -> Result<TargetName> {
+    text.parse().map_err(Error::failed)
+}
+
+/// pipework gives a container that does not run yet three seconds.
+fn again_if_it_starts(name: &str, said: Said, error: Error, global: Global, output: Output) -> Result<()> {
+    let TargetName::Docker(container) = guest(name)? else { return Err(error) };
+    let engines = Context::new(global.clone(), output)?.engines;
+    if is_known(&container, &engines) {
+        let words = said.words.into_iter().chain(["--wait".to_owned(), "3s".to_owned()]).collect();
+        return super::run(Cli { global, verb: verb(&Said { words, ..said })? }, output);
+    }
+    let lxc = "pipework found LXC's by their cgroups before version 2; such a one is named by a process of its, pid:N";
+    let hint = error.hint.as_ref().map_or(lxc.to_owned(), |hint| format!("{hint}; {lxc}"));
+    Err(error.hint(hint))
+}
+
+fn is_known(container: &str, engines: &Engines) -> bool {
+    Engine::connect(EngineKind::Docker, &engines.docker).and_then(|engine| engine.inspect(container)).is_ok()
+}
+
+/// By the program that pipework would start, in the guest's namespace: plumb has no verb for the words.
+fn by_iproute(inside: &Inside, dry_run: bool, global: Global, output: Output) -> Result<()> {
+    let (program, object) = match inside.tool {
+        Tool::Route => ("ip", Some("route")),
+        Tool::Rule => ("ip", Some("rule")),
+        Tool::Tc => ("tc", None),
+    };
+    let version = inside.ipv6.then_some("-6");
+    let words: Vec<&str> = version.into_iter().chain(object).chain(inside.words.iter().map(String::as_str)).collect();
+    let context = Context::new(global, output)?;
+    let target = container::find(&guest(&inside.guest)?, &context.engines, None)?;
+    if dry_run {
+        let words: Vec<String> = words.iter().map(|word| quote(word)).collect();
+        tell(&format!("nsenter --net={} {program} {}", target.place.path().display(), words.join(" ")), output);
+        return Ok(());
+    }
+    require_capabilities()?;
+    let namespace = namespace::open(&target, &Netns::of_this_thread()?)?;
+    // Started from a thread that is inside, a program is inside as well.
+    let status = namespace.look_inside(|_| {
+        std::process::Command::new(program).args(&words).status().map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => Error::failed(format!("{program} is not installed on this host"))
+                .hint("it comes with iproute2; plumb itself has no verb for these words"),
+            _ => Error::io(format!("cannot start {program}"), &error),
+        })
+    })?;
+    if !status.success() {
+        // It has said why.
+        return Err(Error { said: true, ..Error::failed(format!("{program} failed: {status}")) });
+    }
+    let only_looks = ["show", "list", "ls", "lst", "get", "save", "monitor"];
+    if !words.iter().any(|word| only_looks.contains(word)) {
+        output.warn(&format!("by {program} itself, so not on record: plumb detach does not take it back"));
+    }
+    Ok(())
+}

@@ -1,0 +1,674 @@
+//! Changes to what a target has: routes, rules, settings of links. From words and facts to steps, and to
+//! the attachment that takes them back when it goes.
+
+use std::net::IpAddr;
+
+use super::{
+    Inside, Link, LinkAddress, Route, Rule, Setting, Step, facts::InsideLink, rule::free_priority, setting::Change,
+};
+use crate::{
+    error::{Error, Result},
+    types::{IfName, LinkWords, Mac, Mtu, RouteWords, RuleWords, nearest, table_name},
+};
+
+/// All that a change depends on.
+#[derive(Debug, Clone)]
+pub struct Present {
+    /// The target as messages name it.
+    pub target: String,
+    pub inside: Inside,
+    /// What plumb attached, oldest first.
+    pub attached: Vec<Attached>,
+    pub with: With,
+}
+
+/// An interface that plumb attached, as far as a change depends on it.
+#[derive(Debug, Clone)]
+pub struct Attached {
+    /// As it was made.
+    pub link: Link,
+    /// Its index and name now.
+    pub index: u32,
+    pub name: String,
+    /// What was done for it, the changes since then included.
+    pub steps: Vec<Step>,
+    /// Its address comes from a server, which knows it by its MAC address.
+    pub leased: bool,
+    /// What is bound to its name, such as its limits, and what to do about it.
+    pub bound: Option<(&'static str, String)>,
+    /// The MTU of the interface it hangs on, where that limits its own and was asked for.
+    pub most: Option<Mtu>,
+}
+
+/// With which attachment a change goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum With {
+    /// The one that it has to do with.
+    Natural,
+    Named(IfName),
+    /// None: it is on no record.
+    Unrecorded,
+}
+
+/// A change that is planned.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Planned {
+    /// None, where all is as it shall be.
+    pub steps: Vec<Step>,
+    /// What is remembered of them.
+    pub kept: Vec<Step>,
+    /// The attachment that takes it back, by its place in the list.
+    pub owner: Option<usize>,
+    /// What is true then.
+    pub said: Vec<String>,
+    pub warnings: Vec<String>,
+}
+
+/// What a change has to do with.
+enum Concerns<'a> {
+    Attached(usize),
+    /// An interface, by its name.
+    Interface(&'a str),
+    /// None in particular.
+    Nothing,
+}
+
+impl Present {
+    /// The attachment that a change goes with.
+    fn owner(&self, concerns: Concerns<'_>, what: &str) -> Result<Option<usize>> {
+        let named = |name: &str| {
+            let now = self.attached.iter().position(|attached| attached.name == name);
+            now.or_else(|| self.attached.iter().position(|attached| attached.link.name.as_str() == name))
+        };
+        match (&self.with, concerns) {
+            (With::Unrecorded, _) => Ok(None),
+            (With::Named(name), _) => named(name.as_str()).map(Some).ok_or_else(|| {
+                let error = Error::not_found(format!("{}: {name} is none of plumb's interfaces", self.target));
+                error.hint(match self.names() {
+                    Some(names) => format!("those are {names}"),
+                    None => "nothing is attached; --unrecorded changes it without a record".into(),
+                })
+            }),
+            (With::Natural, Concerns::Attached(at)) => Ok(Some(at)),
+            (With::Natural, Concerns::Interface(name)) => match named(name) {
+                Some(at) => Ok(Some(at)),
+                None => Err(self.not_ours(&format!("{name} is not plumb's"), what)),
+            },
+            (With::Natural, Concerns::Nothing) => match self.attached.len().checked_sub(1) {
+                Some(newest) => Ok(Some(newest)),
+                None => Err(self.not_ours("nothing of plumb's is attached", what)),
+            },
+        }
+    }
+
+    fn not_ours(&self, why: &str, what: &str) -> Error {
+        let error = Error::failed(format!("{}: {why}, so nothing would take {what} back", self.target));
+        error.hint(match self.attached.last() {
+            Some(newest) => format!(
+                "--with {} lets the detach of that one take it back; --unrecorded changes it without a record",
+                newest.name
+            ),
+            None => "--unrecorded changes it without a record".into(),
+        })
+    }
+
+    /// "eth1, eth2"
+    fn names(&self) -> Option<String> {
+        let names: Vec<&str> = self.attached.iter().map(|attached| attached.name.as_str()).collect();
+        (!names.is_empty()).then(|| names.join(", "))
+    }
+
+    fn link_named(&self, name: &IfName) -> Result<&InsideLink> {
+        self.inside.link_named(name.as_str()).ok_or_else(|| {
+            let names: Vec<&str> = self.inside.links.iter().map(|link| link.name.as_str()).collect();
+            let there = format!("it has {}", names.join(", "));
+            Error::not_found(format!("{} has no interface {name}", self.target)).hint(
+                match nearest(name.as_str(), names.iter().copied()) {
+                    Some(near) => format!("did you mean {near}? {there}"),
+                    None => there,
+                },
+            )
+        })
+    }
+
+    fn at(&self, index: u32) -> Option<usize> {
+        self.attached.iter().position(|attached| attached.index == index)
+    }
+
+    /// What a route has to do with: the interface that it leaves by.
+    fn of_route(&self, route: &Route) -> Concerns<'_> {
+        match route.leaves_by().and_then(|index| self.inside.name_of(index)).filter(|name| *name != "lo") {
+            Some(name) => Concerns::Interface(name),
+            None => Concerns::Nothing,
+        }
+    }
+
+    /// The interface of a rule, or else that by which all routes of its table leave.
+    fn of_rule(&self, rule: &Rule) -> Concerns<'_> {
+        let indexes = |name: &str| self.inside.link_named(name).map(|link| link.index);
+        let named = rule.interfaces().into_iter().filter_map(indexes).find_map(|index| self.at(index));
+        let by_table = || {
+            let in_it = self
+                .inside
+                .routes
+                .iter()
+                .filter(|route| route.is_ipv6() == rule.is_ipv6() && Some(route.table()) == rule.table());
+            let mut ways: Vec<Option<usize>> = in_it.map(|route| self.at(route.leaves_by()?)).collect();
+            ways.dedup();
+            if let [Some(only)] = ways[..] { Some(only) } else { None }
+        };
+        named.or_else(by_table).map_or(Concerns::Nothing, Concerns::Attached)
+    }
+
+    /// The attachment on whose record something is.
+    fn on_record(&self, is_it: impl Fn(&Step) -> bool) -> Option<usize> {
+        self.attached.iter().position(|attached| attached.steps.iter().any(&is_it))
+    }
+}
+
+/// `plumb route TARGET add`, or with `replace` whatever is in its place.
+pub fn set_route(words: &RouteWords, replace: bool, present: &Present) -> Result<Planned> {
+    let device = way(words, present)?;
+    if let Some(src) = words.src.filter(|src| present.inside.holder_of(*src).is_none()) {
+        return Err(Error::failed(format!("src {src} is no address of {}", present.target))
+            .hint("it has to be one that packets can be answered at"));
+    }
+    let route = Route::of_words(words, device);
+    let there = present.inside.routes.iter().find(|there| there.competes_with(&route));
+    let owner = present.owner(present.of_route(&route), "the route")?;
+    let step = match there {
+        None => Step::AddRoute(route.clone()),
+        Some(there) if !replace => {
+            let target = &present.target;
+            return Err(Error::conflict(format!("{target} has a route {} by {} already", words.name(), there.way()))
+                .hint(format!(
+                    "plumb route {target} replace … puts another in its place; with another metric both can be"
+                )));
+        }
+        Some(there) if there.says_what(&route) => {
+            return Ok(Planned {
+                owner,
+                said: vec![format!("route {} is there already", route.brief())],
+                ..Planned::default()
+            });
+        }
+        Some(there) => Step::ReplaceRoute { old: there.clone(), new: route.clone() },
+    };
+    let before = there.map_or(String::new(), |there| format!(" (before: by {})", there.way()));
+    let done = if there.is_some() { "set" } else { "added" };
+    Ok(Planned::one(step, owner, format!("route {} {done}{before}", route.brief())))
+}
+
+/// `plumb route TARGET del`: the first that is so, as the kernel itself takes it.
+pub fn delete_route(words: &RouteWords, present: &Present) -> Result<Planned> {
+    let index = words.dev.as_ref().map(|name| present.link_named(name)).transpose()?.map(|link| link.index);
+    let mut found: Vec<&Route> = present.inside.routes.iter().filter(|route| route.answers(words, index)).collect();
+    found.sort_by_key(|route| route.metric());
+    let Some(route) = found.first().copied() else {
+        let name = words.name();
+        return Err(Error::not_found(format!("{} has no such route to {name}", present.target)).hint(format!(
+            "plumb route {} show table {} lists those there",
+            present.target,
+            table_name(words.table())
+        )));
+    };
+    let made_it =
+        |step: &Step| matches!(step, Step::AddRoute(made) | Step::ReplaceRoute { new: made, .. } if made.is(route));
+    let concerns = present.on_record(made_it).map_or_else(|| present.of_route(route), Concerns::Attached);
+    let owner = present.owner(concerns, "its deletion")?;
+    let mut planned = Planned::one(Step::DeleteRoute(route.clone()), owner, format!("route {} deleted", route.brief()));
+    if let Some(other) = found.get(1) {
+        planned.warnings.push(format!("there is another route to {}: {}", words.name(), other.brief()));
+    }
+    Ok(planned)
+}
+
+/// The interface that a route leaves by: what is said, or where its router is reached.
+fn way<'a>(words: &RouteWords, present: &'a Present) -> Result<Option<(u32, &'a str)>> {
+    if !words.kind.has_a_way() {
+        // An IPv6 route that leads nowhere is the loopback's.
+        let lo = present.inside.link_named("lo").filter(|_| words.destination.is_ipv6());
+        return Ok(lo.map(|lo| (lo.index, lo.name.as_str())));
+    }
+    let link = match (&words.dev, words.via) {
+        (Some(name), _) => present.link_named(name)?,
+        (None, Some(via)) => leads_to(via, present).ok_or_else(|| unreached(via, None, present))?,
+        (None, None) => {
+            return Err(Error::usage(format!("route {} has no way: neither a router nor an interface", words.name()))
+                .hint("via 192.168.0.1, dev eth1, or both"));
+        }
+    };
+    if let Some(via) = words.via.filter(|_| words.dev.is_some() && !words.onlink)
+        && !is_link_local(via)
+        && !on_link(via, present).any(|route| route.leaves_by() == Some(link.index))
+    {
+        return Err(unreached(via, Some(&link.name), present));
+    }
+    if !link.up {
+        return Err(Error::failed(format!("{} is down, and has no routes as long", link.name))
+            .hint(format!("plumb link {} set {} up", present.target, link.name)));
+    }
+    Ok(Some((link.index, &link.name)))
+}
+
+/// The routes that lead to `ip` without a router, the best first.
+fn on_link(ip: IpAddr, present: &Present) -> impl Iterator<Item = &Route> {
+    let leads = |route: &&Route| {
+        route.table() == 254
+            && route.gateways().is_empty()
+            && route.leaves_by().is_some()
+            && route.destination().is_some_and(|network| network.contains(ip))
+    };
+    let mut found: Vec<&Route> = present.inside.routes.iter().filter(leads).collect();
+    found.sort_by_key(|route| {
+        (std::cmp::Reverse(route.destination().map_or(0, |network| network.prefix())), route.metric())
+    });
+    found.into_iter()
+}
+
+fn leads_to(via: IpAddr, present: &Present) -> Option<&InsideLink> {
+    if is_link_local(via) {
+        return None;
+    }
+    let index = on_link(via, present).next()?.leaves_by()?;
+    present.inside.links.iter().find(|link| link.index == index)
+}
+
+fn unreached(via: IpAddr, device: Option<&str>, present: &Present) -> Error {
+    let target = &present.target;
+    match device {
+        _ if is_link_local(via) => {
+            Error::failed(format!("{via} may be on any link of {target}")).hint("say which: dev eth1")
+        }
+        Some(device) => Error::failed(format!("{via} is not in a subnet of {device}"))
+            .hint("check the address; if the router really is there, add onlink"),
+        None => Error::failed(format!("{via} is in no subnet of {target}"))
+            .hint("check the address; if the router really is on a link, add dev IFNAME onlink"),
+    }
+}
+
+fn is_link_local(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
+}
+
+/// `plumb rule TARGET add`.
+pub fn add_rule(words: &RuleWords, present: &Present) -> Result<Planned> {
+    if words.is_empty() {
+        return Err(Error::usage("which rule? nothing is said of it").hint("from 192.168.0.0/24 table 100"));
+    }
+    let rule = Rule::new(words, free_priority(&present.inside.rules, words.ipv6));
+    let says_the_same = |there: &&Rule| there.says_what(&Rule::new(words, there.priority()));
+    if let Some(there) = present.inside.rules.iter().find(says_the_same) {
+        return Err(Error::conflict(format!("{} has the rule {} already", present.target, there.brief())));
+    }
+    let owner = present.owner(present.of_rule(&rule), "the rule")?;
+    let said = format!("rule {} added", rule.brief());
+    Ok(Planned::one(Step::AddRule(rule), owner, said))
+}
+
+/// `plumb rule TARGET del`: the first that is so, as the kernel itself takes it.
+pub fn delete_rule(words: &RuleWords, present: &Present) -> Result<Planned> {
+    if words.is_empty() {
+        return Err(Error::usage("which rule? nothing is said of it").hint("priority 100, or from 192.168.0.0/24"));
+    }
+    let found: Vec<&Rule> = present.inside.rules.iter().filter(|rule| rule.answers(words)).collect();
+    let Some(rule) = found.first().copied() else {
+        return Err(Error::not_found(format!("{} has no such rule", present.target))
+            .hint(format!("plumb rule {} show lists them", present.target)));
+    };
+    let made_it = |step: &Step| matches!(step, Step::AddRule(made) if made.is(rule));
+    let concerns = present.on_record(made_it).map_or_else(|| present.of_rule(rule), Concerns::Attached);
+    let owner = present.owner(concerns, "its deletion")?;
+    let mut planned = Planned::one(Step::DeleteRule(rule.clone()), owner, format!("rule {} deleted", rule.brief()));
+    if let Some(other) = found.get(1) {
+        planned.warnings.push(format!("another rule is as described: {}", other.brief()));
+    }
+    Ok(planned)
+}
+
+/// `plumb link TARGET set`.
+pub fn set_link(words: &LinkWords, present: &Present) -> Result<Planned> {
+    let name = match (&words.interface, &present.attached[..]) {
+        (Some(name), _) => name.clone(),
+        (None, [only]) => only.name.parse().map_err(Error::failed)?,
+        (None, _) => {
+            return Err(Error::usage("which interface? its name is missing").hint(
+                present.names().map_or("nothing is attached".into(), |names| format!("plumb attached {names}")),
+            ));
+        }
+    };
+    let link = present.link_named(&name)?;
+    let attached = present.at(link.index).map(|at| &present.attached[at]);
+    let owner = present.owner(Concerns::Interface(&link.name), "the change")?;
+    let mut work = OfLink { link, name, attached, present, planned: Planned { owner, ..Planned::default() } };
+    // Down first and up last: what needs a link that is down finds it so. A new name is for all that follows.
+    if words.up == Some(false) {
+        work.down();
+    }
+    work.mac(words.mac)?;
+    work.mtu(words.mtu)?;
+    work.promisc(words.promisc);
+    if words.up == Some(true) {
+        work.up();
+    }
+    work.rename(words.name.as_ref())?;
+    Ok(work.planned)
+}
+
+struct OfLink<'a> {
+    link: &'a InsideLink,
+    name: IfName,
+    attached: Option<&'a Attached>,
+    present: &'a Present,
+    planned: Planned,
+}
+
+impl OfLink<'_> {
+    /// A step that is remembered, and what to say of it.
+    fn step(&mut self, step: Step, said: String) {
+        self.planned.kept.push(step.clone());
+        self.planned.steps.push(step);
+        self.planned.said.push(format!("{} {said}", self.name));
+    }
+
+    fn set(&mut self, change: Change, said: String) {
+        let setting = Setting { index: self.link.index, name: self.name.clone(), change };
+        if setting.holds(self.link) {
+            return self.planned.said.push(format!("{} {said} already", self.name));
+        }
+        self.step(Step::SetLink(setting), said);
+    }
+
+    fn mac(&mut self, mac: Option<Mac>) -> Result<()> {
+        let Some(to) = mac else { return Ok(()) };
+        if let Some(attached) = self.attached {
+            let driver = &attached.link.driver;
+            if driver.has_no_mac_of_its_own() {
+                return Err(Error::failed(format!("{} has its parent's MAC address ({driver})", self.name))
+                    .hint(format!("ip link set {} address {to} changes the parent's", attached.link.parent.name)));
+            }
+            if attached.leased {
+                return Err(Error::failed(format!(
+                    "the address of {} is leased to its MAC address, and to another it is not",
+                    self.name
+                ))
+                .hint(format!("detach it, and attach it with plumb dhcp {} --mac {to}", self.present.target)));
+            }
+        }
+        let Some(from) = self.link.mac.and_then(|bytes| Mac::try_from(bytes).ok()) else {
+            return Err(Error::failed(format!("{} has no MAC address to change", self.name)));
+        };
+        self.set(Change::Mac { from, to }, format!("has MAC {to} (before: {from})"));
+        Ok(())
+    }
+
+    fn mtu(&mut self, mtu: Option<Mtu>) -> Result<()> {
+        let Some(to) = mtu else { return Ok(()) };
+        if let Some((attached, most)) = self.attached.and_then(|a| Some((a, a.most?))).filter(|(_, most)| to > *most) {
+            let parent = &attached.link.parent.name;
+            return Err(Error::failed(format!("MTU {to} is above that of {parent}, which is {most}"))
+                .hint(format!("give {most} or less, or raise the parent's: ip link set {parent} mtu {to}")));
+        }
+        let ipv6 = |address: &super::facts::InsideAddress| {
+            address.index == self.link.index && address.ip.is_ipv6() && !is_link_local(address.ip)
+        };
+        if to.bytes() < Mtu::LEAST_IPV6 && self.present.inside.addresses.iter().any(ipv6) {
+            return Err(Error::failed(format!(
+                "MTU {to} is too small for IPv6, which needs {} bytes (RFC 8200), and {} has IPv6 addresses",
+                Mtu::LEAST_IPV6,
+                self.name
+            )));
+        }
+        let from = Mtu::try_from(self.link.mtu).map_err(Error::failed)?;
+        if from == to {
+            self.planned.said.push(format!("{} has MTU {to} already", self.name));
+            return Ok(());
+        }
+        let step = Step::SetMtu { index: self.link.index, name: self.name.clone(), from, to };
+        self.step(step, format!("has MTU {to} (before: {from})"));
+        Ok(())
+    }
+
+    fn promisc(&mut self, on: Option<bool>) {
+        let Some(on) = on else { return };
+        let which = if on { "takes all packets (promisc on)" } else { "takes its own packets (promisc off)" };
+        self.set(Change::Promisc(on), which.to_owned());
+    }
+
+    /// A link that goes down loses its routes and its IPv6 addresses. Each goes by a step of its own, so that
+    /// it is back if what follows fails; remembered is only that the link is down.
+    fn down(&mut self) {
+        let index = self.link.index;
+        if self.link.up {
+            let routes: Vec<Route> = self.lost_routes().cloned().collect();
+            let addresses: Vec<LinkAddress> = self.addresses().filter(|address| self.has(address)).collect();
+            self.planned.steps.extend(routes.iter().cloned().map(Step::DeleteRoute));
+            self.planned.steps.extend(addresses.iter().cloned().map(Step::DeleteAddress));
+            let known = self.attached.map(|attached| expected_routes(&attached.steps)).unwrap_or_default();
+            for route in routes.iter().filter(|route| !known.iter().any(|known| known.is(route))) {
+                self.planned.warnings.push(format!(
+                    "route {} is on no record of {}: up does not put it back",
+                    route.brief(),
+                    self.name
+                ));
+            }
+            let is_lost = |there: &&super::facts::InsideAddress| {
+                let by_us = addresses.iter().any(|address| address.address.ip() == there.ip);
+                there.index == index && there.ip.is_ipv6() && !is_link_local(there.ip) && !by_us
+            };
+            for there in self.present.inside.addresses.iter().filter(is_lost) {
+                self.planned
+                    .warnings
+                    .push(format!("{} is on no record of {}: up does not put it back", there.ip, self.name));
+            }
+        }
+        self.set(Change::Up(false), "is down".into());
+    }
+
+    fn up(&mut self) {
+        let was_down = !self.link.up;
+        self.set(Change::Up(true), "is up".into());
+        let Some(attached) = self.attached.filter(|_| was_down) else { return };
+        let missing = self.addresses().filter(|address| !self.has(address));
+        let mut back: Vec<Step> = missing.map(Step::AddAddress).collect();
+        for route in expected_routes(&attached.steps) {
+            if route.leaves_by() != Some(attached.index) {
+                continue;
+            }
+            let route = route.called(attached.index, self.name.as_str());
+            match self.present.inside.routes.iter().find(|there| there.competes_with(&route)) {
+                None => back.push(Step::AddRoute(route)),
+                Some(there) if there.is(&route) => {}
+                Some(there) => {
+                    let text =
+                        format!("route {} is not put back: another is in its place, by {}", route.brief(), there.way());
+                    self.planned.warnings.push(text);
+                }
+            }
+        }
+        for step in &back {
+            self.planned.said.push(match step {
+                Step::AddRoute(route) => format!("  route {} is back", route.brief()),
+                Step::AddAddress(address) => format!("  {} is back", address.address),
+                _ => continue,
+            });
+        }
+        self.planned.steps.extend(back);
+    }
+
+    fn rename(&mut self, to: Option<&IfName>) -> Result<()> {
+        let Some(to) = to else { return Ok(()) };
+        let (name, target) = (&self.name, &self.present.target);
+        if let Some(other) = self.present.inside.link_named(to.as_str()).filter(|other| other.index != self.link.index)
+        {
+            return Err(Error::conflict(format!("{target} already has {}", other.name)).hint("choose another name"));
+        }
+        let on_record = |other: &&Attached| other.index != self.link.index && other.link.name == *to;
+        if let Some(other) = self.present.attached.iter().find(on_record) {
+            return Err(Error::conflict(format!("{to} is on record for {}, which was called so", other.name))
+                .hint("choose another name"));
+        }
+        if let Some(rule) = self.present.inside.rules.iter().find(|rule| rule.interfaces().contains(&name.as_str())) {
+            return Err(Error::conflict(format!("a rule is bound to the name {name}: {}", rule.brief()))
+                .hint(format!("plumb rule {target} del priority {}, and add it anew afterwards", rule.priority())));
+        }
+        if let Some((what, hint)) = self.attached.and_then(|attached| attached.bound.as_ref()) {
+            return Err(Error::conflict(format!("{what} bound to the name {name}")).hint(hint));
+        }
+        self.set(Change::Name(to.clone()), format!("is called {to}"));
+        Ok(())
+    }
+
+    /// The routes that the kernel forgets of a link that goes down, and does not make anew by itself.
+    fn lost_routes(&self) -> impl Iterator<Item = &Route> {
+        let index = self.link.index;
+        self.present.inside.routes.iter().filter(move |route| route.leaves_by() == Some(index) && !route.is_automatic())
+    }
+
+    /// Its IPv6 addresses that are on record.
+    fn addresses(&self) -> impl Iterator<Item = LinkAddress> {
+        let steps = self.attached.iter().flat_map(|attached| &attached.steps);
+        steps.filter_map(|step| match step {
+            Step::AddAddress(address) if address.index == self.link.index && address.address.is_ipv6() => {
+                Some(LinkAddress { name: self.name.clone(), ..address.clone() })
+            }
+            _ => None,
+        })
+    }
+
+    fn has(&self, address: &LinkAddress) -> bool {
+        let is_it =
+            |there: &super::facts::InsideAddress| there.index == address.index && there.ip == address.address.ip();
+        self.present.inside.addresses.iter().any(is_it)
+    }
+}
+
+impl Planned {
+    fn one(step: Step, owner: Option<usize>, said: String) -> Planned {
+        Planned { steps: vec![step.clone()], kept: vec![step], owner, said: vec![said], warnings: Vec::new() }
+    }
+}
+
+/// The routes that are there when all of `steps` were done and nobody else did anything.
+pub fn expected_routes<'a>(steps: impl IntoIterator<Item = &'a Step>) -> Vec<Route> {
+    let mut routes: Vec<Route> = Vec::new();
+    for step in steps {
+        let (gone, new) = match step {
+            Step::AddRoute(new) => (None, Some(new)),
+            Step::DeleteRoute(old) => (Some(old), None),
+            Step::ReplaceRoute { old, new } => (Some(old), Some(new)),
+            _ => continue,
+        };
+        routes.retain(|route| !gone.is_some_and(|gone| gone.is(route)));
+        routes.extend(new.cloned());
+    }
+    routes
+}
+
+/// The rules that are there then.
+pub fn expected_rules<'a>(steps: impl IntoIterator<Item = &'a Step>) -> Vec<Rule> {
+    let mut rules: Vec<Rule> = Vec::new();
+    for step in steps {
+        match step {
+            Step::AddRule(rule) => rules.push(rule.clone()),
+            Step::DeleteRule(gone) => rules.retain(|rule| !rule.is(gone)),
+            _ => {}
+        }
+    }
+    rules
+}
+
+/// Adds a change to those that are remembered. What comes to nothing together is forgotten, so that who adds
+/// and deletes a route every minute does not make a record grow.
+pub fn remember(changes: &mut Vec<Step>, step: &Step) {
+    let joins = changes.iter().enumerate().rev().find_map(|(at, earlier)| Some((at, join(earlier, step)?)));
+    match joins {
+        None => changes.push(step.clone()),
+        Some((at, None)) => drop(changes.remove(at)),
+        Some((at, Some(joined))) => changes[at] = joined,
+    }
+}
+
+/// Two changes as one: `None` if they have nothing to do with one another, `Some(None)` if they come to nothing.
+fn join(earlier: &Step, step: &Step) -> Option<Option<Step>> {
+    match (earlier, step) {
+        (Step::AddRoute(added), Step::DeleteRoute(gone)) if added.is(gone) => Some(None),
+        (Step::AddRoute(added), Step::ReplaceRoute { old, new }) if added.is(old) => {
+            Some(Some(Step::AddRoute(new.clone())))
+        }
+        (Step::ReplaceRoute { old, new }, Step::DeleteRoute(gone)) if new.is(gone) => {
+            Some(Some(Step::DeleteRoute(old.clone())))
+        }
+        (Step::ReplaceRoute { old, new }, Step::ReplaceRoute { old: gone, new: newer }) if new.is(gone) => {
+            Some((!old.says_what(newer)).then(|| Step::ReplaceRoute { old: old.clone(), new: newer.clone() }))
+        }
+        (Step::DeleteRoute(gone), Step::AddRoute(new)) if gone.competes_with(new) => {
+            Some((!gone.says_what(new)).then(|| Step::ReplaceRoute { old: gone.clone(), new: new.clone() }))
+        }
+        (Step::AddRule(added), Step::DeleteRule(gone)) | (Step::DeleteRule(gone), Step::AddRule(added))
+            if added.is(gone) =>
+        {
+            Some(None)
+        }
+        (Step::SetMtu { index, name, from, .. }, Step::SetMtu { index: of, to, .. }) if index == of => {
+            Some((from != to).then(|| Step::SetMtu { index: *index, name: name.clone(), from: *from, to: *to }))
+        }
+        (Step::SetLink(first), Step::SetLink(then)) if first.is_of_the_kind_of(then) => {
+            Some(first.then(then).map(Step::SetLink))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::{default_via, rule, setting};
+    use super::*;
+
+    fn remembered(steps: &[Step]) -> Vec<Step> {
+        let mut changes = Vec::new();
+        steps.iter().for_each(|step| remember(&mut changes, step));
+        changes
+    }
+
+    fn mtu(from: u32, to: u32) -> Step {
+        let (from, to) = (from.try_into().unwrap(), to.try_into().unwrap());
+        Step::SetMtu { index: 7, name: IfName::eth(1), from, to }
+    }
+
+    #[test]
+    fn changes_that_come_to_nothing_are_forgotten() {
+        let mac = |text: &str| text.parse::<Mac>().unwrap();
+        let (a, b) = (mac("02:00:00:00:00:0a"), mac("02:00:00:00:00:0b"));
+        let (old, new) = (default_via("172.17.0.1", 2, "eth0"), default_via("192.168.0.1", 7, "eth1"));
+        for step in [
+            Step::AddRoute(new.clone()),
+            Step::DeleteRoute(old.clone()),
+            Step::ReplaceRoute { old: old.clone(), new: new.clone() },
+            Step::AddRule(rule("from 10.0.0.0/8 table 7")),
+            mtu(1500, 1400),
+            setting(Change::Mac { from: a, to: b }),
+            setting(Change::Up(false)),
+            setting(Change::Promisc(true)),
+            setting(Change::Name("lan0".parse().unwrap())),
+        ] {
+            let other = Step::AddRule(rule("priority 1"));
+            let steps = [step.clone(), other.clone(), step.inverse()];
+            assert_eq!(remembered(&steps), [other], "{step:?}");
+            assert_eq!(remembered(&[step.inverse(), step.clone()]), []);
+        }
+    }
+
+    #[test]
+    fn of_several_changes_of_one_thing_the_first_and_the_last_count() {
+        let [a, b, c] = ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|via| default_via(via, 7, "eth1"));
+        let replace = |old: &Route, new: &Route| Step::ReplaceRoute { old: old.clone(), new: new.clone() };
+        assert_eq!(remembered(&[replace(&a, &b), replace(&b, &c)]), [replace(&a, &c)]);
+        assert_eq!(remembered(&[Step::AddRoute(a.clone()), replace(&a, &b)]), [Step::AddRoute(b.clone())]);
+        assert_eq!(remembered(&[replace(&a, &b), Step::DeleteRoute(b.clone())]), [Step::DeleteRoute(a.clone())]);
+        assert_eq!(remembered(&[Step::DeleteRoute(a.clone()), Step::AddRoute(b.clone())]), [replace(&a, &b)]);
+        assert_eq!(remembered(&[mtu(1500, 1400), mtu(1400, 1300)]), [mtu(1500, 1300)]);
+        assert_eq!(expected_routes(&[Step::AddRoute(a.clone()), replace(&a, &b)]), [b.clone()]);
+        assert_eq!(expected_routes(&[replace(&a, &b), Step::DeleteRoute(b)]), []);
+    }
+}
