@@ -143,6 +143,7 @@ pub enum Verb {
     plumb flat pid:4242 -i eth0 --ip none --mode private\n  \
     plumb flat web -i eth0 --vlan 10 --ip 10.1.0.5/24 --gateway 10.1.0.1\n  \
     plumb flat web -i wlan0 --ip 192.168.0.100/24 --gateway 192.168.0.1 --driver ipvlan\n  \
+    plumb flat web -i eth2 --ip 192.168.0.100/24 --gateway 192.168.0.1 --driver phys\n  \
     plumb flat web -i eth0 --ip 192.168.0.100/24 --route '10.0.0.0/8,via 192.168.0.254' --dry-run")]
 pub struct Flat {
     /// Container (name or id), podman:NAME, pid:N, netns:NAME or netns:/PATH
@@ -734,10 +735,11 @@ pub struct QosClear {
 #[derive(Debug, Args)]
 #[command(override_usage = "plumb route TARGET add DST [via ADDR] [dev IFNAME] [WORDS]\n       \
     plumb route TARGET replace DST [via ADDR] [dev IFNAME] [WORDS]\n       \
+    plumb route TARGET append DST [via ADDR] [dev IFNAME] [WORDS]\n       \
     plumb route TARGET del DST [WORDS]\n       \
     plumb route TARGET [show [table N|all]]")]
 #[command(
-    after_help = "DST is a network or default; before it may stand blackhole, unreachable, prohibit, throw or local.\n\
+    after_help = "DST: a network, or default; before it may stand blackhole, unreachable, prohibit, throw or local.\n\
     WORDS: metric N, table N|main|local, src ADDR, onlink, scope NAME, proto NAME, mtu [lock] BYTES,\n\
     advmss BYTES, initcwnd N, initrwnd N.\n\n\
     Examples:\n  \
@@ -772,6 +774,8 @@ pub enum RouteVerb {
     Del,
     /// Add a route, or put it where another is
     Replace,
+    /// Add a route behind those that are there; IPv4 only
+    Append,
     /// List the routes of a table, and what they belong to
     #[value(alias = "list")]
     Show,

@@ -42,6 +42,12 @@ pub fn reopen(record: &impl Placed) -> Option<Netns> {
     if is_of_this_boot(record) { find(record.place(), record.namespace()) } else { None }
 }
 
+/// Whether the namespace that the record is about is there, and not another one by its inode's number.
+pub fn is_there(record: &(impl Placed + Sync)) -> bool {
+    let Some(there) = reopen(record) else { return false };
+    there.look_inside(|kernel| Ok(is_same(record, &there, kernel))).unwrap_or(false)
+}
+
 /// The namespace with this mark, which is of this boot: where it was, or wherever it is by now.
 pub fn find(place: &Place, mark: &NamespaceMark) -> Option<Netns> {
     let has_inode = |namespace: &Netns| namespace.id().0 == mark.inode;

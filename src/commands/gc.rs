@@ -130,7 +130,7 @@ impl<'a> Sweep<'a> {
     /// An interface of the host's whose target has ended: hardware comes back, but without what it had.
     fn back_by_itself(&mut self, attachment: &Attachment) -> Result<()> {
         let Some(home) = attachment.link().and_then(|link| link.home()) else { return Ok(()) };
-        if namespace::reopen(attachment).is_some() || take_back::way_home(attachment)?.is_none() {
+        if take_back::way_home(attachment)?.is_none() {
             return Ok(());
         }
         let text = format!("{} put back as it was, {} has ended", home.name, attachment.target);

@@ -11,7 +11,7 @@ use crate::{
     error::{Error, Result},
     plan::{
         self, Inside,
-        changes::{delete_route, expected_routes, set_route},
+        changes::{How, delete_route, expected_routes, set_route},
     },
     store::Attachment,
     types::{RouteWords, table_name, table_of},
@@ -26,7 +26,9 @@ pub fn run(options: Route, context: &Context) -> Result<()> {
     let verb = options.verb;
     changing::run(&options.target, &options.how, Needs::default(), context, |present| match verb {
         RouteVerb::Del => delete_route(&words, present),
-        RouteVerb::Add | RouteVerb::Replace | RouteVerb::Show => set_route(&words, verb == RouteVerb::Replace, present),
+        RouteVerb::Replace => set_route(&words, How::Replace, present),
+        RouteVerb::Append => set_route(&words, How::Append, present),
+        RouteVerb::Add | RouteVerb::Show => set_route(&words, How::Add, present),
     })
 }
 

@@ -190,7 +190,10 @@ fn routes(attachment: &Attachment, now: Option<&Inside>) -> Vec<Property> {
             continue;
         }
         let route = route.called(index, attachment.name_now());
-        let there = now.and_then(|inside| inside.routes.iter().find(|other| other.competes_with(&route)));
+        let there = now.and_then(|inside| {
+            let its_own = inside.routes.iter().find(|other| other.is(&route));
+            its_own.or_else(|| inside.routes.iter().find(|other| other.competes_with(&route)))
+        });
         let short = |route: &crate::plan::Route| {
             let to = route
                 .destination()

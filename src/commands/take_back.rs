@@ -54,7 +54,7 @@ fn tell_the_agent(context: &Context, attachment: &Attachment) {
 
 fn undo_here(context: &Context, attachment: &Attachment, namespace: &Netns, kernel: &mut Kernel) -> Result<()> {
     if !namespace::is_same(attachment, namespace, kernel) {
-        return Ok(());
+        return after_its_end(context, attachment);
     }
     half_done(context, attachment, namespace, kernel)?;
     let now = look(std::slice::from_ref(attachment), kernel)?;
@@ -92,6 +92,14 @@ pub fn come_home(context: &Context, attachment: &Attachment) -> Result<bool> {
         apply::undo(kernel, &[step], &mut observe, Place::HOST)
     })?;
     Ok(true)
+}
+
+/// The namespace has ended.
+fn after_its_end(context: &Context, attachment: &Attachment) -> Result<()> {
+    if !come_home(context, attachment)? {
+        lost(attachment).iter().for_each(|warning| context.output.warn(warning));
+    }
+    Ok(())
 }
 
 /// What is said of an interface of the host's that is nowhere any more: the kernel deletes with a namespace what
@@ -162,9 +170,7 @@ pub fn anywhere(context: &Context, attachment: &Attachment) -> Result<()> {
         let parent = attachment.link().and_then(|link| nix::net::if_::if_nametoindex(link.parent.name.as_str()).ok());
         parent.iter().for_each(|index| give_lease_back(context, attachment, *index));
         let Some(now) = attachment::again(&*context.store, attachment)? else { return Ok(()) };
-        if !come_home(context, &now)? {
-            lost(&now).iter().for_each(|warning| context.output.warn(warning));
-        }
+        after_its_end(context, &now)?;
         return forget(context, &now);
     };
     namespace.lock()?;

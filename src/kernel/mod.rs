@@ -188,6 +188,8 @@ impl Execute for Kernel {
             Step::AddRule(rule) => self.add_rule(rule),
             Step::DeleteRule(rule) => self.delete_rule(rule),
             Step::SetLink(setting) => self.set_link(setting),
+            Step::AppendRoute(route) => self.append_route(route),
+            Step::DeleteAppended(route) => self.delete_route(route),
         }
     }
 }

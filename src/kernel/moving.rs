@@ -35,6 +35,8 @@ type Outcome = std::result::Result<(), StepError>;
 const CREATE_NEW: u16 = NLM_F_CREATE | NLM_F_EXCL;
 /// After a move hardware looks for its partner anew, which takes Gigabit Ethernet up to three seconds.
 const CARRIER: Duration = Duration::from_secs(5);
+/// It takes the kernel one to two seconds to ask the LAN whether an IPv6 address is free.
+const DAD: Duration = Duration::from_secs(5);
 
 impl Kernel {
     /// What `parent` is and has. The inside is the host; `tag` is that of the attachment that it is read for.
@@ -254,6 +256,10 @@ impl Kernel {
             let Some(message) = address.message(link.index, now.saturating_sub(home.seen)) else { continue };
             let doing = || format!("cannot give {} {address}", home.name);
             note(self.give(Message::NewAddress(message), CREATE_NEW, doing));
+        }
+        if home.routes.iter().any(|route| route.is_ipv6() && route.has_source()) {
+            // The kernel takes no source that it is still asking the LAN about. What it hears is not ours to judge.
+            let _ = self.await_ipv6(link.index, DAD);
         }
         for route in &home.routes {
             let message = Message::NewRoute(route.by(home.index, link.index));

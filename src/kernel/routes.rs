@@ -2,7 +2,7 @@
 
 use nix::errno::Errno;
 use rtnetlink::{
-    packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE},
+    packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE},
     packet_route::{
         RouteNetlinkMessage as Message,
         route::{RouteFlags, RouteMessage, RouteProtocol, RouteType},
@@ -39,6 +39,11 @@ impl Kernel {
     /// Equivalent to `ip route add …`.
     pub(super) fn add_route(&mut self, route: &Route) -> std::result::Result<(), StepError> {
         self.route("add", route, Message::NewRoute(route.message().clone()), NLM_F_CREATE | NLM_F_EXCL, &[])
+    }
+
+    /// Equivalent to `ip route append …`.
+    pub(super) fn append_route(&mut self, route: &Route) -> std::result::Result<(), StepError> {
+        self.route("append", route, Message::NewRoute(route.message().clone()), NLM_F_CREATE | NLM_F_APPEND, &[])
     }
 
     /// Equivalent to `ip route replace …`: there is no moment without a route.

@@ -170,7 +170,8 @@ fn link(attach: &Attach, host: &Found, way: Way, line: &mut Line) -> Result<()> 
     }
     match (&attach.vlan, way) {
         (None, _) => {}
-        (Some(key), Way::Infiniband) => line.option("--pkey", key),
+        // pipework writes the 0x itself.
+        (Some(key), Way::Infiniband) => line.option("--pkey", &format!("0x{}", key.trim_start_matches("0x"))),
         (Some(id), Way::Dummy) => {
             return Err(Error::failed(format!("{} leads nowhere, so it has no VLAN {id}", host.name))
                 .hint(format!("leave @{id} out")));
@@ -298,7 +299,7 @@ mod tests {
             (
                 "ib0 web 10.0.0.5/24 @8001",
                 Some(Kind::Infiniband),
-                format!("flat web -i ib0 --pkey 8001 --name ib0 --ip 10.0.0.5/24 {END}"),
+                format!("flat web -i ib0 --pkey 0x8001 --name ib0 --ip 10.0.0.5/24 {END}"),
             ),
         ] {
             becomes(old, kind, &new);

@@ -4,7 +4,10 @@
 use std::net::IpAddr;
 
 use super::{
-    Inside, Link, LinkAddress, Route, Rule, Setting, Step, facts::InsideLink, rule::free_priority, setting::Change,
+    Inside, Link, LinkAddress, Route, Rule, Setting, Step,
+    facts::{InsideAddress, InsideLink},
+    rule::free_priority,
+    setting::Change,
 };
 use crate::{
     error::{Error, Result},
@@ -166,19 +169,34 @@ impl Present {
     }
 }
 
-/// `plumb route TARGET add`, or with `replace` whatever is in its place.
-pub fn set_route(words: &RouteWords, replace: bool, present: &Present) -> Result<Planned> {
+/// What becomes of a route that is in a new one's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// There must be none.
+    Add,
+    Replace,
+    /// The new one comes behind it.
+    Append,
+}
+
+/// `plumb route TARGET add`, `replace` and `append`.
+pub fn set_route(words: &RouteWords, how: How, present: &Present) -> Result<Planned> {
     let device = way(words, present)?;
     if let Some(src) = words.src.filter(|src| present.inside.holder_of(*src).is_none()) {
         return Err(Error::failed(format!("src {src} is no address of {}", present.target))
             .hint("it has to be one that packets can be answered at"));
     }
     let route = Route::of_words(words, device);
-    let there = present.inside.routes.iter().find(|there| there.competes_with(&route));
+    let in_place = || present.inside.routes.iter().filter(|there| there.competes_with(&route));
+    let there = match how {
+        How::Append => in_place().find(|there| there.is(&route)).or_else(|| in_place().next_back()),
+        How::Add | How::Replace => in_place().next(),
+    };
     let owner = present.owner(present.of_route(&route), "the route")?;
     let step = match there {
         None => Step::AddRoute(route.clone()),
-        Some(there) if !replace => {
+        Some(there) if how == How::Append && !there.is(&route) => append(&route, there)?,
+        Some(there) if how != How::Replace => {
             let target = &present.target;
             return Err(Error::conflict(format!("{target} has a route {} by {} already", words.name(), there.way()))
                 .hint(format!(
@@ -194,9 +212,23 @@ pub fn set_route(words: &RouteWords, replace: bool, present: &Present) -> Result
         }
         Some(there) => Step::ReplaceRoute { old: there.clone(), new: route.clone() },
     };
-    let before = there.map_or(String::new(), |there| format!(" (before: by {})", there.way()));
-    let done = if there.is_some() { "set" } else { "added" };
+    let before = match &step {
+        Step::ReplaceRoute { old, .. } => format!(" (before: by {})", old.way()),
+        Step::AppendRoute(_) => there.map_or(String::new(), |there| format!(" behind that by {}", there.way())),
+        _ => String::new(),
+    };
+    let done = if matches!(step, Step::ReplaceRoute { .. }) { "set" } else { "added" };
     Ok(Planned::one(step, owner, format!("route {} {done}{before}", route.brief())))
+}
+
+/// Behind `there`, in the same place.
+fn append(route: &Route, there: &Route) -> Result<Step> {
+    if route.is_ipv6() {
+        // The kernel would make one route with several next hops of both.
+        return Err(Error::conflict(format!("of IPv6 a place has one route, and this one's is by {}", there.way()))
+            .hint("give another metric, or replace it"));
+    }
+    Ok(Step::AppendRoute(route.clone()))
 }
 
 /// `plumb route TARGET del`: the first that is so, as the kernel itself takes it.
@@ -212,8 +244,10 @@ pub fn delete_route(words: &RouteWords, present: &Present) -> Result<Planned> {
             table_name(words.table())
         )));
     };
-    let made_it =
-        |step: &Step| matches!(step, Step::AddRoute(made) | Step::ReplaceRoute { new: made, .. } if made.is(route));
+    let made_it = |step: &Step| match step {
+        Step::AddRoute(made) | Step::AppendRoute(made) | Step::ReplaceRoute { new: made, .. } => made.is(route),
+        _ => false,
+    };
     let concerns = present.on_record(made_it).map_or_else(|| present.of_route(route), Concerns::Attached);
     let owner = present.owner(concerns, "its deletion")?;
     let mut planned = Planned::one(Step::DeleteRoute(route.clone()), owner, format!("route {} deleted", route.brief()));
@@ -245,7 +279,7 @@ fn way<'a>(words: &RouteWords, present: &'a Present) -> Result<Option<(u32, &'a 
         return Err(unreached(via, Some(&link.name), present));
     }
     if !link.up {
-        return Err(Error::failed(format!("{} is down, and has no routes as long", link.name))
+        return Err(Error::failed(format!("{} is down, and has no routes until it is up", link.name))
             .hint(format!("plumb link {} set {} up", present.target, link.name)));
     }
     Ok(Some((link.index, &link.name)))
@@ -340,6 +374,13 @@ pub fn set_link(words: &LinkWords, present: &Present) -> Result<Planned> {
     let link = present.link_named(&name)?;
     let attached = present.at(link.index).map(|at| &present.attached[at]);
     let owner = present.owner(Concerns::Interface(&link.name), "the change")?;
+    if let Some(at) = owner.filter(|at| words.up == Some(false) && Some(*at) != present.at(link.index)) {
+        let with = &present.attached[at].name;
+        return Err(Error::failed(format!(
+            "{name} loses its routes when it goes down, and the detach of {with} would not bring them back"
+        ))
+        .hint("--unrecorded takes it down without a record"));
+    }
     let mut work = OfLink { link, name, attached, present, planned: Planned { owner, ..Planned::default() } };
     // Down first and up last: what needs a link that is down finds it so. A new name is for all that follows.
     if words.up == Some(false) {
@@ -409,7 +450,7 @@ impl OfLink<'_> {
             return Err(Error::failed(format!("MTU {to} is above that of {parent}, which is {most}"))
                 .hint(format!("give {most} or less, or raise the parent's: ip link set {parent} mtu {to}")));
         }
-        let ipv6 = |address: &super::facts::InsideAddress| {
+        let ipv6 = |address: &InsideAddress| {
             address.index == self.link.index && address.ip.is_ipv6() && !is_link_local(address.ip)
         };
         if to.bytes() < Mtu::LEAST_IPV6 && self.present.inside.addresses.iter().any(ipv6) {
@@ -417,7 +458,8 @@ impl OfLink<'_> {
                 "MTU {to} is too small for IPv6, which needs {} bytes (RFC 8200), and {} has IPv6 addresses",
                 Mtu::LEAST_IPV6,
                 self.name
-            )));
+            ))
+            .hint(format!("give {} or more", Mtu::LEAST_IPV6)));
         }
         let from = Mtu::try_from(self.link.mtu).map_err(Error::failed)?;
         if from == to {
@@ -442,7 +484,11 @@ impl OfLink<'_> {
         if self.link.up {
             let routes: Vec<Route> = self.lost_routes().cloned().collect();
             let addresses: Vec<LinkAddress> = self.addresses().filter(|address| self.has(address)).collect();
-            self.planned.steps.extend(routes.iter().cloned().map(Step::DeleteRoute));
+            // The last first, so that those of one place are back in their order.
+            self.planned.steps.extend(routes.iter().enumerate().rev().map(|(at, route)| {
+                let is_first = !routes[..at].iter().any(|earlier| earlier.competes_with(route));
+                if is_first { Step::DeleteRoute(route.clone()) } else { Step::DeleteAppended(route.clone()) }
+            }));
             self.planned.steps.extend(addresses.iter().cloned().map(Step::DeleteAddress));
             let known = self.attached.map(|attached| expected_routes(&attached.steps)).unwrap_or_default();
             for route in routes.iter().filter(|route| !known.iter().any(|known| known.is(route))) {
@@ -452,7 +498,7 @@ impl OfLink<'_> {
                     self.name
                 ));
             }
-            let is_lost = |there: &&super::facts::InsideAddress| {
+            let is_lost = |there: &&InsideAddress| {
                 let by_us = addresses.iter().any(|address| address.address.ip() == there.ip);
                 there.index == index && there.ip.is_ipv6() && !is_link_local(there.ip) && !by_us
             };
@@ -477,6 +523,12 @@ impl OfLink<'_> {
             }
             let route = route.called(attached.index, self.name.as_str());
             match self.present.inside.routes.iter().find(|there| there.competes_with(&route)) {
+                None if back
+                    .iter()
+                    .any(|step| matches!(step, Step::AddRoute(first) if first.competes_with(&route))) =>
+                {
+                    back.push(Step::AppendRoute(route));
+                }
                 None => back.push(Step::AddRoute(route)),
                 Some(there) if there.is(&route) => {}
                 Some(there) => {
@@ -488,7 +540,7 @@ impl OfLink<'_> {
         }
         for step in &back {
             self.planned.said.push(match step {
-                Step::AddRoute(route) => format!("  route {} is back", route.brief()),
+                Step::AddRoute(route) | Step::AppendRoute(route) => format!("  route {} is back", route.brief()),
                 Step::AddAddress(address) => format!("  {} is back", address.address),
                 _ => continue,
             });
@@ -537,8 +589,7 @@ impl OfLink<'_> {
     }
 
     fn has(&self, address: &LinkAddress) -> bool {
-        let is_it =
-            |there: &super::facts::InsideAddress| there.index == address.index && there.ip == address.address.ip();
+        let is_it = |there: &InsideAddress| there.index == address.index && there.ip == address.address.ip();
         self.present.inside.addresses.iter().any(is_it)
     }
 }
@@ -554,8 +605,8 @@ pub fn expected_routes<'a>(steps: impl IntoIterator<Item = &'a Step>) -> Vec<Rou
     let mut routes: Vec<Route> = Vec::new();
     for step in steps {
         let (gone, new) = match step {
-            Step::AddRoute(new) => (None, Some(new)),
-            Step::DeleteRoute(old) => (Some(old), None),
+            Step::AddRoute(new) | Step::AppendRoute(new) => (None, Some(new)),
+            Step::DeleteRoute(old) | Step::DeleteAppended(old) => (Some(old), None),
             Step::ReplaceRoute { old, new } => (Some(old), Some(new)),
             _ => continue,
         };
@@ -592,7 +643,7 @@ pub fn remember(changes: &mut Vec<Step>, step: &Step) {
 /// Two changes as one: `None` if they have nothing to do with one another, `Some(None)` if they come to nothing.
 fn join(earlier: &Step, step: &Step) -> Option<Option<Step>> {
     match (earlier, step) {
-        (Step::AddRoute(added), Step::DeleteRoute(gone)) if added.is(gone) => Some(None),
+        (Step::AddRoute(added) | Step::AppendRoute(added), Step::DeleteRoute(gone)) if added.is(gone) => Some(None),
         (Step::AddRoute(added), Step::ReplaceRoute { old, new }) if added.is(old) => {
             Some(Some(Step::AddRoute(new.clone())))
         }
@@ -668,7 +719,8 @@ mod tests {
         assert_eq!(remembered(&[replace(&a, &b), Step::DeleteRoute(b.clone())]), [Step::DeleteRoute(a.clone())]);
         assert_eq!(remembered(&[Step::DeleteRoute(a.clone()), Step::AddRoute(b.clone())]), [replace(&a, &b)]);
         assert_eq!(remembered(&[mtu(1500, 1400), mtu(1400, 1300)]), [mtu(1500, 1300)]);
-        assert_eq!(expected_routes(&[Step::AddRoute(a.clone()), replace(&a, &b)]), [b.clone()]);
+        let added = [Step::AddRoute(a.clone()), replace(&a, &b)];
+        assert_eq!(expected_routes(&added), std::slice::from_ref(&b));
         assert_eq!(expected_routes(&[replace(&a, &b), Step::DeleteRoute(b)]), []);
     }
 }

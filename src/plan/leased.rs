@@ -82,6 +82,7 @@ pub fn is_a_leases(step: &Step) -> bool {
         Step::AddIfb(_) | Step::DeleteIfb(_) | Step::AddRedirect(_) | Step::DeleteRedirect(_) => false,
         Step::AddQdisc(_) | Step::DeleteQdisc(_) | Step::ReplaceQdisc { .. } => false,
         Step::AddRule(_) | Step::DeleteRule(_) | Step::SetLink(_) => false,
+        Step::AppendRoute(_) | Step::DeleteAppended(_) => false,
     }
 }
 

@@ -106,6 +106,9 @@ pub enum Step {
     AddRule(Rule),
     DeleteRule(Rule),
     SetLink(Setting),
+    /// Adds a route behind those of the same place, which stay.
+    AppendRoute(Route),
+    DeleteAppended(Route),
 }
 
 /// A link and the alternative name by which plumb knows it again.
@@ -157,6 +160,8 @@ impl Step {
             Step::AddRule(rule) => Step::DeleteRule(rule),
             Step::DeleteRule(rule) => Step::AddRule(rule),
             Step::SetLink(setting) => Step::SetLink(setting.inverse()),
+            Step::AppendRoute(route) => Step::DeleteAppended(route),
+            Step::DeleteAppended(route) => Step::AppendRoute(route),
         }
     }
 }
@@ -233,6 +238,10 @@ pub(crate) mod samples {
     }
 
     pub fn steps() -> Vec<Step> {
+        [attaching(), changes()].concat()
+    }
+
+    pub fn attaching() -> Vec<Step> {
         let ifb = Ifb { index: 8, name: "qos7".parse().unwrap() };
         let (index, name) = (7, IfName::eth(1));
         vec![
@@ -269,6 +278,12 @@ pub(crate) mod samples {
             Step::AddQdisc(ingress(7, "eth1")),
             Step::AddRedirect(Redirect { from: device(Side::Inside, 7, "eth1"), to: ifb }),
             Step::AddPort(port()),
+        ]
+    }
+
+    /// Those by which what is there is changed.
+    pub fn changes() -> Vec<Step> {
+        vec![
             Step::AddRule(rule("from 192.168.0.0/24 table 100")),
             Step::AddRule(rule("from fd00::/8 prohibit")),
             setting(setting::Change::Mac {
@@ -278,6 +293,7 @@ pub(crate) mod samples {
             setting(setting::Change::Promisc(true)),
             setting(setting::Change::Up(false)),
             setting(setting::Change::Name("lan0".parse().unwrap())),
+            Step::AppendRoute(default_via("192.168.0.9", 7, "eth1")),
         ]
     }
 }

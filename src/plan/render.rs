@@ -67,6 +67,8 @@ impl Step {
             Step::AddRule(rule) => inside(ip_rule("add", rule)),
             Step::DeleteRule(rule) => inside(ip_rule("del", rule)),
             Step::SetLink(setting) => inside(setting.command()),
+            Step::AppendRoute(route) => inside(ip_route("append", route)),
+            Step::DeleteAppended(route) => inside(ip_route("del", route)),
             Step::DeleteMasquerade(m) => inside(format!("nft delete table {} {}", m.family(), quote(&m.table()))),
         }
     }
@@ -191,13 +193,16 @@ mod tests {
     use super::super::samples;
     use super::*;
 
+    /// Each, and what takes it back.
+    fn commands(steps: &[Step]) -> Vec<String> {
+        let command = |step: &Step| step.command("/proc/42/ns/net");
+        steps.iter().flat_map(|step| [command(step), command(&step.inverse())]).collect()
+    }
+
     #[test]
     #[allow(clippy::too_many_lines, reason = "a line for each command")]
     fn each_step_reads_as_the_command_that_does_it() {
-        let commands: Vec<String> = samples::steps()
-            .iter()
-            .flat_map(|step| [step.command("/proc/42/ns/net"), step.inverse().command("/proc/42/ns/net")])
-            .collect();
+        let commands = commands(&samples::attaching());
         let group = GROUP;
         let inside = "nsenter --net=/proc/42/ns/net";
         let tag = samples::tag();
@@ -253,6 +258,16 @@ mod tests {
                 format!("{inside} tc filter del dev eth1 ingress pref 28780 protocol all u32"),
                 "ovs-vsctl add-port ovs0 web-eth1 tag=10 -- set Interface web-eth1 'external-ids:pipework.vlan=\"10\"' 'external-ids:plumb=\"plumb:1:2\"'".into(),
                 "ovs-vsctl --no-wait --if-exists del-port ovs0 web-eth1".into(),
+            ]
+        );
+    }
+
+    #[test]
+    fn each_change_reads_as_the_command_that_does_it() {
+        let inside = "nsenter --net=/proc/42/ns/net";
+        assert_eq!(
+            commands(&samples::changes()),
+            [
                 format!("{inside} ip rule add from 192.168.0.0/24 lookup 100 priority 32765 protocol 4"),
                 format!("{inside} ip rule del from 192.168.0.0/24 lookup 100 priority 32765 protocol 4"),
                 format!("{inside} ip -6 rule add from fd00::/8 prohibit priority 32765 protocol 4"),
@@ -265,6 +280,8 @@ mod tests {
                 format!("{inside} ip link set dev eth1 up"),
                 format!("{inside} ip link set dev eth1 name lan0"),
                 format!("{inside} ip link set dev lan0 name eth1"),
+                format!("{inside} ip route append default via 192.168.0.9 dev eth1 proto 4"),
+                format!("{inside} ip route del default via 192.168.0.9 dev eth1 proto 4"),
             ]
         );
     }

@@ -181,6 +181,11 @@ impl Route {
         &self.message
     }
 
+    /// Whether it says from which address one sends by it.
+    pub fn has_source(&self) -> bool {
+        self.message.attributes.iter().any(|a| matches!(a, RouteAttribute::PrefSource(_)))
+    }
+
     /// The message for the same route by an interface whose index was `before` and is `now`.
     pub fn by(&self, before: u32, now: u32) -> RouteMessage {
         let mut message = self.message.clone();

@@ -66,10 +66,11 @@ fn back_one(change: &Step, now: &Inside) -> Option<Step> {
         now.addresses.iter().any(is_it)
     };
     match change {
-        Step::AddRoute(route) => {
+        Step::AddRoute(route) | Step::AppendRoute(route) => {
             now.routes.iter().find(|there| there.is(route)).map(|there| Step::DeleteRoute(there.clone()))
         }
         Step::DeleteRoute(route) => give_back(route, None, now),
+        Step::DeleteAppended(route) => (!now.routes.iter().any(|there| there.is(route))).then(|| change.inverse()),
         Step::ReplaceRoute { old, new } => give_back(old, Some(new), now),
         Step::AddRule(rule) => {
             now.rules.iter().find(|there| there.is(rule)).map(|there| Step::DeleteRule(there.clone()))
@@ -94,6 +95,7 @@ fn is_about(step: &Step, index: u32) -> bool {
         Step::AddRoute(route) | Step::DeleteRoute(route) | Step::ReplaceRoute { new: route, .. } => {
             route.leaves_by() == Some(index)
         }
+        Step::AppendRoute(route) | Step::DeleteAppended(route) => route.leaves_by() == Some(index),
         Step::AddAddress(address) | Step::DeleteAddress(address) => address.index == index,
         Step::SetMtu { index: of, .. } => *of == index,
         Step::SetLink(setting) => setting.index == index,
@@ -125,6 +127,7 @@ fn undo_one(step: &Step, ours: Option<&Link>, of_parent: Option<&str>, now: &Ins
         Step::AddQdisc(_) | Step::DeleteQdisc(_) | Step::ReplaceQdisc { .. } => None,
         // What was changed later has a list of its own.
         Step::AddRule(_) | Step::DeleteRule(_) | Step::SetLink(_) => None,
+        Step::AppendRoute(_) | Step::DeleteAppended(_) => None,
         Step::AddRoute(route) => (!leaves_by(route, ours)).then(|| Step::DeleteRoute(route.clone())),
         Step::ReplaceRoute { old, new } => give_back(old, Some(new), now),
         Step::DeleteRoute(route) => give_back(route, None, now),
@@ -170,12 +173,12 @@ pub fn after(steps: &[Step], mut now: Inside) -> Inside {
                 now.links.retain(|there| there.index != link.index);
                 now.routes.retain(|route| route.leaves_by() != Some(link.index));
             }
-            Step::AddRoute(route) => now.routes.push(route.clone()),
-            Step::DeleteRoute(route) => now.routes.retain(|there| !there.is(route)),
-            Step::ReplaceRoute { old, new } => {
-                now.routes.retain(|there| !there.is(old));
-                now.routes.push(new.clone());
-            }
+            Step::AddRoute(route) | Step::AppendRoute(route) => now.routes.push(route.clone()),
+            Step::DeleteRoute(route) | Step::DeleteAppended(route) => now.routes.retain(|there| !there.is(route)),
+            Step::ReplaceRoute { old, new } => match now.routes.iter_mut().find(|there| there.is(old)) {
+                Some(there) => *there = new.clone(),
+                None => now.routes.push(new.clone()),
+            },
             Step::DeleteAddress(gone) => {
                 now.addresses.retain(|there| there.index != gone.index || there.ip != gone.address.ip());
             }
@@ -211,7 +214,7 @@ pub fn hand_down<'a>(gone: impl IntoIterator<Item = &'a Step>, heir: &mut [Step]
             let Some(remembered) = remembered(step) else { break };
             let inherited = match gone {
                 Step::ReplaceRoute { old, new } if new.is(remembered) => Some(old.clone()),
-                Step::AddRoute(new) if new.is(remembered) => None,
+                Step::AddRoute(new) | Step::AppendRoute(new) if new.is(remembered) => None,
                 _ => continue,
             };
             *step = match (&*step, inherited) {
@@ -236,6 +239,7 @@ fn remembered(step: &Step) -> Option<&Route> {
         Step::AddIfb(_) | Step::DeleteIfb(_) | Step::AddRedirect(_) | Step::DeleteRedirect(_) => None,
         Step::AddQdisc(_) | Step::DeleteQdisc(_) | Step::ReplaceQdisc { .. } => None,
         Step::AddRule(_) | Step::DeleteRule(_) | Step::SetLink(_) => None,
+        Step::AppendRoute(_) | Step::DeleteAppended(_) => None,
     }
 }
 

@@ -14,7 +14,7 @@ pub fn change(lab: &Lab, verb: &str, words: &str) -> Ran {
 }
 
 /// Each kind of change: what is done first, and what takes it back.
-pub const CHANGES: [(&str, &str, &str); 14] = [
+pub const CHANGES: [(&str, &str, &str); 15] = [
     ("route", "add 10.0.0.0/8 via 192.168.9.254", "del 10.0.0.0/8"),
     ("route", "add 10.0.0.0/8 dev eth1 metric 7 table 100 mtu lock 1400 src 192.168.9.100", "del 10.0.0.0/8 table 100"),
     ("route", "add blackhole 10.9.0.0/16", "del 10.9.0.0/16"),
@@ -28,6 +28,7 @@ pub const CHANGES: [(&str, &str, &str); 14] = [
         "replace default via fd17::7 metric 512 --with eth1",
         "replace default via fd17::1 metric 512 proto boot --with eth1",
     ),
+    ("route", "append default via 192.168.9.250", "del default via 192.168.9.250"),
     ("rule", "add from 192.168.9.0/24 table 100", "del from 192.168.9.0/24"),
     ("rule", "-6 add not iif eth0 fwmark 0x10/0xff prohibit priority 99", "-6 del priority 99"),
     ("link", "set eth1 mtu 1400", "set eth1 mtu 1500"),
@@ -123,13 +124,22 @@ fn a_link_that_was_down_has_its_routes_and_addresses_again() {
     let before = lab.state();
     lab.flat(&format!("--ip {FREE} --ip {FREE6} --gateway {ROUTER} --gateway {ROUTER6} --route 10.0.0.0/8")).ok();
     change(&lab, "route", "add default via 192.168.9.254 table 100").ok();
+    let ran = change(&lab, "route", "append default via 192.168.9.7").ok();
+    assert!(
+        ran.out.ends_with(": route default via 192.168.9.7 dev eth1 added behind that by eth1 (192.168.9.1)\n"),
+        "{ran:#?}"
+    );
+    change(&lab, "route", "append default via 192.168.9.7")
+        .refused(4, &format!("{} has a route default by eth1 (192.168.9.7) already", lab.netns("box")));
+    change(&lab, "route", "append default via fd09::7")
+        .refused(4, "of IPv6 a place has one route, and this one's is by eth1 (fd09::1)");
     let up = lab.state();
     let down = change(&lab, "link", "set eth1 down").ok();
     assert_eq!(down.out, format!("{}: eth1 is down\n", lab.netns("box")));
     assert!(!lab.ip("box", "route").contains("eth1"));
     let shown = lab.plumb(&format!("show {} --json", lab.netns("box"))).ok().json();
     assert_eq!(shown["attachments"][0]["as_recorded"], true, "{shown:#}");
-    change(&lab, "route", "add 10.1.0.0/16 dev eth1").refused(1, "eth1 is down, and has no routes as long");
+    change(&lab, "route", "add 10.1.0.0/16 dev eth1").refused(1, "eth1 is down, and has no routes until it is up");
     change(&lab, "link", "set eth1 down").ok();
     let ran = change(&lab, "link", "set up").ok();
     assert!(ran.out.contains("  route default via 192.168.9.1 dev eth1 is back\n"), "{ran:#?}");
@@ -234,6 +244,12 @@ fn what_cannot_be_is_refused_and_nothing_is_changed() {
         ("link", "set eth1 mtu 9000", 1, "MTU 9000 is above that of nic0, which is 1500"),
         ("link", "set eth1 name eth0", 4, "TARGET already has eth0"),
         ("link", "set eth0 mtu 1400", 1, "TARGET: eth0 is not plumb's, so nothing would take the change back"),
+        (
+            "link",
+            "set eth0 down --with eth1",
+            1,
+            "eth0 loses its routes when it goes down, and the detach of eth1 would not bring them back",
+        ),
         ("link", "set eth9 up", 3, "TARGET has no interface eth9"),
         (
             "link",

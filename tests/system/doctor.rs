@@ -190,8 +190,12 @@ fn without_permissions_it_says_what_it_could_not_look_at() {
     let lab = Lab::new();
     fs::create_dir(lab.store()).unwrap();
     fs::set_permissions(lab.store(), fs::Permissions::from_mode(0o555)).unwrap();
+    let socket = lab.folder().join("locked");
+    let _engine = UnixListener::bind(&socket).unwrap();
+    fs::set_permissions(&socket, fs::Permissions::from_mode(0o000)).unwrap();
     let mut command = lab.on_host("setpriv");
-    let ran = Ran::of(command.args(["--bounding-set", "-all", "--inh-caps", "-all", PLUMB, "doctor", "--json"]));
+    command.args(["--bounding-set", "-all", "--inh-caps", "-all", PLUMB, "doctor", "--json", "--docker"]).arg(&socket);
+    let ran = Ran::of(&mut command);
     assert_eq!(ran.code, 1);
     let document = ran.json();
     for (what, why) in [
@@ -204,6 +208,8 @@ fn without_permissions_it_says_what_it_could_not_look_at() {
         assert!(said[0].starts_with(&format!("note: not looked at: {why} (run plumb as root")), "{said:?}");
     }
     assert_eq!(of(&document, "CAP_NET_RAW")["state"], "missing");
+    let locked = format!("warning: not permitted to use Docker's socket {} (run plumb as root)", socket.display());
+    says(&document, "Docker", &locked);
     says(&document, "nic0", "ok: up, MTU 1500 ()");
     assert!(said(&document, "the store")[0].contains("cannot be written to: permission denied"), "{document:#}");
 }

@@ -85,6 +85,23 @@ fn mac_mtu_and_name_are_its_own_for_as_long_as_it_is_inside() {
 }
 
 #[test]
+fn its_own_address_goes_along_and_what_is_sent_from_it_comes_back() {
+    let lab = Lab::new();
+    let host = lab.full("host");
+    sh(&format!("ip -n {host} addr add 192.168.9.2/24 dev nic0; ip -n {host} addr add fd09::2/64 dev nic0"));
+    lab.state();
+    sh(&format!(
+        "ip -n {host} -6 route add fd98::/48 via {ROUTER6} src fd09::2; ip -n {host} addr add 10.7.7.7/32 dev lo"
+    ));
+    let before = state(&lab);
+    phys(&lab, "box", "--ip 10.7.7.7/24").refused(4, "10.7.7.7 is this host's own address");
+    phys(&lab, "box", "--ip 192.168.9.2/24").ok();
+    assert!(lab.pings("lan", "192.168.9.2"));
+    lab.plumb("detach --all").ok();
+    state(&lab).is(&before);
+}
+
+#[test]
 fn one_that_is_down_is_up_inside_and_down_again_at_home() {
     let lan = Lan::bare(DNSMASQ);
     let lab = &lan.lab;

@@ -8,7 +8,7 @@ use netplumb::{
     kernel::{Kernel, Netns},
     plan::{
         Advertised, Driver, Facts, MacvlanMode, Moving, Step, Tuning, Wish,
-        changes::{self, Attached, Planned, Present, With},
+        changes::{self, Attached, How, Planned, Present, With},
         undo, wiring,
         wiring::MacRule,
     },
@@ -164,10 +164,11 @@ fn changes(kernel: &mut Kernel, wiring: &[Step]) -> Vec<Step> {
     let rule = |text: &str| RuleWords::parse(&words(text), None).unwrap();
     let link = |text: &str| LinkWords::parse(&words(text)).unwrap();
     type Plan<'a> = &'a dyn Fn(&Present) -> Result<Planned>;
-    let plans: [Plan<'_>; 8] = [
-        &|present| changes::set_route(&route("10.5.0.0/16 via 192.168.9.254 mtu 1400"), false, present),
-        &|present| changes::set_route(&route("blackhole fd66::/48"), false, present),
-        &|present| changes::set_route(&route("default via 192.168.9.254"), true, present),
+    let plans: [Plan<'_>; 9] = [
+        &|present| changes::set_route(&route("default via 192.168.9.253"), How::Append, present),
+        &|present| changes::set_route(&route("10.5.0.0/16 via 192.168.9.254 mtu 1400"), How::Add, present),
+        &|present| changes::set_route(&route("blackhole fd66::/48"), How::Add, present),
+        &|present| changes::set_route(&route("default via 192.168.9.254"), How::Replace, present),
         &|present| changes::delete_route(&route("10.0.0.0/8"), present),
         &|present| changes::add_rule(&rule("from 192.168.9.0/24 table 100"), present),
         &|present| changes::delete_rule(&rule("priority 32767"), present),
@@ -208,7 +209,7 @@ fn of_changes_too() {
             all_or_nothing(kernel, &mut |_, _| {}, "N", |tx| tx.run_all(&wiring))?;
             let steps = changes(kernel, &wiring);
             let kinds: std::collections::HashSet<_> = steps.iter().map(std::mem::discriminant).collect();
-            assert_eq!(kinds.len(), 8, "{steps:#?}");
+            assert_eq!(kinds.len(), 10, "{steps:#?}");
             let before = lab.state();
             for refused in (1..=steps.len()).chain([usize::MAX]) {
                 let mut refusing = Refusing { kernel, calls: 0, refused };

@@ -157,15 +157,18 @@ fn driver(options: &LinkOptions) -> Result<Driver> {
     }
 }
 
-/// A dummy's address is nobody's business: machines that share the load of one have it there.
+/// A dummy's address is nobody's business: machines that share the load of one have it there. What moves takes
+/// its own along, which is seen to when it is known.
 ///
 /// A probe from beside the host's interface does not reach it, so the host's addresses are asked for here.
 pub fn refuse_own_addresses(wish: &Wish) -> Result<()> {
-    let own = |address: &&HostAddress| !wish.driver.leads_nowhere() && kernel::is_hosts_own(address.ip());
-    match wish.addresses.iter().find(own) {
-        Some(address) => {
-            Err(Error::conflict(format!("{} is this host's own address", address.ip())).hint("choose another"))
-        }
-        None => Ok(()),
+    if wish.driver.leads_nowhere() || wish.driver.moves() {
+        return Ok(());
     }
+    let own = |address: &&HostAddress| kernel::is_hosts_own(address.ip());
+    wish.addresses.iter().find(own).map_or(Ok(()), |address| Err(is_own(*address)))
+}
+
+pub(super) fn is_own(address: HostAddress) -> Error {
+    Error::conflict(format!("{} is this host's own address", address.ip())).hint("choose another")
 }

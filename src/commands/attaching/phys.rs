@@ -1,7 +1,9 @@
 //! The host's interface that moves into the target itself: what it has, what hangs on it, and where it is if it
 //! is not on the host.
 
-use super::Work;
+use std::net::IpAddr;
+
+use super::{Work, options};
 use crate::{
     apply::Transaction,
     commands::{Context, siblings, take_back},
@@ -9,7 +11,7 @@ use crate::{
     error::{Error, Kind, Result},
     kernel::{self, Kernel, Netns, survey},
     namespace,
-    plan::{Driver, Moving, Parent, Wiring, Wish, facts::InsideLink},
+    plan::{Moving, Parent, Wiring, Wish, facts::InsideLink},
     store::{Attachment, attachment},
     types::{IfName, Tag},
 };
@@ -27,8 +29,10 @@ pub(super) fn bring_home(wish: &Wish, name: &IfName, dry_run: bool, context: &Co
     if !wish.driver.moves() {
         return Ok(());
     }
-    for away in attachment::all(&*context.store, None)?.into_iter().flatten().filter(|a| is_of(a, name)) {
-        if namespace::reopen(&away).is_some() || take_back::way_home(&away)?.is_none() {
+    // One that is being moved at this moment is not meant.
+    let is_meant = |a: &Attachment| is_of(a, name) && !a.is_unfinished();
+    for away in attachment::all(&*context.store, None)?.into_iter().flatten().filter(is_meant) {
+        if take_back::way_home(&away)?.is_none() {
             continue;
         }
         if dry_run {
@@ -48,7 +52,7 @@ fn is_of(attachment: &Attachment, name: &IfName) -> bool {
 /// namespaces for hardware of that name.
 fn is_elsewhere(name: &IfName, context: &Context) -> Option<Error> {
     let kept = attachment::all(&*context.store, None).ok()?;
-    let away = kept.into_iter().flatten().filter(|a| is_of(a, name)).find(|a| namespace::reopen(a).is_some());
+    let away = kept.into_iter().flatten().find(|a| is_of(a, name) && namespace::is_there(a));
     if let Some(away) = away {
         let (target, interface) = (&away.target, away.interface());
         return Some(
@@ -73,11 +77,19 @@ pub(super) fn moving(
     tag: &Tag,
     context: &Context,
 ) -> Result<Option<Moving>> {
-    let Driver::Phys { .. } = wish.driver else { return Ok(None) };
+    if !wish.driver.moves() {
+        return Ok(None);
+    }
     let peer = config::ssh_client();
-    let (home, by) = host.look_inside(|on_host| Ok((on_host.home(parent, tag)?, peer.and_then(kernel::source_to))))?;
-    let by_it = by.is_some() && home.addresses.iter().any(|address| address.ip() == by);
-    let carries = peer.filter(|_| by_it).map(|peer| format!("the ssh session from {peer}"));
+    let (home, source, own) = host.look_inside(|on_host| {
+        let own: Vec<_> = wish.addresses.iter().filter(|address| kernel::is_hosts_own(address.ip())).collect();
+        Ok((on_host.home(parent, tag)?, peer.and_then(kernel::source_to), own))
+    })?;
+    let goes_along = |ip: IpAddr| home.addresses.iter().any(|address| address.ip() == Some(ip));
+    if let Some(stays) = own.into_iter().find(|address| !goes_along(address.ip())) {
+        return Err(options::is_own(*stays));
+    }
+    let carries = peer.filter(|_| source.is_some_and(goes_along)).map(|peer| format!("the ssh session from {peer}"));
     let mut children = siblings::children(parent, host, context);
     // All of one radio move.
     children.extend(home.phy.map_or(Vec::new(), |radio| kernel::wifi::others(radio, &home.name)));

@@ -76,9 +76,9 @@ fn remark(planned: &Planned, records: &[Attachment]) -> Option<String> {
     }
     let (name, index) = (record.name_now(), record.link().map(|link| link.index));
     match step {
-        Step::AddRoute(route) if route.leaves_by() == index => None,
+        Step::AddRoute(route) | Step::AppendRoute(route) if route.leaves_by() == index => None,
         Step::DeleteRoute(old) | Step::ReplaceRoute { old, .. } if old.leaves_by() == index => None,
-        Step::AddRoute(_) | Step::AddRule(_) => Some(format!("it goes with {name}")),
+        Step::AddRoute(_) | Step::AppendRoute(_) | Step::AddRule(_) => Some(format!("it goes with {name}")),
         Step::DeleteRoute(_) | Step::DeleteRule(_) => Some(format!("the detach of {name} gives it back")),
         Step::ReplaceRoute { .. } => Some(format!("the detach of {name} gives the old one back")),
         Step::SetMtu { index: of, .. } if Some(*of) != index => Some(format!("the detach of {name} takes it back")),

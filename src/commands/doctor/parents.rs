@@ -195,7 +195,8 @@ mod tests {
             of_one(&changed, &[])
         };
         assert_eq!(of(|_| ()), [Finding::ok("eth0", "up, MTU 1500").of(Need::Parent)]);
-        let cases: [(fn(&mut Interface), State, &str, &str); 6] = [
+        type Change = fn(&mut Interface);
+        let cases: [(Change, State, &str, &str); 6] = [
             (|i| i.parent.up = false, State::Warning, "down", "ip link set eth0 up"),
             (|i| i.parent.carrier = false, State::Warning, "no carrier", "cable"),
             (|i| i.parent.wireless = true, State::Warning, "wifi", "ipvlan"),

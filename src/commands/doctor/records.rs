@@ -97,11 +97,13 @@ fn unwritable(place: &str) -> Option<Error> {
     let path = std::path::absolute(place).ok()?;
     let there = path.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
     let errno = access(there, AccessFlags::W_OK | AccessFlags::X_OK).err()?;
-    let reason = plain(&errno.into());
-    Some(
-        Error::not_permitted(format!("{place} cannot be written to: {reason}: {}", there.display()))
-            .hint(format!("run plumb as root, or name another place with --store; ls -ld {}", there.display())),
-    )
+    let (reason, there) = (plain(&errno.into()), there.display());
+    let message = if path.exists() {
+        format!("{place} cannot be written to: {reason}")
+    } else {
+        format!("{place} cannot be made in {there}: {reason}")
+    };
+    Some(Error::not_permitted(message).hint("run plumb as root, or name another place with --store"))
 }
 
 /// Somebody must renew what is leased.
