@@ -152,7 +152,7 @@ pub struct Flat {
     /// The host's interface on the LAN
     #[arg(short = 'i', long, value_name = "HOSTIF", add = ArgValueCandidates::new(complete::interfaces))]
     pub host_interface: Option<IfName>,
-    /// In this VLAN of HOSTIF, 1 to 4094; its device is made where it is missing, and goes with its last user
+    /// In this VLAN of HOSTIF, 1 to 4094: on its device, made where it is missing and gone with its last user; a veth by its bridge's port
     #[arg(long, value_name = "ID")]
     pub vlan: Option<VlanId>,
     /// Address with its prefix length, IPv4 or IPv6, repeatable; none: layer 2 only
@@ -293,7 +293,7 @@ pub struct Attach {
     /// This address of the network, once for each IP version [default: the next free one]
     #[arg(long, value_name = "ADDR")]
     pub ip: Vec<WantedIp>,
-    /// The interface of this host that carries the VLAN [default: the network's]
+    /// The interface of this host that carries the VLAN, or with --driver veth a bridge that does [default: the network's]
     #[arg(short = 'i', long, value_name = "HOSTIF", add = ArgValueCandidates::new(complete::interfaces))]
     pub host_interface: Option<IfName>,
     /// Wait so long for the container to run
@@ -330,7 +330,7 @@ pub struct Dhcp {
     /// The host's interface on the LAN
     #[arg(short = 'i', long, value_name = "HOSTIF", add = ArgValueCandidates::new(complete::interfaces))]
     pub host_interface: Option<IfName>,
-    /// In this VLAN of HOSTIF, 1 to 4094; its device is made where it is missing, and goes with its last user
+    /// In this VLAN of HOSTIF, 1 to 4094: on its device, made where it is missing and gone with its last user; a veth by its bridge's port
     #[arg(long, value_name = "ID", conflicts_with = "network")]
     pub vlan: Option<VlanId>,
     /// Ask in this network's VLAN instead, whose addresses then come from a server there
@@ -463,6 +463,9 @@ pub struct LinkOptions {
     /// Name of the end on the host, of a veth [default: TARGET-IFNAME, or veth-DIGEST where that is too long]
     #[arg(long, value_name = "IFNAME")]
     pub host_name: Option<IfName>,
+    /// Let pass what the bridge of a veth passes on, where iptables would drop it, as Docker has it set; until the last container that needs it is detached
+    #[arg(long)]
+    pub allow_forward: bool,
     /// Name of the interface inside [default: the first free ethN, from eth1]
     #[arg(long, value_name = "IFNAME")]
     pub name: Option<IfName>,

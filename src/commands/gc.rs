@@ -92,6 +92,7 @@ impl<'a> Sweep<'a> {
         self.limits()?;
         self.links()?;
         self.open_vswitch()?;
+        self.rules()?;
         self.claims()?;
         self.leases()?;
         self.helpers();
@@ -273,6 +274,20 @@ impl<'a> Sweep<'a> {
             if let Some(unused) = take_back::unused_device(self.context, &name)? {
                 let text = format!("{name} deleted, nobody uses the bridge");
                 self.note("link", text, || take_back::delete_device(&unused));
+            }
+        }
+        Ok(())
+    }
+
+    /// Rules of this store's for what bridges pass on, that nobody needs any more.
+    fn rules(&mut self) -> Result<()> {
+        let (context, store) = (self.context, self.context.store.mark());
+        let bridges = Netns::of_this_thread()?.look_inside(|kernel| Ok(kernel.accepted(&store)))?;
+        let _lock = if bridges.is_empty() { None } else { Some(HostLock::new()?) };
+        for bridge in bridges {
+            if !take_back::is_accepted_for_somebody(context, &bridge)? {
+                let text = format!("the rule for {bridge} deleted, nobody needs it");
+                self.note("rule", text, || take_back::acceptances(context, &bridge));
             }
         }
         Ok(())

@@ -14,7 +14,7 @@ use crate::{
     },
     namespace::HostLock,
     plan::{
-        Driver, Inside, Link, Step,
+        Driver, Inside, Link, Step, Wish,
         facts::{InsideAddress, InsideLink},
         qdisc::{Device, Side},
         tuning, undo,
@@ -237,6 +237,26 @@ pub fn port(context: &Context, gone: &Attachment) -> Result<()> {
     Netns::open(Path::new(Place::HOST))?.look_inside(|kernel| apply::undo(kernel, &[step], &mut observe, Place::HOST))
 }
 
+/// Deletes the rules that let pass what `bridge` passes on, for one who asked for them and has gone, unless another
+/// who did is on record. The caller has locked the host.
+pub fn acceptance(context: &Context, gone: &Wish, bridge: &IfName) -> Result<()> {
+    if gone.allow_forward { acceptances(context, bridge) } else { Ok(()) }
+}
+
+/// The same for whoever asked.
+pub fn acceptances(context: &Context, bridge: &IfName) -> Result<()> {
+    if is_accepted_for_somebody(context, bridge)? {
+        return Ok(());
+    }
+    let store = context.store.mark();
+    Netns::open(Path::new(Place::HOST))?.look_inside(|kernel| kernel.no_longer_accept(bridge, &store))
+}
+
+pub fn is_accepted_for_somebody(context: &Context, bridge: &IfName) -> Result<bool> {
+    let needs = |a: &Attachment| a.wish.allow_forward && a.link().is_some_and(|link| link.parent.name == *bridge);
+    Ok(attachment::all(&*context.store, None)?.iter().any(|kept| kept.as_ref().map_or(true, needs)))
+}
+
 /// Deletes a VLAN's device or a bridge if plumb made it and nobody uses it. The caller has locked the host.
 pub fn device(context: &Context, name: &IfName) -> Result<()> {
     unused_device(context, name)?.map_or(Ok(()), |device| delete_device(&device))
@@ -299,6 +319,9 @@ pub fn on_the_host(context: &Context, attachments: &[Attachment]) -> Result<()> 
         return Ok(());
     }
     let _lock = HostLock::new()?;
+    for gone in attachments {
+        gone.link().map_or(Ok(()), |link| acceptance(context, &gone.wish, &link.parent.name))?;
+    }
     devices.into_iter().try_for_each(|name| device(context, name))
 }
 

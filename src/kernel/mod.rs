@@ -10,6 +10,7 @@ pub mod dhcp6;
 pub mod features;
 mod icmp;
 mod interfaces;
+mod iptables;
 mod links;
 mod moving;
 mod netlink;
@@ -105,13 +106,7 @@ impl Kernel {
     /// How the namespace forwards IPv4, for a gateway on `parent`.
     pub fn ipv4_forwarding(&mut self, parent: &IfName) -> Result<Ipv4Forwarding> {
         let forwarding = sysctl::ipv4_forwarding(parent)?;
-        Ok(Ipv4Forwarding { accept_in: nftables::accept_in(), ..forwarding })
-    }
-
-    /// Where to accept what a bridge of the host's passes on, if iptables sees it and drops it.
-    pub fn bridged_accept_in(&self) -> Option<&'static str> {
-        let sees = std::fs::read_to_string("/proc/sys/net/bridge/bridge-nf-call-iptables").ok()?;
-        if sees.trim() == "1" { nftables::accept_in() } else { None }
+        Ok(Ipv4Forwarding { accept_in: iptables::accept_in(), ..forwarding })
     }
 
     /// The namespace's number, unique until the next boot; kernels before 5.14 have none.
@@ -149,7 +144,7 @@ fn runtime() -> Result<Runtime> {
 
 /// Where to accept what the host passes on, if iptables drops it.
 pub fn forward_accept_in() -> Option<&'static str> {
-    nftables::accept_in()
+    iptables::accept_in()
 }
 
 /// An error for a question that the kernel refused to answer.

@@ -129,17 +129,6 @@ pub(super) fn publish(address: Ipv4Addr, to: Ipv4Addr) -> Result<(), Refusal> {
     transaction(Family::IPv4, changes)
 }
 
-/// The chain of iptables in which to accept what is forwarded, if its policy for that is to drop.
-///
-/// Seen is what iptables has in nftables, as it does on all distributions of today. The older
-/// iptables-legacy keeps its rules where netlink does not lead to.
-pub fn accept_in() -> Option<&'static str> {
-    const NF_DROP: u32 = 0;
-    let drops = iptables_chain("FORWARD")?.iter().any(|a| matches!(a, ChainAttribute::Policy(NF_DROP)));
-    // Docker keeps DOCKER-USER for rules of others, and puts its own before them in FORWARD.
-    drops.then(|| if iptables_chain("DOCKER-USER").is_some() { "DOCKER-USER" } else { "FORWARD" })
-}
-
 /// NF_IP_PRI_NAT_SRC of the kernel's `include/uapi/linux/netfilter_ipv4.h`, which nft calls `srcnat`.
 const NF_IP_PRI_NAT_SRC: u32 = 100;
 
@@ -187,7 +176,7 @@ fn rule(subnet: Subnet, interface: &IfName) -> Vec<ListAttribute<ExpressionAttri
     expressions.into_iter().map(ListAttribute::from).collect()
 }
 
-fn compare(operator: Operator, with: Vec<u8>) -> Expressions {
+pub(super) fn compare(operator: Operator, with: Vec<u8>) -> Expressions {
     Expressions::Cmp(vec![
         Cmp::SourceRegister(Register::Reg1),
         Cmp::Op(operator),
@@ -214,19 +203,8 @@ fn family(masquerade: &Masquerade) -> Family {
     if masquerade.subnet.is_ipv6() { Family::IPv6 } else { Family::IPv4 }
 }
 
-/// What the chain of iptables' table for filters is like, if it is there.
-fn iptables_chain(name: &str) -> Option<Vec<ChainAttribute>> {
-    let attributes = vec![ChainAttribute::Table("filter".into()), ChainAttribute::Name(name.into())];
-    let question = NfTablesMessage::GetChain(ChainMessage { attributes });
-    let answers = exchange(&[message(Family::IPv4, 0, question, NLM_F_REQUEST)]).ok()?;
-    answers.into_iter().find_map(|answer| match answer.inner {
-        NetfilterMessageInner::NfTables(NfTablesMessage::NewChain(chain)) => Some(chain.attributes),
-        _ => None,
-    })
-}
-
 /// Carries out all changes or none.
-fn transaction<const N: usize>(family: Family, changes: [(NfTablesMessage, u16); N]) -> Result<(), Refusal> {
+pub(super) fn transaction<const N: usize>(family: Family, changes: [(NfTablesMessage, u16); N]) -> Result<(), Refusal> {
     const NFNL_SUBSYS_NFTABLES: u16 = 10;
     let border = |control: ControlMessage| message(Family::Unspec, NFNL_SUBSYS_NFTABLES, control, NLM_F_REQUEST);
     let changes =
@@ -239,7 +217,7 @@ fn transaction<const N: usize>(family: Family, changes: [(NfTablesMessage, u16);
     exchange(&all).map(drop)
 }
 
-fn message(
+pub(super) fn message(
     family: Family,
     resource: u16,
     inner: impl Into<NetfilterMessageInner>,
@@ -256,7 +234,7 @@ fn message(
 /// Sends the messages as one, from the calling thread's namespace. The kernel has answered when
 /// sending returns (`nfnetlink_rcv` works in the sender's context), so nothing is waited for: what is
 /// there is read, and the first refusal in it tells.
-fn exchange(messages: &[NetlinkMessage<NetfilterMessage>]) -> Result<Vec<NetfilterMessage>, Refusal> {
+pub(super) fn exchange(messages: &[NetlinkMessage<NetfilterMessage>]) -> Result<Vec<NetfilterMessage>, Refusal> {
     let failed =
         |error: std::io::Error| Refusal { errno: error.raw_os_error().map_or(Errno::EIO, Errno::from_raw), text: None };
     let strange = |error: DecodeError| Refusal { errno: Errno::EBADMSG, text: Some(error.to_string()) };
@@ -270,18 +248,23 @@ fn exchange(messages: &[NetlinkMessage<NetfilterMessage>]) -> Result<Vec<Netfilt
     socket.send(&request, 0).map_err(failed)?;
     let (mut found, mut answered) = (Vec::new(), false);
     loop {
-        // One message at a time: only the answers to a dump share a datagram.
         let mut bytes = Vec::with_capacity(LONGEST_ANSWER);
         match socket.recv(&mut bytes, 0) {
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
             received => received.map_err(failed)?,
         };
         answered = true;
-        let message = NetlinkMessage::<NetfilterMessage>::deserialize(&bytes).map_err(strange)?;
-        match message.payload {
-            NetlinkPayload::Error(error) if error.code.is_some() => return Err(refusal(&error)),
-            NetlinkPayload::InnerMessage(message) => found.push(message),
-            _ => {}
+        // The answers to a dump share a datagram.
+        let mut rest = bytes.as_slice();
+        while !rest.is_empty() {
+            let message = NetlinkMessage::<NetfilterMessage>::deserialize(rest).map_err(strange)?;
+            let length = (message.header.length as usize).next_multiple_of(4);
+            rest = rest.get(length..).unwrap_or_default();
+            match message.payload {
+                NetlinkPayload::Error(error) if error.code.is_some() => return Err(refusal(&error)),
+                NetlinkPayload::InnerMessage(message) => found.push(message),
+                _ => {}
+            }
         }
     }
     if answered {

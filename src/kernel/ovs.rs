@@ -55,7 +55,7 @@ pub fn ports() -> Result<Vec<(IfName, Tag)>> {
 
 /// Deletes a port, on whatever bridge it is.
 pub fn delete_port(name: &IfName) -> Result<()> {
-    Ok(run(&["--if-exists", "del-port", name.as_str()]).map(drop)?)
+    Ok(run(&["--no-wait", "--if-exists", "del-port", name.as_str()]).map(drop)?)
 }
 
 pub(super) fn add(port: &Port) -> std::result::Result<(), StepError> {
@@ -111,7 +111,10 @@ impl From<Failed> for Error {
         match failed {
             Failed::Missing => missing(),
             Failed::Said { command, text, .. } => {
-                let why = text.trim().trim_start_matches("ovs-vsctl: ");
+                let why = match text.trim().trim_start_matches("ovs-vsctl: ") {
+                    "" => "no answer within 10 s",
+                    why => why,
+                };
                 Error::failed(format!("{command} failed: {why}")).hint("does Open vSwitch run? ovs-vsctl show")
             }
         }

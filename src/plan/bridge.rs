@@ -86,7 +86,8 @@ impl Port {
     }
 
     pub fn deletion(&self) -> Vec<String> {
-        ["--if-exists", "del-port", self.bridge.as_str(), self.name.as_str()].map(str::to_owned).to_vec()
+        // The daemon that looks after it may have ended; it hears of this when it is back.
+        ["--no-wait", "--if-exists", "del-port", self.bridge.as_str(), self.name.as_str()].map(str::to_owned).to_vec()
     }
 }
 

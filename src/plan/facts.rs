@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::{
     Moving, Route, Rule, Segments, Switch,
+    bridged::Dropping,
     link::{GROUP, MOVED, ParentLink},
     tuning,
 };
@@ -23,9 +24,8 @@ pub struct Facts {
     pub is_host: bool,
     /// Read only where the target is to forward.
     pub forwarding: Option<Ipv4Forwarding>,
-    /// The chain of iptables in which to accept what a bridge passes on, if the host drops that. Read only
-    /// where the parent is one.
-    pub bridged_accept_in: Option<&'static str>,
+    /// Who drops what the parent passes on. Read only where that is a bridge of the kernel's.
+    pub bridged_drops: Vec<Dropping>,
     /// Read only where the parent itself is to move.
     pub moving: Option<Moving>,
 }

@@ -5,6 +5,7 @@
 //! plan can be tested without a kernel.
 
 pub mod bridge;
+pub mod bridged;
 pub mod changes;
 pub mod facts;
 pub mod forwarding;

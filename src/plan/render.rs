@@ -257,7 +257,7 @@ mod tests {
                 ),
                 format!("{inside} tc filter del dev eth1 ingress pref 28780 protocol all u32"),
                 "ovs-vsctl add-port ovs0 web-eth1 tag=10 -- set Interface web-eth1 'external-ids:pipework.vlan=\"10\"' 'external-ids:plumb=\"plumb:1:2\"'".into(),
-                "ovs-vsctl --if-exists del-port ovs0 web-eth1".into(),
+                "ovs-vsctl --no-wait --if-exists del-port ovs0 web-eth1".into(),
             ]
         );
     }

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Driver, Facts, Inside, Leased, Link, LinkAddress, MacvlanMode, Parent, Port, Route, Sibling, Step, Switch,
-    TaggedLink, Tuning, forwarding,
+    TaggedLink, Tuning,
+    bridged::{Dropping, Iptables},
+    forwarding,
     link::{ABOVE_THE_HOSTS, ParentLink},
     phys, tuning,
 };
@@ -50,9 +52,17 @@ pub struct Wish {
     pub advertised: Advertised,
     #[serde(default, skip_serializing_if = "Tuning::is_none")]
     pub tuning: Tuning,
+    /// What the bridge passes on is accepted where iptables would drop it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub allow_forward: bool,
     /// The target is to forward for a network: it is its gateway.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forwarding: Option<Forwarding>,
+}
+
+/// As serde asks for it.
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 /// What an interface takes from the advertisements of IPv6 routers (RFC 4861). The kernel does that, for as
@@ -169,6 +179,7 @@ impl Wish {
             skip_dad: false,
             advertised: Advertised::Nothing,
             tuning: Tuning::default(),
+            allow_forward: false,
             forwarding: None,
         }
     }
@@ -318,13 +329,7 @@ pub fn plan(wish: &Wish, facts: &Facts, tag: &Tag) -> Result<Wiring> {
     wish.check()?;
     let mut warnings = Vec::new();
     check_parent(wish, facts, &mut warnings)?;
-    if let Some(chain) = facts.bridged_accept_in {
-        let name = &facts.parent.name;
-        warnings.push(format!(
-            "iptables drops what {name} passes on unless a rule accepts it (policy DROP of FORWARD, and \
-             bridge-nf-call-iptables; Docker sets both): iptables -I {chain} -i {name} -o {name} -j ACCEPT"
-        ));
-    }
+    check_drops(wish, facts, &mut warnings)?;
     if let Some(sibling) = &facts.sibling {
         check_sibling(wish, &facts.parent, sibling)?;
     }
@@ -363,6 +368,35 @@ pub fn plan(wish: &Wish, facts: &Facts, tag: &Tag) -> Result<Wiring> {
         link,
         warnings,
     })
+}
+
+/// Whether a veth can be a port of the parent, in the VLAN that is asked for.
+fn check_bridge(wish: &Wish, parent: &Parent) -> Result<()> {
+    if !wish.driver.needs_a_bridge() {
+        return Ok(());
+    }
+    let name = &parent.name;
+    if parent.switch.is_none() {
+        return Err(Error::failed(format!("{name} is no bridge, and a veth is a port of one")).hint(
+            match &parent.port_of {
+                Some(master) => format!("use -i {master}"),
+                None => {
+                    "name a bridge with -i, one that is made where it is missing; or leave --driver veth out".into()
+                }
+            },
+        ));
+    }
+    if let (Some(id), Some(Switch::Bridge)) = (wish.driver.vlan(), parent.switch) {
+        return Err(Error::failed(format!("{name} looks at no VLANs, so VLAN {id} would not be kept apart on it"))
+            .hint(format!("ip link set {name} type bridge vlan_filtering 1 makes it; its ports are then in VLAN 1")));
+    }
+    if let (None, Some(Switch::VlanBridge { default_vlan: None })) = (wish.driver.vlan(), parent.switch) {
+        return Err(Error::failed(format!(
+            "{name} keeps VLANs apart and has none for new ports (vlan_default_pvid 0)"
+        ))
+        .hint("add --vlan ID"));
+    }
+    Ok(())
 }
 
 fn check_parent(wish: &Wish, facts: &Facts, warnings: &mut Vec<String>) -> Result<()> {
@@ -407,22 +441,33 @@ fn check_parent(wish: &Wish, facts: &Facts, warnings: &mut Vec<String>) -> Resul
     Ok(())
 }
 
-/// Whether the parent is what a port is of.
-fn check_bridge(wish: &Wish, parent: &Parent) -> Result<()> {
-    let name = &parent.name;
-    if wish.driver.needs_a_bridge() && parent.switch.is_none() {
-        return Err(Error::failed(format!("{name} is no bridge, and a veth is a port of one")).hint(
-            match &parent.port_of {
-                Some(master) => format!("use -i {master}"),
-                None => {
-                    "name a bridge with -i, one that is made where it is missing; or leave --driver veth out".into()
-                }
-            },
-        ));
+/// What iptables drops of what the parent passes on: told, or with `--allow-forward` to be accepted.
+fn check_drops(wish: &Wish, facts: &Facts, warnings: &mut Vec<String>) -> Result<()> {
+    let name = &facts.parent.name;
+    let uses_ipv6 = wish.addresses.iter().any(|address| address.is_ipv6()) || !wish.advertised.is_nothing();
+    let drops: Vec<&Dropping> = facts.bridged_drops.iter().filter(|drop| uses_ipv6 || !drop.ipv6).collect();
+    let remedies = |drops: &[&Dropping]| drops.iter().map(|drop| drop.remedy(name)).collect::<Vec<_>>().join(" && ");
+    let legacy: Vec<&Dropping> = drops.iter().copied().filter(|drop| drop.by == Iptables::Legacy).collect();
+    if wish.allow_forward {
+        return match legacy.is_empty() {
+            true => Ok(()),
+            false => Err(Error::failed(format!(
+                "what {name} passes on is dropped by iptables-legacy, whose rules plumb cannot change"
+            ))
+            .hint(format!("{}; and leave --allow-forward out", remedies(&legacy)))),
+        };
     }
-    if let (Some(id), Some(Switch::Bridge)) = (wish.driver.vlan(), parent.switch) {
-        return Err(Error::failed(format!("{name} looks at no VLANs, so VLAN {id} would not be kept apart on it"))
-            .hint(format!("ip link set {name} type bridge vlan_filtering 1 makes it; its ports are then in VLAN 1")));
+    if !drops.is_empty() {
+        // Whether one of the older tables' rules accepts it is not looked for.
+        let by_itself = match legacy.is_empty() {
+            true => "--allow-forward lets it pass, or by hand: ",
+            false => "unless you have had a rule accept it: ",
+        };
+        warnings.push(format!(
+            "iptables drops what {name} passes on (policy DROP of FORWARD, and bridge-nf-call-iptables; Docker sets \
+             both); {by_itself}{}",
+            remedies(&drops)
+        ));
     }
     Ok(())
 }

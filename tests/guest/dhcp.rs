@@ -81,5 +81,13 @@ fn in_a_network_the_server_of_its_vlan_answers() {
         lab.plumb("delete-vlan blue").refused(4, &format!("blue is in use by {} (eth1)", lab.netns("box")));
         lab.plumb("detach --all").ok();
         lab.state().is(&before);
+        // In a VLAN of no network as well.
+        lab.plumb("delete-vlan blue").ok();
+        let before = lab.state();
+        let said = dhcp(&lab, "box", "-i nic0 --vlan 10").ok();
+        assert!(said.out.contains(" on nic0.10 (macvlan bridge)\n") && said.err.is_empty(), "{said:?}");
+        assert!(address(&lab, "box").starts_with("10.1.0.5") && lab.pings("box", "10.1.0.1"));
+        lab.plumb("detach --all").ok();
+        lab.state().is(&before);
     });
 }

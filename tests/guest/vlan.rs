@@ -502,6 +502,19 @@ fn ports_of_a_bridge_are_in_their_vlans() {
         Ran::of(lab.on_host("sh").args(["-ec", &dry])).ok();
         assert!(vlans().contains("other             10 PVID Egress Untagged"), "{dry}");
         lab.ip("host", "link del other");
+        // A network is joined the same way, and with its VLAN's own device on a port nothing would come through.
+        lab.plumb("create-vlan blue --subnet 10.1.0.0/24 -i br0 --id 10").ok();
+        let joins = format!("attach {} blue --driver veth --probe 0", lab.netns("box"));
+        let said = lab.plumb(&joins).ok().out;
+        assert!(said.contains(" 10.1.0.2/24 via 10.1.0.1 in blue on br0 VLAN 10 (veth bridge)"), "{said}");
+        assert!(said.contains("gateway 10.1.0.1 answers in"), "{said}");
+        lab.plumb("detach --all").ok();
+        lab.ip("host", "link add link nic0 name nic0.10 type vlan id 10");
+        lab.plumb(&joins)
+            .refused(4, "nic0.10 takes the frames of VLAN 10 before br0 sees them")
+            .hints("detach what is on nic0.10 and delete it; or use -i nic0.10 without --driver veth");
+        lab.ip("host", "link del nic0.10");
+        lab.plumb("delete-vlan blue").ok();
         // One that is made for a VLAN keeps them apart, and one that does not is refused.
         flat("box", "-i br7 --vlan 10 --ip 10.7.0.5/24").ok();
         assert!(lab.ip("host", "-d link show br7").contains("vlan_filtering 1"));

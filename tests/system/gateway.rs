@@ -71,6 +71,7 @@ fn wish(masquerade: &[&str]) -> Wish {
         skip_dad: true,
         advertised: Advertised::Nothing,
         tuning: netplumb::plan::Tuning::default(),
+        allow_forward: false,
         forwarding: Some(Forwarding { masquerade: masquerade.iter().map(|text| text.parse().unwrap()).collect() }),
     }
 }
@@ -103,7 +104,7 @@ fn on_host<T: Send>(lab: &Lab, work: impl FnOnce(&mut Kernel) -> Result<T> + Sen
 fn planned(kernel: &mut Kernel, masquerade: &[&str]) -> Result<Wiring> {
     let facts = Facts {
         parent: kernel.parent(&"wire0".parse().unwrap())?.unwrap(),
-        bridged_accept_in: None,
+        bridged_drops: vec![],
         moving: None,
         sibling: None,
         inside: kernel.look()?,

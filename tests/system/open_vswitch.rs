@@ -138,3 +138,55 @@ fn without_its_program_or_its_daemon_it_is_said() {
     assert!(ran.err.contains("hint: does Open vSwitch run? ovs-vsctl show"), "{ran:#?}");
     lab.state().is(&before);
 }
+
+#[test]
+fn a_network_is_joined_by_ports_in_its_vlan() {
+    let lab = lab();
+    let attach = |target: &str, network: &str| {
+        lab.plumb(&format!("attach {} {network} --driver veth --probe 0 --no-check", lab.netns(target)))
+    };
+    lab.plumb("create-vlan blue --subnet 10.1.0.0/24 -i ovs0 --id 10").ok();
+    lab.plumb("create-vlan red --subnet 10.2.0.0/24 -i nic0 --id 20").ok();
+    let said = attach("box", "blue").ok().out;
+    let first = said.lines().next().unwrap();
+    assert_eq!(
+        first,
+        format!("{}: eth1 10.1.0.2/24 via 10.1.0.1 in blue on ovs0 VLAN 10 (veth bridge)", lab.netns("box"))
+    );
+    attach("peer", "blue").ok();
+    assert!(lab.pings("box", "10.1.0.3"));
+    attach("third", "red")
+        .refused(1, "nic0 is no bridge, and a veth joins red as the port of one")
+        .hints("-i BRIDGE names one that has nic0 as a port in VLAN 20; or leave --driver veth out");
+    attach("third", "red -i ovs5").refused(3, "the host has no interface ovs5");
+    attach("third", "red -i ovs0").ok();
+    assert_eq!(vsctl(&lab, "ovs-vsctl --bare --columns=tag list Port | sort").trim(), "10\n10\n20");
+    assert_eq!(lab.plumb("delete-vlan blue").code, 4, "it is in use");
+    lab.plumb("detach --all").ok();
+    assert_eq!(vsctl(&lab, "ovs-vsctl list-ports ovs0"), "");
+    // An address that a network may give is the network's to give.
+    flat(&lab, "box", "--vlan 10 --ip 10.1.0.9/24")
+        .refused(4, "VLAN 10 of ovs0 is network blue, and 10.1.0.9 is its to give")
+        .hints(&format!("plumb attach {} blue --ip 10.1.0.9 --driver veth", lab.netns("box")));
+}
+
+/// What comes before the port in the plan is taken back with it, and the port with what comes after.
+#[test]
+fn a_refusal_before_or_after_the_port_leaves_none() {
+    let lab = lab();
+    flat(&lab, "peer", &format!("--ip {ALSO_FREE} --vlan 10")).ok();
+    // Nobody but peer knows that it has this one too.
+    lab.ip("peer", "addr add 192.168.9.50/24 dev eth1");
+    let before = state(&lab);
+    let target = lab.netns("box");
+    let asks = format!("flat {target} -i ovs0 --driver veth --vlan 10 --keep-default --no-check --ip 192.168.9.50/24");
+    let ran = lab.plumb(&asks);
+    assert!(ran.code == 4 && ran.err.contains("192.168.9.50 is in use on the LAN by "), "{ran:#?}");
+    assert!(ran.err.contains("; nothing was changed\n"), "{ran:#?}");
+    state(&lab).is(&before);
+    // A bridge that Open vSwitch cannot set up does not stay in its database either.
+    let ran = lab.plumb(&asks.replace("ovs0", "ovs7"));
+    assert_eq!(ran.code, 1, "{ran:#?}");
+    assert!(ran.err.starts_with("plumb: Open vSwitch could not set ovs7 up; nothing was changed\n"), "{ran:#?}");
+    state(&lab).is(&before);
+}

@@ -53,6 +53,7 @@ fn wish() -> Wish {
         skip_dad: true,
         advertised: Advertised::Nothing,
         tuning: Tuning::default(),
+        allow_forward: false,
         forwarding: None,
     }
 }
@@ -77,7 +78,7 @@ fn attach_as(lab: &Lab, wish: &Wish, kinds_of_steps: usize, refused: usize) -> (
             let facts = Facts {
                 parent,
                 inside: kernel.look()?,
-                bridged_accept_in: None,
+                bridged_drops: vec![],
                 moving: home.transpose()?.map(|home| Moving { home, children: vec![], carries: None }),
                 sibling: None,
                 on_record: vec![],
@@ -197,7 +198,7 @@ fn of_changes_too() {
                 moving: None,
                 parent: kernel.parent(&"nic0".parse().unwrap())?.unwrap(),
                 inside: kernel.look()?,
-                bridged_accept_in: None,
+                bridged_drops: vec![],
                 sibling: None,
                 on_record: vec![],
                 is_host: false,

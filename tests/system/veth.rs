@@ -2,7 +2,7 @@
 
 use crate::{
     dhcp::{DNSMASQ, Lan},
-    lab::{ALSO_FREE, FREE, Lab, ROUTER, Ran, State, sh},
+    lab::{ALSO_FREE, FREE, Lab, ROUTER, ROUTER6, Ran, State, sh},
 };
 
 fn veth(lab: &Lab, target: &str, arguments: &str) -> Ran {
@@ -132,19 +132,113 @@ fn what_cannot_be_is_refused_and_nothing_stays() {
     flat.refused(2, "--host-name x names the end of a veth that stays on the host");
 }
 
+/// As Docker sets it, with the chain that it keeps for rules of others.
+fn as_docker(lab: &Lab, iptables: &str) {
+    iptables_says(lab, "sysctl -q net.bridge.bridge-nf-call-iptables=1");
+    for rule in ["-P FORWARD DROP", "-N DOCKER-USER", "-A DOCKER-USER -j RETURN", "-I FORWARD -j DOCKER-USER"] {
+        iptables_says(lab, &format!("{iptables} {rule}"));
+    }
+}
+
+fn iptables_says(lab: &Lab, script: &str) -> String {
+    Ran::of(lab.on_host("sh").args(["-ec", script])).ok().out
+}
+
 #[test]
 fn what_iptables_would_drop_is_told_of() {
     let lab = Lab::new();
     bridged(&lab);
-    // As Docker sets it.
-    lab.on_host("sh")
-        .args(["-c", "sysctl -q net.bridge.bridge-nf-call-iptables=1; iptables -P FORWARD DROP"])
-        .status()
-        .unwrap();
+    as_docker(&lab, "iptables");
     let said = veth(&lab, "box", &format!("-i br0 --ip {FREE}")).ok();
-    assert!(said.err.contains("iptables -I FORWARD -i br0 -o br0 -j ACCEPT"), "{said:#?}");
+    let rule = "iptables -I DOCKER-USER -i br0 -o br0 -j ACCEPT";
+    assert!(said.err.contains(&format!("--allow-forward lets it pass, or by hand: {rule}")), "{said:#?}");
     assert!(!lab.pings("box", ROUTER));
-    lab.on_host("sh").args(["-c", "iptables -I FORWARD -i br0 -o br0 -j ACCEPT"]).status().unwrap();
+    iptables_says(&lab, rule);
+    assert!(lab.pings("box", ROUTER));
+    lab.plumb("detach --all").ok();
+    // Whoever has accepted it.
+    assert_eq!(veth(&lab, "box", &format!("-i br0 --ip {FREE} --allow-forward")).ok().err, "");
+    lab.plumb("detach --all").ok();
+    assert!(iptables_says(&lab, "iptables -S DOCKER-USER").contains("-i br0 -o br0 -j ACCEPT"), "it is theirs");
+}
+
+#[test]
+fn what_iptables_drops_passes_for_as_long_as_somebody_needs_it() {
+    let mut lab = Lab::new();
+    lab.target("peer");
+    bridged(&lab);
+    iptables_says(&lab, "sysctl -q net.bridge.bridge-nf-call-ip6tables=1; ip6tables -P FORWARD DROP");
+    as_docker(&lab, "iptables");
+    let rules = || iptables_says(&lab, "iptables -S; ip6tables -S");
+    let (before, world) = (rules(), state(&lab));
+    let box_is = format!("-i br0 --ip {FREE} --ip fd09::100/64 --probe 0 --allow-forward");
+    let dry = veth(&lab, "box", &format!("{box_is} --dry-run")).ok().out;
+    assert_eq!(rules(), before);
+    assert_eq!(veth(&lab, "box", &box_is).ok().err, "");
+    let with_rules = rules();
+    // As iptables itself would have it, and before all others.
+    let words: Vec<&str> = with_rules.split_whitespace().filter(|word| !word.starts_with("\"plumb:")).collect();
+    let listed = words.join(" ");
+    let rule = "-i br0 -o br0 -m comment --comment -j ACCEPT";
+    assert!(listed.contains(&format!("-A DOCKER-USER {rule} -A DOCKER-USER -j RETURN")), "{with_rules}");
+    assert!(listed.ends_with(&format!("-A FORWARD {rule}")), "{with_rules}");
+    assert!(lab.pings("box", ROUTER) && lab.pings("box", ROUTER6));
+    veth(&lab, "peer", &format!("-i br0 --ip {ALSO_FREE} --allow-forward")).ok();
+    assert_eq!(rules(), with_rules, "two share one");
+    lab.plumb(&format!("detach {}", lab.netns("box"))).ok();
+    assert_eq!(rules(), with_rules, "peer needs it");
+    lab.plumb(&format!("detach {}", lab.netns("peer"))).ok();
+    assert_eq!(rules(), before);
+    state(&lab).is(&world);
+    // A failure takes the rule back: the router has the address.
+    let taken = veth(&lab, "box", &format!("-i br0 --ip {ROUTER}/24 --allow-forward"));
+    assert!(taken.code == 4 && taken.err.contains("is in use on the LAN by"), "{taken:#?}");
+    assert_eq!(rules(), before);
+    // And so does gc after a kill.
+    let arguments = format!("flat {} --driver veth --keep-default --no-check {box_is}", lab.netns("box"));
+    let mut with_rule = 0;
+    for call in ["sendto", "rename"] {
+        for number in 1.. {
+            let killed = lab.killed(&arguments, call, number);
+            with_rule += usize::from(rules() != before);
+            if !killed {
+                lab.plumb("detach --all").ok();
+            }
+            lab.plumb("gc").ok();
+            assert_eq!(rules(), before, "{call} {number}");
+            if !killed {
+                break;
+            }
+        }
+    }
+    assert!(with_rule >= 5, "{with_rule}");
+    // What is printed does the same.
+    Ran::of(lab.on_host("sh").args(["-ec", &dry])).ok();
+    assert_eq!(rules(), with_rules);
+    assert!(lab.plumb("gc").ok().out.contains("the rule for br0 deleted, nobody needs it"));
+}
+
+#[test]
+fn what_the_older_iptables_drops_is_seen_and_left_to_a_person() {
+    let lab = Lab::new();
+    bridged(&lab);
+    iptables_says(&lab, "iptables-legacy -P FORWARD ACCEPT; sysctl -q net.bridge.bridge-nf-call-iptables=1");
+    assert_eq!(veth(&lab, "box", &format!("-i br0 --ip {FREE}")).ok().err, "");
+    lab.plumb("detach --all").ok();
+    as_docker(&lab, "iptables-legacy");
+    let before = state(&lab);
+    let rule = "iptables-legacy -I FORWARD -i br0 -o br0 -j ACCEPT";
+    veth(&lab, "box", &format!("-i br0 --ip {FREE} --allow-forward"))
+        .refused(1, "what br0 passes on is dropped by iptables-legacy, whose rules plumb cannot change")
+        .hints(&format!("{rule}; and leave --allow-forward out"));
+    state(&lab).is(&before);
+    let said = veth(&lab, "box", &format!("-i br0 --ip {FREE}")).ok();
+    assert!(
+        said.err.contains(&format!("Docker sets both); unless you have had a rule accept it: {rule}")),
+        "{said:#?}"
+    );
+    assert!(!lab.pings("box", ROUTER));
+    iptables_says(&lab, rule);
     assert!(lab.pings("box", ROUTER));
 }
 

@@ -6,19 +6,22 @@ use super::{Device, Work, parent, random};
 use crate::{
     config,
     container::Target,
-    error::Result,
-    kernel::ovs,
+    error::{Error, Result},
+    kernel::{Netns, ovs},
     plan::{
-        Driver, Parent, Port, Switch, Wiring,
+        Driver, Facts, Parent, Port, Switch, Wiring, Wish,
         bridge::{Bridge, open_vswitch_addition, ovs_vsctl},
+        bridged::{Acceptance, Dropping, Iptables},
+        facts::InsideLink,
     },
-    types::{IfName, Place, Tag},
+    types::{IfName, Place, StoreMark, Tag, VlanProtocol},
 };
 
 /// The bridge of this name. The host is locked.
 pub(super) fn device(work: &mut Work, name: &IfName, driver: &Driver) -> Result<Device> {
     if let Some(there) = work.kernel.parent(name)? {
         let parent = known(work, there)?;
+        refuse_taken_frames(work, &parent, driver)?;
         return Ok(Device { parent, made: false, commands: Vec::new() });
     }
     if is_named_open_vswitch(name) {
@@ -34,6 +37,23 @@ pub(super) fn device(work: &mut Work, name: &IfName, driver: &Driver) -> Result<
     work.kernel.add_bridge(&bridge, &tag)?;
     commands.iter().for_each(|command| work.context.output.step(command, Duration::ZERO));
     Ok(Device { parent: parent(work.kernel, name)?, made: true, commands: Vec::new() })
+}
+
+/// A VLAN's own device on one of the bridge's ports takes the VLAN's frames before the bridge sees them.
+fn refuse_taken_frames(work: &mut Work, bridge: &Parent, driver: &Driver) -> Result<()> {
+    let Some(id) = driver.vlan() else { return Ok(()) };
+    let links = work.kernel.host_links()?;
+    let is_port = |index| links.iter().any(|link| link.index == index && link.port_of == Some(bridge.index));
+    let takes =
+        |link: &&InsideLink| link.vlan == Some((VlanProtocol::Dot1q, id)) && link.parent_index.is_some_and(is_port);
+    match links.iter().find(takes) {
+        None => Ok(()),
+        Some(device) => {
+            let (name, bridge) = (&device.name, &bridge.name);
+            Err(Error::conflict(format!("{name} takes the frames of VLAN {id} before {bridge} sees them"))
+                .hint(format!("detach what is on {name} and delete it; or use -i {name} without --driver veth")))
+        }
+    }
 }
 
 /// As pipework has it: a missing bridge of such a name is to be Open vSwitch's.
@@ -71,7 +91,12 @@ fn make_open_vswitch(work: &mut Work, name: &IfName) -> Result<Device> {
     }
     ovs::add_bridge(name, &tag)?;
     work.context.output.step(&command, Duration::ZERO);
-    let made = parent(work.kernel, name).inspect_err(|_| drop(ovs::delete_bridge(name)))?;
+    // Its program succeeds as soon as it is on record.
+    let Some(made) = work.kernel.parent(name)? else {
+        ovs::delete_bridge(name)?;
+        return Err(Error::failed(format!("Open vSwitch could not set {name} up; nothing was changed"))
+            .hint("modprobe openvswitch, if the kernel has it as a module; its log ovs-vswitchd.log tells more"));
+    };
     Ok(Device { parent: of_open_vswitch(made), made: true, commands: Vec::new() })
 }
 
@@ -92,4 +117,35 @@ pub(super) fn external_ids(target: &Target, wiring: &Wiring, tag: &Tag) -> BTree
         (Port::TAG, Some(tag.to_string())),
     ];
     ids.into_iter().filter_map(|(key, id)| Some((key.to_owned(), id?))).collect()
+}
+
+/// Who drops what the bridge passes on. Of what Open vSwitch's do netfilter sees nothing.
+pub(super) fn drops(parent: &Parent, driver: &Driver, host: &Netns) -> Result<Vec<Dropping>> {
+    match parent.switch.filter(|_| driver.needs_a_bridge()) {
+        None | Some(Switch::OpenVswitch) => Ok(Vec::new()),
+        Some(Switch::Bridge | Switch::VlanBridge { .. }) => {
+            host.look_inside(|kernel| Ok(kernel.bridged_drops(&parent.name)))
+        }
+    }
+}
+
+/// The rules that `--allow-forward` needs: those that others have asked for are there already.
+pub(super) fn acceptances(wish: &Wish, facts: &Facts, store: &StoreMark) -> Vec<Acceptance> {
+    let rule = |drop: &Dropping| match drop.by {
+        Iptables::Nftables { chain } => {
+            Some(Acceptance { bridge: facts.parent.name.clone(), ipv6: drop.ipv6, chain, store: store.clone() })
+        }
+        Iptables::Legacy => None,
+    };
+    facts.bridged_drops.iter().filter(|_| wish.allow_forward).filter_map(rule).collect()
+}
+
+/// Adds them. The host is locked, and the record says who needs them.
+pub(super) fn accept(work: &Work, rules: &[Acceptance]) -> Result<()> {
+    if rules.is_empty() {
+        return Ok(());
+    }
+    work.host.look_inside(|kernel| rules.iter().try_for_each(|rule| kernel.accept(rule)))?;
+    rules.iter().for_each(|rule| work.context.output.step(&rule.command(), Duration::ZERO));
+    Ok(())
 }

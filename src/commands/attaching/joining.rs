@@ -2,16 +2,16 @@
 
 use std::{collections::HashSet, net::IpAddr};
 
-use super::{Device, Work, parent, vlan};
+use super::{Device, Work, bridge, parent, vlan};
 use crate::{
     error::{Error, Result},
     kernel::Kernel,
-    plan::{Inside, Wish, vlan::VlanDevice},
+    plan::{Driver, Inside, Wish, vlan::VlanDevice},
     store::{
         Attachment, Change, Condition, Key, Network, Store,
         network::{self, Histories, Stored},
     },
-    types::{Gateway, HostAddress, IfName, RouteSpec},
+    types::{Gateway, HostAddress, IfName, RouteSpec, VlanProtocol},
 };
 
 /// A network that a target shall join, and how.
@@ -87,12 +87,45 @@ impl Joining {
         }
     }
 
-    /// The network's device on this host, made if it is missing. The host is locked.
-    pub(super) fn device(&self, work: &mut Work) -> Result<Device> {
+    /// The wish, in the network's VLAN as far as it is the port's own.
+    pub(super) fn in_its_vlan(&self, wish: Wish) -> Wish {
+        if !wish.driver.needs_a_bridge() {
+            return wish;
+        }
+        Wish { driver: wish.driver.in_vlan(Some(self.network.id)), mtu: wish.mtu.or(self.network.mtu), ..wish }
+    }
+
+    /// What a link in the network hangs on: a bridge that is there, or else its VLAN's device on this host, made if
+    /// it is missing. The host is locked.
+    pub(super) fn device(&self, work: &mut Work, driver: &Driver) -> Result<Device> {
         let network = &self.network;
         self.refuse_anothers_vlan(work)?;
+        if driver.needs_a_bridge() {
+            return self.bridge(work, driver);
+        }
         let device = VlanDevice::new(self.host_interface.clone(), network.id, network.protocol, network.mtu);
         vlan::device(work, &device)
+    }
+
+    /// A bridge that leads to the network. One that was made for this would lead nowhere; and one over the VLAN's
+    /// device would keep all other drivers from it.
+    fn bridge(&self, work: &mut Work, driver: &Driver) -> Result<Device> {
+        let (Network { name, id, protocol, parent: carrier, .. }, on) = (&self.network, &self.host_interface);
+        if *protocol != VlanProtocol::Dot1q {
+            return Err(Error::failed(format!(
+                "{name} is a VLAN by {protocol}, and a bridge's ports are in those by 802.1q"
+            ))
+            .hint("leave --driver veth out"));
+        }
+        parent(work.kernel, on)?;
+        let device = bridge::device(work, on, driver)?;
+        if device.parent.switch.is_none() {
+            let port = device.parent.port_of.unwrap_or_else(|| "BRIDGE".into());
+            return Err(Error::failed(format!("{on} is no bridge, and a veth joins {name} as the port of one")).hint(
+                format!("-i {port} names one that has {carrier} as a port in VLAN {id}; or leave --driver veth out"),
+            ));
+        }
+        Ok(device)
     }
 
     /// By another interface of this host than the network's own the VLAN may be another network's.

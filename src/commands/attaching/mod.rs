@@ -27,7 +27,7 @@ use crate::{
     error::{Error, Kind, Result},
     kernel::{Kernel, Netns},
     namespace::HostLock,
-    plan::{Facts, Inside, Parent, Step, Wiring, Wish, vlan::VlanDevice, wiring},
+    plan::{Facts, Inside, Parent, Step, Wiring, Wish, bridged::Acceptance, vlan::VlanDevice, wiring},
     store::{Attachment, Change, Committed, Progress, Record, attachment},
     types::{IfName, NetworkName, Span, Tag, TargetName, VlanId, VlanProtocol, nearest},
 };
@@ -127,6 +127,8 @@ struct Begun {
     beside: Option<Change>,
     /// Commands for what must be made first on the host, where this is a dry run.
     first: Vec<String>,
+    /// Rules for what the bridge passes on, of the host's iptables.
+    accept: Vec<Acceptance>,
     /// What the LAN gave.
     lease: Option<leasing::Kept>,
     /// Until the link is there: what hangs on one parent as an ipvlan has to agree.
@@ -153,7 +155,8 @@ impl Work<'_> {
             report.add_lease(&kept.lease, dhcp);
             kept.ipv6.iter().for_each(|ipv6| report.add_ipv6(ipv6, dhcp));
         }
-        report.commands.splice(0..0, begun.first.drain(..));
+        let rules: Vec<String> = begun.accept.iter().map(Acceptance::command).collect();
+        report.commands.splice(0..0, begun.first.drain(..).chain(rules));
         report.warn_about_published_ports(self.target, &begun.attachment.wish, &begun.wiring);
         report.warnings.extend(leftovers);
         report.left = begun.earlier.as_ref().and_then(|earlier| Some(earlier.link()?.parent.name.clone()));
@@ -255,8 +258,9 @@ impl Work<'_> {
             }
             Uplink::Nowhere => self.record_plan(wish, inside, Parent::nowhere(), here, elsewhere, None),
             Uplink::Network(joining) => {
+                let wish = joining.in_its_vlan(wish);
                 let lock = HostLock::unless_held(self.namespace, self.host)?;
-                let device = joining.device(self)?;
+                let device = joining.device(self, &wish.driver)?;
                 self.begin_on(device, lock, |work, parent| {
                     work.record_plan(wish, inside, parent, here, elsewhere, Some(joining))
                 })
@@ -297,13 +301,10 @@ impl Work<'_> {
         let sibling = siblings::that_matters(&wish.driver, &parent, self.host, self.context)?;
         let forwarding = wish.forwarding.as_ref().map(|_| self.kernel.ipv4_forwarding(&parent.name)).transpose()?;
         let is_host = self.target.name == TargetName::Host;
-        let bridged_accept_in = match wish.driver.needs_a_bridge() {
-            true => self.host.look_inside(|kernel| Ok(kernel.bridged_accept_in()))?,
-            false => None,
-        };
+        let bridged_drops = bridge::drops(&parent, &wish.driver, self.host)?;
         let tag = Tag::new(store.mark(), random()?);
         let moving = phys::moving(&wish, &parent, self.host, &tag, self.context)?;
-        let facts = Facts { parent, sibling, inside, on_record, is_host, forwarding, bridged_accept_in, moving };
+        let facts = Facts { parent, sibling, inside, on_record, is_host, forwarding, bridged_drops, moving };
         let pool = joining.filter(|_| self.intent.lease.is_none());
         let mut choice = pool.map(|joining| joining.choice(&wish)).transpose()?;
         loop {
@@ -336,6 +337,7 @@ impl Work<'_> {
             let Some((claim, holder)) = held else {
                 let beside = choice.as_mut().map(|choice| choice.remembered(&attachment)).transpose()?;
                 return Ok(Begun {
+                    accept: bridge::acceptances(&attachment.wish, &facts, &tag.store),
                     attachment,
                     wiring,
                     parent: facts.parent,
@@ -392,8 +394,9 @@ impl Work<'_> {
     fn make(&mut self, begun: &mut Begun) -> Result<()> {
         let store = &*self.context.store;
         let (lock, beside) = (begun.lock.take(), begun.beside.take());
-        let Begun { attachment, wiring, parent, earlier, lease, .. } = begun;
-        match self.wire(attachment, wiring, parent, beside, lock).map(|granted| *lease = granted) {
+        let Begun { attachment, wiring, parent, earlier, lease, accept, .. } = begun;
+        let made = bridge::accept(self, accept).and_then(|()| self.wire(attachment, wiring, parent, beside, lock));
+        match made.map(|granted| *lease = granted) {
             // Made is made: what could not be given back gc finds.
             Ok(()) => {
                 if let Some(earlier) = earlier {
@@ -408,8 +411,10 @@ impl Work<'_> {
                 // The failure is what the user must hear of; what cannot be forgotten now gc finds.
                 let _ = attachment.forget(store).and_then(|()| store.flush(&attachment.key()));
                 if !matches!(self.intent.uplink, Uplink::Interface(_)) || wiring.link.driver.needs_a_bridge() {
-                    let _ = HostLock::unless_held(self.namespace, self.host)
-                        .and_then(|_lock| take_back::device(self.context, &parent.name));
+                    let _ = HostLock::unless_held(self.namespace, self.host).and_then(|_lock| {
+                        take_back::acceptance(self.context, &attachment.wish, &parent.name)?;
+                        take_back::device(self.context, &parent.name)
+                    });
                 }
                 Err(error)
             }

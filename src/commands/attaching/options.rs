@@ -65,6 +65,7 @@ pub fn wish(target: &TargetName, options: &LinkOptions) -> Result<Wish> {
         allow_wifi: options.allow_wifi,
         force: options.force,
         tuning: tuning(options),
+        allow_forward: options.allow_forward,
         ..Wish::of(target, driver(options)?, mac_rule(options))
     })
 }
@@ -72,10 +73,6 @@ pub fn wish(target: &TargetName, options: &LinkOptions) -> Result<Wish> {
 /// The same for a link in a network.
 pub fn network_wish(target: &TargetName, options: &LinkOptions) -> Result<Wish> {
     let wish = wish(target, options)?;
-    if wish.driver.needs_a_bridge() {
-        return Err(Error::usage("a network's VLAN has no bridge, so a veth cannot join it")
-            .hint("leave --driver veth out: containers of one network reach one another by macvlan as well"));
-    }
     if wish.driver.leads_nowhere() {
         return Err(
             Error::usage("a dummy leads nowhere, so not into a network either").hint("leave --driver dummy out")
@@ -110,6 +107,10 @@ fn driver(options: &LinkOptions) -> Result<Driver> {
         && options.driver != DriverName::Veth
     {
         return Err(Error::usage(format!("--host-name {name} names the end of a veth that stays on the host"))
+            .hint("add --driver veth, or leave it out"));
+    }
+    if options.allow_forward && options.driver != DriverName::Veth {
+        return Err(Error::usage("--allow-forward is about what a bridge passes on, and only a veth is on one")
             .hint("add --driver veth, or leave it out"));
     }
     if options.force && options.driver != DriverName::Phys {

@@ -265,6 +265,14 @@ impl Report {
                 self.warnings.push(format!("{host} does not answer within {} s. Look at: whether {router} forwards there; a route back; a firewall", PING_LIMIT.as_secs()));
                 (false, None)
             }
+            Reach::Silent if self.vlan.is_some() => {
+                self.warnings.push(format!(
+                    "{what}{host} does not answer within {} s. Look at: whether the port of {parent} that leads to the LAN is in the \
+                     VLAN (bridge vlan show); whether the switch port is a tagged member of it; the cable",
+                    PING_LIMIT.as_secs()
+                ));
+                (false, None)
+            }
             Reach::Silent if self.network.is_some() => {
                 self.warnings.push(format!(
                     "{what}{host} does not answer within {} s. Look at: whether the router is there (--gateway-here of create-vlan makes a \

@@ -50,13 +50,14 @@ pub(super) fn heed_network(work: &Work, wish: &Wish, parent: &IfName, id: VlanId
     };
     let target = &work.target.name;
     let of_pool = |ip| stored.network.pools.iter().any(|pool| pool.subnet.contains(ip));
+    let by = if wish.driver.needs_a_bridge() { " --driver veth" } else { "" };
     if let Some(ip) = wish.addresses.iter().map(|address| address.ip()).find(|ip| of_pool(*ip)) {
         return Err(Error::conflict(format!("VLAN {id} of {parent} is network {name}, and {ip} is its to give"))
-            .hint(format!("plumb attach {target} {name} --ip {ip}")));
+            .hint(format!("plumb attach {target} {name} --ip {ip}{by}")));
     }
     let join = match work.intent.lease {
-        Some(_) => format!("plumb dhcp {target} --network {name}"),
-        None => format!("plumb attach {target} {name}"),
+        Some(_) => format!("plumb dhcp {target} --network {name}{by}"),
+        None => format!("plumb attach {target} {name}{by}"),
     };
     Ok(Some(format!("VLAN {id} of {parent} is network {name}, and this is no member of it; {join} joins")))
 }

@@ -41,7 +41,9 @@ fn forward_policy() -> Finding {
             NAME,
             "DROP, and bridge-nf-call-iptables is on: what bridges and gateways of plumb's pass on is dropped",
         )
-        .remedy(format!("iptables -I {chain} -i BRIDGE -o BRIDGE -j ACCEPT, for the bridge that --driver veth uses")),
+        .remedy(format!(
+            "--allow-forward where --driver veth is used; iptables -I {chain} -i BRIDGE -o BRIDGE -j ACCEPT by hand"
+        )),
         Some(chain) => Finding::note(NAME, "DROP: what gateways of networks pass on is dropped")
             .remedy(format!("iptables -I {chain} -i gw-NETWORK -j ACCEPT, and the same with -o")),
     }

@@ -29,6 +29,7 @@ fn wish(address: &str, gateway: &str) -> Wish {
         skip_dad: false,
         advertised: Advertised::Nothing,
         tuning: Tuning::default(),
+        allow_forward: false,
         forwarding: None,
     }
 }

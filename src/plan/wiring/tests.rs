@@ -54,7 +54,7 @@ fn facts() -> Facts {
         on_record: vec![],
         is_host: false,
         forwarding: None,
-        bridged_accept_in: None,
+        bridged_drops: vec![],
         moving: None,
     }
 }
@@ -77,6 +77,7 @@ fn wish() -> Wish {
         skip_dad: false,
         advertised: Advertised::Nothing,
         tuning: Tuning::default(),
+        allow_forward: false,
         forwarding: None,
     }
 }
@@ -689,4 +690,64 @@ fn a_queue_of_broadcasts_is_macvlans() {
     let tuning = Tuning { bc_queue_len: Some(5000), ..Tuning::default() };
     let wish = Wish { driver: Driver::Ipvlan(IpvlanMode::L2), tuning, ..wish() };
     assert!(wish.check().unwrap_err().message.starts_with("--bc-queue-len is macvlan's"));
+}
+
+fn veth(vlan: Option<u16>, switch: Option<Switch>) -> (Wish, Facts) {
+    let driver = Driver::Veth { host_end: None, vlan: vlan.map(|id| id.try_into().unwrap()), switch: None };
+    let (wish, mut facts) = (Wish { driver, ..wish() }, facts());
+    facts.parent = Parent { name: "br0".parse().unwrap(), switch, ..facts.parent };
+    (wish, facts)
+}
+
+#[test]
+fn a_port_is_in_its_vlan_before_it_is_up_and_in_no_other() {
+    let joins = |vlan, switch| {
+        let (wish, facts) = veth(vlan, Some(switch));
+        let first = commands(&planned(&wish, &facts)).swap_remove(0);
+        first.split_once(" && ").unwrap().1.to_owned()
+    };
+    let filters = |default: Option<u16>| Switch::VlanBridge { default_vlan: default.map(|id| id.try_into().unwrap()) };
+    let plain = "ip link set dev web-eth1 master br0 up";
+    let own = "bridge vlan add dev web-eth1 vid 10 pvid untagged && ip link set dev web-eth1 up";
+    assert_eq!(joins(None, Switch::Bridge), plain);
+    assert_eq!(joins(None, filters(Some(1))), plain);
+    assert_eq!(joins(Some(10), filters(None)), format!("ip link set dev web-eth1 master br0 && {own}"));
+    assert_eq!(
+        joins(Some(10), filters(Some(1))),
+        format!("ip link set dev web-eth1 master br0 && bridge vlan del dev web-eth1 vid 1 && {own}")
+    );
+    assert_eq!(joins(Some(10), Switch::OpenVswitch), "ip link set dev web-eth1 up");
+}
+
+#[test]
+fn a_bridge_that_cannot_keep_the_port_in_a_vlan_is_refused() {
+    let refused = |vlan, switch| {
+        let (wish, facts) = veth(vlan, switch);
+        let error = plan(&wish, &facts, &samples::tag()).unwrap_err();
+        (error.message, error.hint.unwrap())
+    };
+    let (message, hint) = refused(Some(10), Some(Switch::Bridge));
+    assert_eq!(message, "br0 looks at no VLANs, so VLAN 10 would not be kept apart on it");
+    assert!(hint.starts_with("ip link set br0 type bridge vlan_filtering 1 makes it"), "{hint}");
+    let (message, hint) = refused(None, Some(Switch::VlanBridge { default_vlan: None }));
+    assert_eq!(message, "br0 keeps VLANs apart and has none for new ports (vlan_default_pvid 0)");
+    assert_eq!(hint, "add --vlan ID");
+    assert_eq!(refused(Some(10), None).0, "br0 is no bridge, and a veth is a port of one");
+}
+
+#[test]
+fn what_iptables_drops_is_told_of_where_it_matters() {
+    let (wish, mut facts) = veth(None, Some(Switch::Bridge));
+    let nftables = Iptables::Nftables { chain: "FORWARD" };
+    let drops = |ipv6| Dropping { ipv6, by: nftables };
+    facts.bridged_drops = vec![drops(true)];
+    assert_eq!(planned(&wish, &facts).warnings, [""; 0], "nothing here is IPv6");
+    facts.bridged_drops.push(drops(false));
+    let warnings = planned(&wish, &facts).warnings;
+    assert!(warnings[0].ends_with("by hand: iptables -I FORWARD -i br0 -o br0 -j ACCEPT"), "{warnings:?}");
+    let wish = Wish { allow_forward: true, ..wish };
+    assert_eq!(planned(&wish, &facts).warnings, [""; 0]);
+    facts.bridged_drops[1].by = Iptables::Legacy;
+    let error = plan(&wish, &facts, &samples::tag()).unwrap_err();
+    assert_eq!(error.message, "what br0 passes on is dropped by iptables-legacy, whose rules plumb cannot change");
 }
