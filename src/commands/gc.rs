@@ -257,6 +257,11 @@ impl<'a> Sweep<'a> {
         Ok(())
     }
 
+    /// The host's, where something may be deleted: who only looks waits for nobody.
+    fn lock(&self) -> Result<Option<HostLock>> {
+        if self.dry_run { Ok(None) } else { HostLock::new().map(Some) }
+    }
+
     /// Ports of Open vSwitch's with this store's tag and no record, and its bridges that plumb made and nobody
     /// uses. Where it does not run nothing can be told.
     fn open_vswitch(&mut self) -> Result<()> {
@@ -269,7 +274,7 @@ impl<'a> Sweep<'a> {
             }
         }
         let bridges = ovs::unused_bridges().unwrap_or_default();
-        let _lock = if bridges.is_empty() { None } else { Some(HostLock::new()?) };
+        let _lock = if bridges.is_empty() { None } else { self.lock()? };
         for name in bridges {
             if let Some(unused) = take_back::unused_device(self.context, &name)? {
                 let text = format!("{name} deleted, nobody uses the bridge");
@@ -282,8 +287,8 @@ impl<'a> Sweep<'a> {
     /// Rules of this store's for what bridges pass on, that nobody needs any more.
     fn rules(&mut self) -> Result<()> {
         let (context, store) = (self.context, self.context.store.mark());
-        let bridges = Netns::of_this_thread()?.look_inside(|kernel| Ok(kernel.accepted(&store)))?;
-        let _lock = if bridges.is_empty() { None } else { Some(HostLock::new()?) };
+        let bridges = Netns::of_this_thread()?.look_inside(|kernel| kernel.accepted(&store))?;
+        let _lock = if bridges.is_empty() { None } else { self.lock()? };
         for bridge in bridges {
             if !take_back::is_accepted_for_somebody(context, &bridge)? {
                 let text = format!("the rule for {bridge} deleted, nobody needs it");

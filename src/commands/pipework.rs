@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{Context, attaching, require_capabilities};
+use super::{Context, attaching, changing, require_capabilities};
 use crate::{
     cli::{Cli, Global, Pipework, Verb},
     container::{self, Engines},
@@ -46,13 +46,20 @@ pub fn run(options: Pipework, global: Global, output: Output) -> Result<()> {
             again_if_it_starts(&attach.guest, said, error, global, output)
         }
         // Such as where nothing of plumb's is attached. What the program refuses as well it says itself.
-        (Request::Inside(inside), Err(error))
-            if matches!(error.kind, Failure::Usage | Failure::Failed | Failure::NotFound) =>
-        {
+        (Request::Inside(inside), Err(error)) if matches!(error.kind, Failure::Usage | Failure::NotFound) => {
             by_iproute(&inside, false, global, output)
         }
-        (_, outcome) => outcome,
+        (_, outcome) => outcome.map_err(|error| of_plumbs_own(error, &said)),
     }
+}
+
+/// A hint names the options of the verb that was run.
+fn of_plumbs_own(error: Error, said: &Said) -> Error {
+    let hint = error.hint.map(|hint| match (hint.contains("--"), said.words.first()) {
+        (true, Some(verb)) => format!("{hint} (options of plumb {verb}, whose line -v prints)"),
+        _ => hint,
+    });
+    Error { hint, ..error }
 }
 
 /// The command that does the same.
@@ -61,8 +68,8 @@ fn tell(command: &impl std::fmt::Display, output: Output) {
     output.line(command);
 }
 
-/// The verb that a line of plumb's own means. Only that one's options are set up: all of them were once for
-/// this run, and take a third of a millisecond.
+/// The verb that a line of plumb's own means. Only that one's options are set up, as those of all verbs take a
+/// third of a millisecond.
 fn verb(said: &Said) -> Result<Verb> {
     let verb = match said.words.first().map_or("", String::as_str) {
         "flat" => options(said).map(Verb::Flat),
@@ -142,7 +149,7 @@ fn again_if_it_starts(name: &str, said: Said, error: Error, global: Global, outp
         let words = said.words.into_iter().chain(["--wait".to_owned(), "3s".to_owned()]).collect();
         return super::run(Cli { global, verb: verb(&Said { words, ..said })? }, output);
     }
-    let lxc = "pipework found LXC's by their cgroups before version 2; such a one is named by a process of its, pid:N";
+    let lxc = "an LXC container is named by a process of its own: pid:N";
     let hint = error.hint.as_ref().map_or(lxc.to_owned(), |hint| format!("{hint}; {lxc}"));
     Err(error.hint(hint))
 }
@@ -161,7 +168,9 @@ fn by_iproute(inside: &Inside, dry_run: bool, global: Global, output: Output) ->
     let version = inside.ipv6.then_some("-6");
     let words: Vec<&str> = version.into_iter().chain(object).chain(inside.words.iter().map(String::as_str)).collect();
     let context = Context::new(global, output)?;
-    let target = container::find(&guest(&inside.guest)?, &context.engines, None)?;
+    let name = guest(&inside.guest)?;
+    changing::refuse_host(&name)?;
+    let target = container::find(&name, &context.engines, None)?;
     if dry_run {
         let words: Vec<String> = words.iter().map(|word| quote(word)).collect();
         tell(&format!("nsenter --net={} {program} {}", target.place.path().display(), words.join(" ")), output);
@@ -183,7 +192,8 @@ fn by_iproute(inside: &Inside, dry_run: bool, global: Global, output: Output) ->
     }
     let only_looks = ["show", "list", "ls", "lst", "get", "save", "monitor"];
     if !words.iter().any(|word| only_looks.contains(word)) {
-        output.warn(&format!("by {program} itself, so not on record: plumb detach does not take it back"));
+        output
+            .warn(&format!("done by {program} itself, so it is not on record and plumb detach does not take it back"));
     }
     Ok(())
 }

@@ -56,7 +56,7 @@ impl Kernel {
                 continue;
             }
             if let Some(chain) = accept_in_family(family)
-                && !CHAINS.iter().any(|chain| rules(family, chain).iter().any(|rule| rule.accepts(bridge)))
+                && !CHAINS.iter().any(|chain| rules(family, chain).iter().flatten().any(|rule| rule.accepts(bridge)))
             {
                 found.push(Dropping { ipv6, by: Iptables::Nftables { chain } });
             }
@@ -84,16 +84,16 @@ impl Kernel {
     }
 
     /// The bridges for which this store has a rule.
-    pub fn accepted(&self, store: &StoreMark) -> Vec<IfName> {
-        let mut found: Vec<IfName> = own(store).filter_map(|(_, _, bridge)| bridge.parse().ok()).collect();
+    pub fn accepted(&self, store: &StoreMark) -> Result<Vec<IfName>> {
+        let mut found: Vec<IfName> = own(store)?.into_iter().filter_map(|(_, _, bridge)| bridge.parse().ok()).collect();
         found.sort();
         found.dedup();
-        found
+        Ok(found)
     }
 
     /// Deletes this store's rules for the bridge.
     pub fn no_longer_accept(&self, bridge: &IfName, store: &StoreMark) -> Result<()> {
-        for (family, rule, _) in own(store).filter(|(_, _, of)| of == bridge.as_str()) {
+        for (family, rule, _) in own(store)?.into_iter().filter(|(_, _, of)| of == bridge.as_str()) {
             let attributes = vec![
                 RuleAttribute::Table("filter".into()),
                 RuleAttribute::Chain(rule.chain.into()),
@@ -145,14 +145,16 @@ impl Rule {
 }
 
 /// The rules of this store, each with the bridge that it is for.
-fn own(store: &StoreMark) -> impl Iterator<Item = (Family, Rule, String)> {
+fn own(store: &StoreMark) -> Result<Vec<(Family, Rule, String)>> {
     let beginning = Acceptance::comments(store);
-    let of_chain = |family| CHAINS.into_iter().flat_map(move |chain| rules(family, chain));
-    let all = FAMILIES.into_iter().flat_map(move |(_, family)| of_chain(family).map(move |rule| (family, rule)));
-    all.filter_map(move |(family, rule)| {
-        let bridge = rule.comment.as_ref()?.strip_prefix(&beginning)?.to_owned();
-        Some((family, rule, bridge))
-    })
+    let mut found = Vec::new();
+    for (family, chain) in FAMILIES.into_iter().flat_map(|(_, family)| CHAINS.map(|chain| (family, chain))) {
+        for rule in rules(family, chain)? {
+            let bridge = rule.comment.as_ref().and_then(|comment| comment.strip_prefix(&beginning)).map(str::to_owned);
+            found.extend(bridge.map(|bridge| (family, rule, bridge)));
+        }
+    }
+    Ok(found)
 }
 
 /// `-i BRIDGE -o BRIDGE -j ACCEPT`, as iptables puts it, which can so list and delete it.
@@ -217,20 +219,27 @@ fn chain(family: Family, name: &str) -> Option<Vec<ChainAttribute>> {
     })
 }
 
-fn rules(family: Family, chain: &'static str) -> Vec<Rule> {
+/// The rules of a chain; none where it is not there, nor where the kernel has no such tables.
+fn rules(family: Family, chain: &'static str) -> Result<Vec<Rule>> {
+    use nix::errno::Errno::{EAFNOSUPPORT, EINVAL, ENOENT, EOPNOTSUPP, EPROTONOSUPPORT};
     let attributes = vec![RuleAttribute::Table("filter".into()), RuleAttribute::Chain(chain.into())];
     let question = NfTablesMessage::GetRule(RuleMessage { attributes });
-    let answers = exchange(&[message(family, 0, question, NLM_F_REQUEST | NLM_F_DUMP)]).unwrap_or_default();
+    let answers = match exchange(&[message(family, 0, question, NLM_F_REQUEST | NLM_F_DUMP)]) {
+        Err(Refusal { errno: EAFNOSUPPORT | EINVAL | ENOENT | EOPNOTSUPP | EPROTONOSUPPORT, .. }) => Vec::new(),
+        answers => {
+            answers.map_err(|refusal| Error::failed(format!("the rules in {chain} cannot be listed: {refusal}")))?
+        }
+    };
     let rule = |inner| match inner {
         NetfilterMessageInner::NfTables(NfTablesMessage::NewRule(rule)) => Some(Rule::read(chain, rule.attributes)),
         _ => None,
     };
-    answers.into_iter().filter_map(|answer| rule(answer.inner)).collect()
+    Ok(answers.into_iter().filter_map(|answer| rule(answer.inner)).collect())
 }
 
 /// Whether the older tables have a policy to drop what is forwarded. Asked only where they are in use: the question
 /// would load their modules.
-fn legacy_drops(ipv6: bool) -> bool {
+pub(super) fn legacy_drops(ipv6: bool) -> bool {
     let names = if ipv6 { "/proc/net/ip6_tables_names" } else { "/proc/net/ip_tables_names" };
     let in_use = fs::read_to_string(names).is_ok_and(|names| names.lines().any(|name| name == "filter"));
     in_use && legacy_policy_drops(ipv6).unwrap_or(false)

@@ -14,8 +14,8 @@ use netlink_packet_netfilter::{
 use nix::errno::Errno;
 use rtnetlink::{
     packet_core::{
-        DecodeError, DefaultNla, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage,
-        NetlinkPayload,
+        DecodeError, DefaultNla, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST,
+        NetlinkMessage, NetlinkPayload,
     },
     sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER},
 };
@@ -247,6 +247,7 @@ pub(super) fn exchange(messages: &[NetlinkMessage<NetfilterMessage>]) -> Result<
     }
     socket.send(&request, 0).map_err(failed)?;
     let (mut found, mut answered) = (Vec::new(), false);
+    let is_a_list = messages.iter().any(|message| message.header.flags & NLM_F_DUMP == NLM_F_DUMP);
     loop {
         let mut bytes = Vec::with_capacity(LONGEST_ANSWER);
         match socket.recv(&mut bytes, 0) {
@@ -257,9 +258,14 @@ pub(super) fn exchange(messages: &[NetlinkMessage<NetfilterMessage>]) -> Result<
         // The answers to a dump share a datagram.
         let mut rest = bytes.as_slice();
         while !rest.is_empty() {
-            let message = NetlinkMessage::<NetfilterMessage>::deserialize(rest).map_err(strange)?;
-            let length = (message.header.length as usize).next_multiple_of(4);
-            rest = rest.get(length..).unwrap_or_default();
+            let message = NetlinkMessage::<NetfilterMessage>::deserialize(rest);
+            // Of a list, what somebody else has made and only he understands is passed over.
+            let Some(length) = rest.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes) as usize) else { break };
+            rest = rest.get(length.next_multiple_of(4).max(4)..).unwrap_or_default();
+            let message = match message {
+                Err(_) if is_a_list => continue,
+                message => message.map_err(strange)?,
+            };
             match message.payload {
                 NetlinkPayload::Error(error) if error.code.is_some() => return Err(refusal(&error)),
                 NetlinkPayload::InnerMessage(message) => found.push(message),

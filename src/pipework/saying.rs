@@ -7,7 +7,7 @@ use super::reading::{Address, Attach, Client, Inside, Request, Tool};
 use crate::{
     error::{Error, Result},
     plan::render::quote,
-    types::IfName,
+    types::{IfName, TargetName, VlanId},
 };
 
 /// The host's interface that was typed, by its name or its MAC address, and what it is.
@@ -144,7 +144,8 @@ fn attached(attach: &Attach, host: &Found) -> Result<Said> {
         ["--probe", "0", "--no-check"].iter().for_each(|word| line.word(word));
     }
     if !attach.ignored.is_empty() {
-        notes.push(format!("{} has no effect", attach.ignored.join(" ")));
+        let have = if attach.ignored.len() == 1 { "has" } else { "have" };
+        notes.push(format!("{} {have} no effect", attach.ignored.join(" ")));
     }
     Ok(Said { words: line.0, notes })
 }
@@ -176,7 +177,7 @@ fn link(attach: &Attach, host: &Found, way: Way, line: &mut Line) -> Result<()> 
             return Err(Error::failed(format!("{} leads nowhere, so it has no VLAN {id}", host.name))
                 .hint(format!("leave @{id} out")));
         }
-        (Some(id), _) => line.option("--vlan", id),
+        (Some(id), _) => line.option("--vlan", &id.parse::<VlanId>().map_err(Error::failed)?.to_string()),
     }
     line.option("--name", inside);
     Ok(())
@@ -184,7 +185,10 @@ fn link(attach: &Attach, host: &Found, way: Way, line: &mut Line) -> Result<()> 
 
 /// plumb's own client, which renews; or, where options are given for it, the one that they are for.
 fn leased(attach: &Attach, client: Client, options: &[String], line: &mut Line, notes: &mut Vec<String>) {
-    line.option("--hostname", &attach.guest);
+    // A process has no name to give.
+    if let Ok(TargetName::Docker(name) | TargetName::Podman(name)) = attach.guest.parse() {
+        line.option("--hostname", &name);
+    }
     let (program, of_plumb): (&str, &[&str]) = match client {
         Client::Dhcp => ("busybox", &["-f", "-b", "-n", "-q", "-R"]),
         Client::Udhcpc => ("udhcpc", &["-f", "-b", "-n", "-q", "-R"]),
@@ -336,6 +340,6 @@ mod tests {
         let words = ["eth0", "web", "0/0", "02:42:ac:11:00:02", "and", "more"].map(str::to_owned);
         let host = Found { name: "eth0".parse().unwrap(), kind: Some(Kind::Other), pid: None };
         let said = say(&read(&words).unwrap().unwrap(), Some(&host)).unwrap();
-        assert_eq!(said.notes, ["and more has no effect"]);
+        assert_eq!(said.notes, ["and more have no effect"]);
     }
 }

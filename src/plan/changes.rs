@@ -105,7 +105,7 @@ impl Present {
     }
 
     fn not_ours(&self, why: &str, what: &str) -> Error {
-        let error = Error::failed(format!("{}: {why}, so nothing would take {what} back", self.target));
+        let error = Error::not_found(format!("{}: {why}, so nothing would take {what} back", self.target));
         error.hint(match self.attached.last() {
             Some(newest) => format!(
                 "--with {} lets the detach of that one take it back; --unrecorded changes it without a record",

@@ -364,7 +364,7 @@ fn queues_are_as_they_were_asked_for() {
     assert_eq!((&link["txqlen"], &link["num_tx_queues"], &link["num_rx_queues"]), (&500.into(), &4.into(), &4.into()));
     assert_eq!(link["linkinfo"]["info_data"]["bcqueuelen"], 5000, "{link:#}");
     lab.flat("--ip none --driver ipvlan --bc-queue-len 5000 --name eth2")
-        .refused(2, "--bc-queue-len is macvlan's: an ipvlan has no such queue");
+        .refused(2, "--bc-queue-len is macvlan's: no other kind of link has such a queue");
     let said = lab.flat("--ip none --name eth2 --big-tcp=1000");
     assert!(said.code == 2 && said.err.contains("1000 is not in 65537..=524280"), "{said:#?}");
 }

@@ -219,7 +219,7 @@ fn what_cannot_be_is_refused_and_nothing_is_changed() {
         (
             "route",
             "add 10.0.0.0/8 via 172.17.0.9",
-            1,
+            3,
             "TARGET: eth0 is not plumb's, so nothing would take the route back",
         ),
         ("route", "add 10.0.0.0/8 via 10.99.0.1", 1, "10.99.0.1 is in no subnet of TARGET"),
@@ -243,7 +243,7 @@ fn what_cannot_be_is_refused_and_nothing_is_changed() {
         ),
         ("link", "set eth1 mtu 9000", 1, "MTU 9000 is above that of nic0, which is 1500"),
         ("link", "set eth1 name eth0", 4, "TARGET already has eth0"),
-        ("link", "set eth0 mtu 1400", 1, "TARGET: eth0 is not plumb's, so nothing would take the change back"),
+        ("link", "set eth0 mtu 1400", 3, "TARGET: eth0 is not plumb's, so nothing would take the change back"),
         (
             "link",
             "set eth0 down --with eth1",

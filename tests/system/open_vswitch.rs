@@ -108,7 +108,7 @@ fn what_is_printed_does_the_same() {
     let lab = lab();
     let dry = flat(&lab, "box", &format!("--ip {FREE} --vlan 10 --host-name boxes --dry-run")).ok().out;
     let look = || {
-        vsctl(&lab, "ovs-vsctl show; ovs-vsctl get Interface boxes external_ids | sed 's/plumb:[0-9a-f:]*//'")
+        vsctl(&lab, "ovs-vsctl show | sort; ovs-vsctl get Interface boxes external_ids | sed 's/plumb:[0-9a-f:]*//'")
             + &lab.ip("box", "-br addr show dev eth1")
     };
     flat(&lab, "box", &format!("--ip {FREE} --vlan 10 --host-name boxes")).ok();

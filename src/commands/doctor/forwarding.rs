@@ -49,12 +49,16 @@ fn forward_policy() -> Finding {
     }
 }
 
-/// Rules that netlink does not lead to.
+/// The older tables, of which plumb sees the policy and not the rules.
 fn legacy() -> Option<Finding> {
+    const NAME: &str = "iptables-legacy";
     let tables = fs::read_to_string("/proc/net/ip_tables_names").ok()?;
-    tables.lines().any(|table| table == "filter").then(|| {
-        Finding::note("iptables-legacy", "has a filter table, which plumb cannot see into")
-            .remedy("iptables-legacy -S FORWARD shows whether it drops")
+    let drops = tables.lines().any(|table| table == "filter").then(|| kernel::legacy_iptables_drop(false))?;
+    Some(match drops {
+        true => Finding::warning(NAME, "its FORWARD policy is DROP, which --allow-forward cannot change")
+            .remedy("iptables-legacy -I FORWARD -i BRIDGE -o BRIDGE -j ACCEPT"),
+        false => Finding::note(NAME, "has a filter table; its policy drops nothing, its rules are not looked through")
+            .remedy("iptables-legacy -S FORWARD lists them"),
     })
 }
 

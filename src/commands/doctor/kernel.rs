@@ -53,7 +53,7 @@ fn words(feature: Feature) -> (&'static str, &'static str) {
         Feature::Netem => ("netem", "qos --delay, --loss and the like"),
         Feature::Ifb => ("ifb", "qos --direction ingress"),
         Feature::Redirect => ("u32, mirred", "qos --direction ingress"),
-        Feature::Nftables => ("nftables", "create-vlan --nat"),
+        Feature::Nftables => ("nftables", "create-vlan --nat, --allow-forward"),
         Feature::PacketSockets => ("packet sockets", "asking the LAN (ARP, DHCP)"),
         Feature::Ipv6 => ("IPv6", "IPv6 addresses"),
         Feature::BigTcp => ("BIG TCP", "--big-tcp"),

@@ -145,8 +145,7 @@ pub fn leftovers(context: Option<&Context>) -> Vec<Finding> {
         return vec![not_looked_at(NAME, error)];
     }
     match gc::pending(context) {
-        // What is wrong with the store is told by who looked at that.
-        Err(_) => Vec::new(),
+        Err(error) => vec![not_looked_at(NAME, error)],
         Ok((pending, _)) if pending.is_empty() => vec![Finding::ok(NAME, "none")],
         Ok((pending, _)) => {
             let finding = |text: String| Finding::warning(NAME, format!("for plumb gc: {text}")).remedy("plumb gc");
