@@ -40,7 +40,7 @@ fn set(options: Qos, context: &Context) -> Result<()> {
     require_capabilities()?;
     let target = {
         let _waiting = options.wait.map(|_| context.output.waiting(format!("waiting for {target}")));
-        container::find(target, &context.engines, options.wait)?
+        container::find_or_wait(target, &context.engines, options.wait)?
     };
     let host = Netns::of_this_thread()?;
     let namespace = namespace::open(&target, &host)?;
