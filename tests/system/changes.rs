@@ -156,7 +156,14 @@ fn a_renamed_link_is_known_by_either_name() {
     change(&lab, "link", "set eth1 name lan0").ok();
     change(&lab, "link", "set lan0 mtu 1400").ok();
     change(&lab, "route", "add 10.0.0.0/8 dev lan0").ok();
-    lab.plumb(&format!("qos {target} lan0 --rate 10mbit")).ok();
+    let ran = change(&lab, "link", "set eth1 mtu 1300").ok();
+    assert_eq!(ran.out, format!("{target}: lan0 has MTU 1300 (before: 1400)\n"));
+    let ran = change(&lab, "route", "add 10.1.0.0/16 dev eth1").ok();
+    assert_eq!(ran.out, format!("{target}: route 10.1.0.0/16 dev lan0 scope link added\n"));
+    change(&lab, "rule", "add iif eth1 table 100 priority 9").ok();
+    assert!(lab.ip("box", "rule").contains("iif lan0 lookup 100"));
+    change(&lab, "rule", "del iif eth1").ok();
+    lab.plumb(&format!("qos {target} eth1 --rate 10mbit")).ok();
     change(&lab, "link", "set lan0 name lan1")
         .refused(4, "its limits are bound to the name lan0")
         .hints(&format!("plumb qos clear {target} lan0, and set them anew afterwards"));
