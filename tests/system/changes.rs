@@ -112,8 +112,28 @@ fn a_deleted_route_comes_back_as_it_was() {
     let before = lab.ip("box", "route show 10.3.0.0/16");
     change(&lab, "route", "del 10.3.0.0/16 --with eth1").ok();
     change(&lab, "rule", "del priority 32767 --with eth1").ok();
+    change(&lab, "rule", "add from all lookup main priority 5").ok();
+    change(&lab, "rule", "del priority 0 --with eth1").ok();
     assert_eq!(lab.ip("box", "route show 10.3.0.0/16"), "");
+    change(&lab, "link", "set eth0 mtu 1400 --with eth1").ok();
+    let links = change(&lab, "link", "show --json").ok().json();
+    let eth0 = links["links"].as_array().unwrap().iter().find(|link| link["name"] == "eth0").unwrap();
+    assert_eq!(eth0["goes_with"], "eth1", "{links:#}");
+    // What was deleted, or changed of another interface, is shown with what takes it back.
+    let shown = || lab.plumb(&format!("show {}", lab.netns("box"))).ok().out;
+    let now = shown();
+    for text in
+        ["1400 of eth0", "10.3.0.0/16 via 172.17.0.1 dev eth0", "from all lookup default priority 32767: deleted"]
+    {
+        assert!(now.contains(text) && !now.contains('≠'), "{text}: {now}");
+    }
+    lab.ip("box", "link set eth0 mtu 1300");
+    lab.ip("box", "rule add from all lookup default priority 32767 protocol kernel");
+    assert_eq!(shown().matches('≠').count(), 2, "{}", shown());
+    lab.ip("box", "rule del priority 32767");
+    lab.ip("box", "link set eth0 mtu 1400");
     lab.plumb("detach --all").ok();
+    assert!(lab.ip("box", "rule").starts_with("0:\tfrom all lookup local"));
     assert_eq!(lab.ip("box", "route show 10.3.0.0/16"), before);
     assert!(lab.ip("box", "rule").contains("32767:"));
 }
