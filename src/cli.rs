@@ -1079,7 +1079,8 @@ pub struct Show {
 ///
 /// Without TARGET in the network that plumb itself is run in, such as by a container's start script: that
 /// takes no permissions, no engine and no store. An IPv6 address counts once the LAN was asked for it, and
-/// link-local ones do not count. The kernel tells when to look, so that waiting takes no processor time.
+/// link-local ones do not count. The kernel tells when to look, so that waiting takes no processor time. A
+/// TARGET has to run; with --timeout its start is waited for as well.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     plumb wait && exec my-server             # in the container, until eth1 is ready\n  \

@@ -76,13 +76,18 @@ fn started_at(pid: u32) -> Option<u64> {
     fields.nth(18)?.parse().ok()
 }
 
+/// As [`find`], for a command that has `--wait`: who has not given it is told of it.
+pub fn find_or_wait(name: &TargetName, engines: &Engines, wait: Option<Span>) -> Result<Target> {
+    if wait.is_none() { find_now(name, engines, true) } else { find(name, engines, wait) }
+}
+
 /// Finds the running target. With `wait`, one that does not run yet is waited for so long.
 pub fn find(name: &TargetName, engines: &Engines, wait: Option<Span>) -> Result<Target> {
-    let Some(wait) = wait else { return find_now(name, engines) };
+    let Some(wait) = wait else { return find_now(name, engines, false) };
     let end = Instant::now() + wait.duration();
     let mut pause = Duration::from_millis(10);
     loop {
-        match find_now(name, engines) {
+        match find_now(name, engines, false) {
             Err(error) if error.kind == Kind::NotFound && Instant::now() < end => {}
             Err(error) if error.kind == Kind::NotFound => {
                 return Err(Error {
@@ -99,10 +104,10 @@ pub fn find(name: &TargetName, engines: &Engines, wait: Option<Span>) -> Result<
     }
 }
 
-fn find_now(name: &TargetName, engines: &Engines) -> Result<Target> {
+fn find_now(name: &TargetName, engines: &Engines, has_wait: bool) -> Result<Target> {
     match name {
-        TargetName::Docker(container) => in_engine(container, EngineKind::Docker, &engines.docker),
-        TargetName::Podman(container) => in_engine(container, EngineKind::Podman, &engines.podman),
+        TargetName::Docker(container) => in_engine(container, EngineKind::Docker, &engines.docker, has_wait),
+        TargetName::Podman(container) => in_engine(container, EngineKind::Podman, &engines.podman, has_wait),
         TargetName::Pid(pid) => {
             let gone = || Error::not_found(format!("there is no process {pid}"));
             let place = Place::Process { pid: *pid, started: started_at(*pid).ok_or_else(gone)? };
@@ -137,10 +142,10 @@ fn no_such_namespace(name: &TargetName, path: &Path) -> Error {
     }
 }
 
-fn in_engine(name: &str, kind: EngineKind, address: &str) -> Result<Target> {
+fn in_engine(name: &str, kind: EngineKind, address: &str, has_wait: bool) -> Result<Target> {
     let engine = Engine::connect(kind, address)?;
     let container = engine.inspect(name)?;
-    let running = running(&container, &engine)?;
+    let running = running(&container, &engine, has_wait)?;
     let started = started_at(running.pid).ok_or_else(|| {
         Error::failed(format!("{}'s process {} is not on this machine", container.name, running.pid))
             .hint("plumb must run where the engine runs, and see its processes (in a container: --pid=host)")
@@ -159,7 +164,7 @@ fn in_engine(name: &str, kind: EngineKind, address: &str) -> Result<Target> {
 }
 
 /// The container's run, if it has a namespace of its own to work on.
-fn running(container: &Container, engine: &Engine) -> Result<Running> {
+fn running(container: &Container, engine: &Engine, has_wait: bool) -> Result<Running> {
     if let NetworkMode::Of(other) = &container.network {
         // People know containers by name, the engine tells an id.
         let other =
@@ -170,10 +175,10 @@ fn running(container: &Container, engine: &Engine) -> Result<Running> {
         ))
         .hint(format!("what {other} gets, {} has too: use {other} as the target", container.name)));
     }
-    running_on_its_own(container, engine.kind())
+    running_on_its_own(container, engine.kind(), has_wait)
 }
 
-fn running_on_its_own(container: &Container, kind: EngineKind) -> Result<Running> {
+fn running_on_its_own(container: &Container, kind: EngineKind, has_wait: bool) -> Result<Running> {
     let (name, engine) = (&container.name, kind.command());
     if container.network == NetworkMode::Host {
         return Err(Error::failed(format!(
@@ -185,10 +190,12 @@ fn running_on_its_own(container: &Container, kind: EngineKind) -> Result<Running
         |how: &str, what_next: String| Err(Error::not_found(format!("container {name} {how}")).hint(what_next));
     match &container.state {
         State::Running(running) | State::Paused(running) => Ok(running.clone()),
-        State::Restarting => not_running("is restarting", "--wait 10s waits until it runs".into()),
+        State::Restarting if has_wait => not_running("is restarting", "--wait 10s waits until it runs".into()),
+        State::Restarting => not_running("is restarting", format!("{engine} logs {name} may tell why")),
         State::Dead => not_running("is dead: the engine could not remove it", format!("{engine} rm -f {name}")),
         State::Stopped(status) => {
-            not_running(&format!("is not running ({status})"), format!("{engine} start {name}; or --wait 10s"))
+            let or_wait = if has_wait { "; or --wait 10s" } else { "" };
+            not_running(&format!("is not running ({status})"), format!("{engine} start {name}{or_wait}"))
         }
     }
 }
@@ -234,7 +241,7 @@ mod tests {
     fn each_state_has_its_own_answer() {
         let run = Running { pid: 42, started_at: "then".into() };
         let answer = |state, network| {
-            running_on_its_own(&container(state, network), EngineKind::Docker)
+            running_on_its_own(&container(state, network), EngineKind::Docker, false)
                 .map_err(|error| (error.kind, error.message))
         };
         assert_eq!(answer(State::Running(run.clone()), NetworkMode::Own), Ok(run.clone()));

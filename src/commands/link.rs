@@ -9,7 +9,7 @@ use super::{
 use crate::{
     cli::{Link, LinkVerb},
     error::{Error, Result},
-    plan::{changes::set_link, facts::InsideLink},
+    plan::{Step, changes::set_link, facts::InsideLink},
     store::Attachment,
     types::{LinkWords, Mac},
 };
@@ -39,7 +39,13 @@ fn row(link: &InsideLink, attached: &[Attachment]) -> Row {
     let details = if let serde_json::Value::Object(details) = details { details } else { Map::new() };
     let mac = mac.map_or(String::new(), |mac| format!(" mac {mac}"));
     let promisc = if link.promisc { " promisc on" } else { "" };
-    let owner = attached.iter().find(|attachment| link.tag.as_ref() == Some(&attachment.tag));
+    let its_own = attached.iter().find(|attachment| link.tag.as_ref() == Some(&attachment.tag));
+    let is_changed = |step: &Step| match step {
+        Step::SetMtu { index, .. } => *index == link.index,
+        Step::SetLink(setting) => setting.index == link.index,
+        _ => false,
+    };
+    let owner = its_own.or_else(|| attached.iter().find(|attachment| attachment.changes.iter().any(is_changed)));
     Row {
         details,
         text: format!("{} {state} mtu {}{mac}{promisc}", link.name, link.mtu),

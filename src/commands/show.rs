@@ -11,7 +11,7 @@ use crate::{
     error::{Error, Result},
     output::flush_left,
     plan::{
-        Advertised, Inside,
+        Advertised, Inside, Step,
         changes::{expected_routes, expected_rules},
         facts::InsideLink,
         setting::Change,
@@ -158,6 +158,7 @@ fn properties(attachment: &Attachment, leased: &[HostAddress], now: Option<&Insi
     );
     properties.extend(compare("address", expected, addresses));
     properties.extend(routes(attachment, now));
+    properties.extend(elsewhere(attachment, now));
     properties
 }
 
@@ -211,6 +212,39 @@ fn routes(attachment: &Attachment, now: Option<&Inside>) -> Vec<Property> {
         properties.push(Property::new("rule", Some(rule.brief()), there.map(|there| there.brief())));
     }
     properties
+}
+
+/// What was changed of other interfaces, and which routes and rules were deleted, until the detach.
+fn elsewhere(attachment: &Attachment, now: Option<&Inside>) -> Vec<Property> {
+    let own = attachment.link().map_or(0, |link| link.index);
+    let link = |index: u32| now?.links.iter().find(|link| link.index == index);
+    let gone = |name, text: String, is_there: Option<bool>| {
+        let deleted = format!("{text}: deleted");
+        let now = is_there.map(|is_there| if is_there { text } else { deleted.clone() });
+        Property::new(name, Some(deleted), now)
+    };
+    let property = |step: &Step| match step {
+        Step::SetMtu { index, name, to, .. } if *index != own => {
+            let now = link(*index).map(|link| format!("{} of {name}", link.mtu));
+            Some(Property::new("mtu", Some(format!("{to} of {name}")), now))
+        }
+        Step::SetLink(setting) if setting.index != own => {
+            let wanted = setting.command().trim_start_matches("ip link set dev ").to_owned();
+            let now = link(setting.index).map(|link| match setting.holds(link) {
+                true => wanted.clone(),
+                false => format!("{} otherwise", link.name),
+            });
+            Some(Property::new("link", Some(wanted), now))
+        }
+        Step::DeleteRoute(route) => {
+            Some(gone("route", route.brief(), now.map(|now| now.routes.iter().any(|there| there.is(route)))))
+        }
+        Step::DeleteRule(rule) => {
+            Some(gone("rule", rule.brief(), now.map(|now| now.rules.iter().any(|there| there.is(rule)))))
+        }
+        _ => None,
+    };
+    attachment.changes.iter().filter_map(property).collect()
 }
 
 impl std::fmt::Display for Shown {

@@ -31,7 +31,10 @@ use crate::{
 
 pub fn run(options: Wait, global: Global, output: Output) -> Result<()> {
     let end = options.timeout.map(|timeout| Instant::now() + timeout.duration());
-    let target = options.target.map(|name| find(&name, &global)).transpose()?;
+    let target = {
+        let _waiting = options.target.as_ref().map(|name| output.waiting(format!("waiting for {name}")));
+        options.target.map(|name| find(&name, options.timeout, &global)).transpose()?
+    };
     let (mut changes, departure) = match &target {
         None => (Changes::here()?, None),
         Some((target, there)) => (Changes::inside(there)?, Some(Departure::of(&target.place, there.id())?)),
@@ -71,9 +74,10 @@ pub fn run(options: Wait, global: Global, output: Output) -> Result<()> {
     }
 }
 
-fn find(name: &TargetName, global: &Global) -> Result<(Target, Netns)> {
+/// The target, when it runs: who says how long to wait means its start as well.
+fn find(name: &TargetName, timeout: Option<Span>, global: &Global) -> Result<(Target, Netns)> {
     let config = Config::read(config::path(global.config.clone()).as_deref())?;
-    let target = container::find(name, &engines(global, &config), None)?;
+    let target = container::find(name, &engines(global, &config), timeout.filter(|timeout| !timeout.is_zero()))?;
     let there = namespace::open(&target, &Netns::of_this_thread()?)?;
     Ok((target, there))
 }
@@ -169,7 +173,13 @@ impl Wanted {
                 let names: Vec<&str> = links.iter().map(|link| link.name.as_str()).collect();
                 format!("there is {}; -i names what to wait for", names.join(", "))
             }
-            Lacking::Up => format!("ip link set {name} up"),
+            Lacking::Up => match &self.target {
+                None => format!("ip link set {name} up"),
+                Some(target) => {
+                    let is_plumbs = links.iter().any(|link| link.name == name.as_str() && link.tag.is_some());
+                    format!("plumb link {target} set {name} up{}", if is_plumbs { "" } else { " --unrecorded" })
+                }
+            },
             Lacking::Carrier => "is the cable plugged in, and what it hangs on up?".into(),
             Lacking::Address | Lacking::Reach(_) => "on the host plumb flat, dhcp or attach gives it one".into(),
             Lacking::Answer(_) => "that takes it a second or two: a longer --timeout".into(),

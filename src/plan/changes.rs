@@ -121,8 +121,17 @@ impl Present {
         (!names.is_empty()).then(|| names.join(", "))
     }
 
+    /// The interface that is called so, or was when plumb made it.
+    fn link_called(&self, name: &IfName) -> Option<&InsideLink> {
+        let renamed = || {
+            let attached = self.attached.iter().find(|attached| attached.link.name == *name)?;
+            self.inside.links.iter().find(|link| link.index == attached.index)
+        };
+        self.inside.link_named(name.as_str()).or_else(renamed)
+    }
+
     fn link_named(&self, name: &IfName) -> Result<&InsideLink> {
-        self.inside.link_named(name.as_str()).ok_or_else(|| {
+        self.link_called(name).ok_or_else(|| {
             let names: Vec<&str> = self.inside.links.iter().map(|link| link.name.as_str()).collect();
             let there = format!("it has {}", names.join(", "));
             Error::not_found(format!("{} has no interface {name}", self.target)).hint(
@@ -161,6 +170,15 @@ impl Present {
             if let [Some(only)] = ways[..] { Some(only) } else { None }
         };
         named.or_else(by_table).map_or(Concerns::Nothing, Concerns::Attached)
+    }
+
+    /// The words of a rule, with its interfaces by the names that they have now.
+    fn named_now(&self, words: &RuleWords) -> RuleWords {
+        let now = |name: &Option<IfName>| {
+            let link = self.link_called(name.as_ref()?).and_then(|link| link.name.parse().ok());
+            link.or_else(|| name.clone())
+        };
+        RuleWords { iif: now(&words.iif), oif: now(&words.oif), ..words.clone() }
     }
 
     /// The attachment on whose record something is.
@@ -330,6 +348,7 @@ pub fn add_rule(words: &RuleWords, present: &Present) -> Result<Planned> {
     if words.is_empty() {
         return Err(Error::usage("which rule? nothing is said of it").hint("from 192.168.0.0/24 table 100"));
     }
+    let words = &present.named_now(words);
     let rule = Rule::new(words, free_priority(&present.inside.rules, words.ipv6));
     let says_the_same = |there: &&Rule| there.says_what(&Rule::new(words, there.priority()));
     if let Some(there) = present.inside.rules.iter().find(says_the_same) {
@@ -345,6 +364,7 @@ pub fn delete_rule(words: &RuleWords, present: &Present) -> Result<Planned> {
     if words.is_empty() {
         return Err(Error::usage("which rule? nothing is said of it").hint("priority 100, or from 192.168.0.0/24"));
     }
+    let words = &present.named_now(words);
     let found: Vec<&Rule> = present.inside.rules.iter().filter(|rule| rule.answers(words)).collect();
     let Some(rule) = found.first().copied() else {
         return Err(Error::not_found(format!("{} has no such rule", present.target))
@@ -372,6 +392,7 @@ pub fn set_link(words: &LinkWords, present: &Present) -> Result<Planned> {
         }
     };
     let link = present.link_named(&name)?;
+    let name: IfName = link.name.parse().map_err(Error::failed)?;
     let attached = present.at(link.index).map(|at| &present.attached[at]);
     let owner = present.owner(Concerns::Interface(&link.name), "the change")?;
     if let Some(at) = owner.filter(|at| words.up == Some(false) && Some(*at) != present.at(link.index)) {

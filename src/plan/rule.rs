@@ -32,6 +32,10 @@ impl Rule {
                     | RuleAttribute::L3MDev(false)
             )
         });
+        // The kernel tells none of 0, and takes none as its own choice.
+        if !message.attributes.iter().any(|attribute| matches!(attribute, RuleAttribute::Priority(_))) {
+            message.attributes.push(RuleAttribute::Priority(0));
+        }
         Rule(message)
     }
 

@@ -112,8 +112,28 @@ fn a_deleted_route_comes_back_as_it_was() {
     let before = lab.ip("box", "route show 10.3.0.0/16");
     change(&lab, "route", "del 10.3.0.0/16 --with eth1").ok();
     change(&lab, "rule", "del priority 32767 --with eth1").ok();
+    change(&lab, "rule", "add from all lookup main priority 5").ok();
+    change(&lab, "rule", "del priority 0 --with eth1").ok();
     assert_eq!(lab.ip("box", "route show 10.3.0.0/16"), "");
+    change(&lab, "link", "set eth0 mtu 1400 --with eth1").ok();
+    let links = change(&lab, "link", "show --json").ok().json();
+    let eth0 = links["links"].as_array().unwrap().iter().find(|link| link["name"] == "eth0").unwrap();
+    assert_eq!(eth0["goes_with"], "eth1", "{links:#}");
+    // What was deleted, or changed of another interface, is shown with what takes it back.
+    let shown = || lab.plumb(&format!("show {}", lab.netns("box"))).ok().out;
+    let now = shown();
+    for text in
+        ["1400 of eth0", "10.3.0.0/16 via 172.17.0.1 dev eth0", "from all lookup default priority 32767: deleted"]
+    {
+        assert!(now.contains(text) && !now.contains('≠'), "{text}: {now}");
+    }
+    lab.ip("box", "link set eth0 mtu 1300");
+    lab.ip("box", "rule add from all lookup default priority 32767 protocol kernel");
+    assert_eq!(shown().matches('≠').count(), 2, "{}", shown());
+    lab.ip("box", "rule del priority 32767");
+    lab.ip("box", "link set eth0 mtu 1400");
     lab.plumb("detach --all").ok();
+    assert!(lab.ip("box", "rule").starts_with("0:\tfrom all lookup local"));
     assert_eq!(lab.ip("box", "route show 10.3.0.0/16"), before);
     assert!(lab.ip("box", "rule").contains("32767:"));
 }
@@ -156,7 +176,14 @@ fn a_renamed_link_is_known_by_either_name() {
     change(&lab, "link", "set eth1 name lan0").ok();
     change(&lab, "link", "set lan0 mtu 1400").ok();
     change(&lab, "route", "add 10.0.0.0/8 dev lan0").ok();
-    lab.plumb(&format!("qos {target} lan0 --rate 10mbit")).ok();
+    let ran = change(&lab, "link", "set eth1 mtu 1300").ok();
+    assert_eq!(ran.out, format!("{target}: lan0 has MTU 1300 (before: 1400)\n"));
+    let ran = change(&lab, "route", "add 10.1.0.0/16 dev eth1").ok();
+    assert_eq!(ran.out, format!("{target}: route 10.1.0.0/16 dev lan0 scope link added\n"));
+    change(&lab, "rule", "add iif eth1 table 100 priority 9").ok();
+    assert!(lab.ip("box", "rule").contains("iif lan0 lookup 100"));
+    change(&lab, "rule", "del iif eth1").ok();
+    lab.plumb(&format!("qos {target} eth1 --rate 10mbit")).ok();
     change(&lab, "link", "set lan0 name lan1")
         .refused(4, "its limits are bound to the name lan0")
         .hints(&format!("plumb qos clear {target} lan0, and set them anew afterwards"));

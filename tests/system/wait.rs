@@ -111,6 +111,30 @@ fn of_a_target_it_is_waited_for_from_outside_until_plumb_has_attached_it() {
     assert!(ran.err.starts_with(&format!("waiting: eth1 of {target} is not there\n")), "{ran:#?}");
     let document = lab.plumb(&format!("wait {target} --json")).ok().json();
     assert_eq!(document["target"], target);
+    // The command that helps is for the target's interface, not for the host's.
+    for (interface, unrecorded) in [("eth1", ""), ("eth0", " --unrecorded")] {
+        lab.ip("box", &format!("link set {interface} down"));
+        let ran = lab.plumb(&format!("wait {target} -i {interface} --timeout 0"));
+        let hint = format!("plumb link {target} set {interface} up{unrecorded}");
+        ran.refused(7, &format!("{interface} of {target} is down")).hints(&hint);
+        lab.plumb(hint.strip_prefix("plumb ").unwrap()).ok();
+        assert!(lab.ip("box", &format!("link show {interface}")).contains(",UP"));
+    }
+}
+
+#[test]
+fn with_a_timeout_the_start_of_a_container_is_waited_for() {
+    let lab = Lab::new();
+    let late = Container::sleeping("--net none");
+    docker(&format!("stop -t 0 {}", late.0));
+    let wait = |timeout: &str| format!("wait {} -i lo {timeout} --docker {}", late.0, engine());
+    let start = format!("docker start {}\n", late.0);
+    let ran = lab.plumb(&wait(""));
+    assert!(ran.code == 3 && ran.err.ends_with(&start), "{ran:#?}");
+    let mut waiting = lab.command(&wait("--timeout 20s"));
+    let waiting = waiting.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    docker(&format!("start {}", late.0));
+    assert_eq!(ended(waiting).ok().out, format!("{}: lo is ready with 127.0.0.1/8\n", late.0));
 }
 
 #[test]

@@ -90,7 +90,7 @@ pub fn attach(
     require_capabilities()?;
     let target = {
         let _waiting = wait.map(|_| context.output.waiting(format!("waiting for {target}")));
-        container::find(target, &context.engines, wait)?
+        container::find_or_wait(target, &context.engines, wait)?
     };
     let wish = Wish { target: target.name.to_string(), ..wish };
     let host = Netns::of_this_thread()?;

@@ -4,7 +4,7 @@ mod clear;
 mod report;
 mod show;
 
-use super::{Context, namespace, require_capabilities};
+use super::{Context, changing::attached_in, namespace, require_capabilities};
 use crate::{
     apply::{Transaction, all_or_nothing, undo},
     cli::{DirectionName, Qos, QosVerb},
@@ -18,7 +18,7 @@ use crate::{
         shaping::{self, Displaced, Impairment, Limits, Queues, RateLimit, Shape, Shaping, Tick, ifb_name},
     },
     store::{Attachment, Change, Progress, Record, Shaped, shaped},
-    types::TargetName,
+    types::{IfName, TargetName},
 };
 use report::Report;
 
@@ -40,7 +40,7 @@ fn set(options: Qos, context: &Context) -> Result<()> {
     require_capabilities()?;
     let target = {
         let _waiting = options.wait.map(|_| context.output.waiting(format!("waiting for {target}")));
-        container::find(target, &context.engines, options.wait)?
+        container::find_or_wait(target, &context.engines, options.wait)?
     };
     let host = Netns::of_this_thread()?;
     let namespace = namespace::open(&target, &host)?;
@@ -108,7 +108,8 @@ impl Work<'_> {
     fn plan(&mut self, options: &Qos, shape: &Shape) -> Result<Vec<Planned>> {
         let links = self.kernel.links()?;
         let name = self.target.name.to_string();
-        let chosen = shaping::chosen(&name, options.interface.as_ref(), &links)?;
+        let interface = options.interface.as_ref().map(|name| self.name_now(name, &links)).transpose()?;
+        let chosen = shaping::chosen(&name, interface.as_ref(), &links)?;
         let tick = self.kernel.tick()?;
         let mut planned: Vec<Planned> = Vec::new();
         for link in chosen {
@@ -118,6 +119,16 @@ impl Work<'_> {
             planned.push(self.plan_one(&queues, tick, options.force, |limits| add(limits, options.direction, shape))?);
         }
         Ok(planned)
+    }
+
+    /// What the interface is called by now, if it was renamed since it was attached.
+    fn name_now(&self, name: &IfName, links: &[InsideLink]) -> Result<IfName> {
+        if links.iter().any(|link| link.name == name.as_str()) {
+            return Ok(name.clone());
+        }
+        let attached = attached_in(self.namespace, &self.target.name, self.kernel, self.context)?;
+        let renamed = attached.iter().find(|record| record.interface() == name.as_str());
+        renamed.map_or_else(|| Ok(name.clone()), |record| record.name_now().parse().map_err(Error::failed))
     }
 
     /// Plans what is on record for the interface, with this `change`.
