@@ -194,9 +194,8 @@ fn in_reach_of_home<T: Send>(
     }
 }
 
-/// Takes back what `attachment` did in a namespace that is not the caller's, and leaves its record.
+/// Takes back what `attachment` did in a namespace that is not the caller's but locked, and leaves its record.
 pub fn links(context: &Context, attachment: &Attachment, namespace: &Netns) -> Result<()> {
-    namespace.lock()?;
     in_reach_of_home(attachment, namespace, |kernel| undo_here(context, attachment, namespace, kernel))
 }
 

@@ -28,7 +28,7 @@ use crate::{
     kernel::{Kernel, Netns},
     namespace::HostLock,
     plan::{Facts, Inside, Parent, Step, Wiring, Wish, bridged::Acceptance, vlan::VlanDevice, wiring},
-    store::{Attachment, Change, Committed, Progress, Record, attachment},
+    store::{Attachment, Change, Committed, NamespaceMark, Progress, Record, attachment},
     types::{IfName, NetworkName, Span, Tag, TargetName, VlanId, VlanProtocol, nearest},
 };
 
@@ -97,7 +97,8 @@ pub fn attach(
     let namespace = namespace::open(&target, &host)?;
     namespace.lock()?;
     let mut report = namespace.enter(|kernel| {
-        Work { context, intent, target: &target, host: &host, namespace: &namespace, kernel }.attach(wish)
+        let (earlier, namespace) = (Vec::new(), &namespace);
+        Work { context, intent, target: &target, host: &host, namespace, earlier, kernel }.attach(wish)
     })?;
     if !intent.dry_run && target.name != TargetName::Host {
         // The container is attached, whether the host has a way to it or not.
@@ -113,6 +114,8 @@ struct Work<'a> {
     target: &'a Target,
     host: &'a Netns,
     namespace: &'a Netns,
+    /// Where the target was before, as far as that is still there: locked as well.
+    earlier: Vec<(NamespaceMark, Netns)>,
     kernel: &'a mut Kernel,
 }
 
@@ -218,7 +221,25 @@ impl Work<'_> {
             }
             take_back::anywhere(self.context, &left)?;
         }
+        if self.intent.dry_run {
+            return Ok(());
+        }
+        // Now, as everybody locks namespaces first and the host last.
+        for left in elsewhere.iter() {
+            if !self.is_anothers(left)
+                && self.earlier.iter().all(|(mark, _)| *mark != left.namespace)
+                && let Some(there) = namespace::reopen(left).filter(|there| there.id() != self.namespace.id())
+            {
+                there.lock()?;
+                self.earlier.push((left.namespace.clone(), there));
+            }
+        }
         Ok(())
+    }
+
+    /// Whether it is of another container, that runs: plumb knows it by a name that ours has now.
+    fn is_anothers(&self, earlier: &Attachment) -> bool {
+        earlier.container != self.target.id && container::is_there(&earlier.place)
     }
 
     /// Plans, and puts the plan on record. Until its link is there a VLAN's device, which may be new, has
@@ -426,7 +447,7 @@ impl Work<'_> {
     /// addresses, and that goes. Its record stays until ours replaces it. What another container that
     /// runs had under this name is not ours to take.
     fn lay_to_rest(&self, earlier: &Attachment) -> Result<()> {
-        if earlier.container != self.target.id && container::is_there(&earlier.place) {
+        if self.is_anothers(earlier) {
             let (target, id) = (&earlier.target, earlier.container.as_deref().unwrap_or("another target"));
             let short = id.get(..12).unwrap_or(id);
             return Err(Error::conflict(format!(
@@ -437,9 +458,9 @@ impl Work<'_> {
         }
         // By its name Open vSwitch would take our link for the earlier one.
         take_back::port(self.context, earlier)?;
-        match namespace::reopen(earlier) {
-            Some(there) if there.id() != self.namespace.id() => take_back::links(self.context, earlier, &there),
-            _ => Ok(()),
+        match self.earlier.iter().find(|(mark, _)| *mark == earlier.namespace) {
+            Some((_, there)) => take_back::links(self.context, earlier, there),
+            None => Ok(()),
         }
     }
 
