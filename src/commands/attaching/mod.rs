@@ -28,7 +28,7 @@ use crate::{
     kernel::{Kernel, Netns},
     namespace::HostLock,
     plan::{Facts, Inside, Parent, Step, Wiring, Wish, bridged::Acceptance, vlan::VlanDevice, wiring},
-    store::{Attachment, Change, Committed, NamespaceMark, Progress, Record, attachment},
+    store::{Attachment, Change, Committed, NamespaceMark, Progress, Record, attachment, shaped},
     types::{IfName, NetworkName, Span, Tag, TargetName, VlanId, VlanProtocol, nearest},
 };
 
@@ -416,7 +416,12 @@ impl Work<'_> {
         let store = &*self.context.store;
         let (lock, beside) = (begun.lock.take(), begun.beside.take());
         let Begun { attachment, wiring, parent, earlier, lease, accept, .. } = begun;
-        let made = bridge::accept(self, accept).and_then(|()| self.wire(attachment, wiring, parent, beside, lock));
+        let limits = || match (&*earlier, attachment.link()) {
+            (Some(earlier), Some(link)) => shaped::rename(store, &earlier.target, earlier.name_now(), &link.name),
+            _ => Ok(()),
+        };
+        let made = limits().and_then(|()| bridge::accept(self, accept));
+        let made = made.and_then(|()| self.wire(attachment, wiring, parent, beside, lock));
         match made.map(|granted| *lease = granted) {
             // Made is made: what could not be given back gc finds.
             Ok(()) => {
