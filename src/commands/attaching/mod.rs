@@ -102,7 +102,10 @@ pub fn attach(
     })?;
     if !intent.dry_run && target.name != TargetName::Host {
         // The container is attached, whether the host has a way to it or not.
-        report.warnings.extend(shim::follow(report.left.iter().chain([&report.parent]), context));
+        report.warnings.extend(shim::follow([&report.parent], context));
+        // Nor does it matter what could not be given back: gc finds it.
+        let left = take_back::on_the_host(context, report.earlier.as_slice());
+        report.warnings.extend(left.err().map(|error| error.message));
     }
     Ok(report)
 }
@@ -162,7 +165,7 @@ impl Work<'_> {
         report.commands.splice(0..0, begun.first.drain(..).chain(rules));
         report.warn_about_published_ports(self.target, &begun.attachment.wish, &begun.wiring);
         report.warnings.extend(leftovers);
-        report.left = begun.earlier.as_ref().and_then(|earlier| Some(earlier.link()?.parent.name.clone()));
+        report.earlier = begun.earlier;
         if self.intent.dry_run {
             report.dry_run = true;
             report.commands.extend(
