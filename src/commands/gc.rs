@@ -114,7 +114,7 @@ impl<'a> Sweep<'a> {
                 Err(error) => self.failures.push(error),
                 Ok(attachment) if attachment.is_unfinished() => self.unfinished(&attachment)?,
                 Ok(attachment) if self.is_gone_for_good(&attachment) => {
-                    let (target, interface) = (attachment.target.in_words(), attachment.interface());
+                    let (target, interface) = (attachment.target.in_words(), attachment.name_now());
                     let text = format!("{target}: {interface} forgotten, the target exists no more");
                     let context = self.context;
                     // Its namespace may have outlived it, with the interface in it.
@@ -140,7 +140,7 @@ impl<'a> Sweep<'a> {
     }
 
     fn unfinished(&mut self, attachment: &Attachment) -> Result<()> {
-        let (target, interface) = (attachment.target.in_words(), attachment.interface());
+        let (target, interface) = (attachment.target.in_words(), attachment.name_now());
         let text = format!("{target}: {interface} taken back, its run was killed");
         if !namespace::is_of_this_boot(attachment) {
             let text = format!("{target}: {interface} kept, the power was lost when it was just made");

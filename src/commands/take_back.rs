@@ -194,28 +194,32 @@ fn in_reach_of_home<T: Send>(
     }
 }
 
-/// Takes back what `attachment` did in a namespace that is not the caller's, and leaves its record.
+/// Takes back what `attachment` did in a namespace that is not the caller's but locked, and leaves its record.
 pub fn links(context: &Context, attachment: &Attachment, namespace: &Netns) -> Result<()> {
-    namespace.lock()?;
     in_reach_of_home(attachment, namespace, |kernel| undo_here(context, attachment, namespace, kernel))
 }
 
 /// Gives the parent the segments back that `gone` found there, if it was the last to raise them; otherwise
 /// who raised them next gives them back one day. What somebody else has set since is theirs.
 pub fn parents_segments(context: &Context, gone: &Attachment) -> Result<()> {
-    let Some((parent, before, raised)) = tuning::raised(&gone.steps) else { return Ok(()) };
-    if !namespace::is_of_this_boot(gone) {
+    if tuning::raised(&gone.steps).is_none() || !namespace::is_of_this_boot(gone) {
         return Ok(());
     }
     let _lock = HostLock::new()?;
+    // Who raised them before it may have gone meanwhile, and have left it what to give back.
+    let gone = &attachment::again(&*context.store, gone)?.unwrap_or_else(|| gone.clone());
+    let Some((parent, before, raised)) = tuning::raised(&gone.steps) else { return Ok(()) };
     let is_next = |other: &Attachment| {
         let same = tuning::raised(&other.steps).is_some_and(|(on, ..)| on == parent);
         same && other.tag != gone.tag && other.begun > gone.begun && namespace::is_of_this_boot(other)
     };
-    let later = attachment::all(&*context.store, None)?.into_iter().flatten().filter(is_next);
-    if let Some(mut heir) = later.min_by_key(|other| other.begun) {
-        tuning::hand_down(&mut heir.steps, before);
-        return heir.save(&*context.store);
+    let mut later: Vec<_> = attachment::all(&*context.store, None)?.into_iter().flatten().filter(is_next).collect();
+    later.sort_by_key(|other| other.begun);
+    for heir in &later {
+        // Its namespace is not locked: somebody may be changing it.
+        if attachment::amend(&*context.store, heir, |heir| tuning::hand_down(&mut heir.steps, before))? {
+            return Ok(());
+        }
     }
     Netns::open(Path::new(Place::HOST))?.look_inside(|kernel| {
         if before == raised || kernel.segments(parent.index)? != Some(raised) {

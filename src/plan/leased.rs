@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::{
     Inside, Link, Route, Step, Wish,
-    undo::give_back,
+    undo::{self, give_back},
     wiring::{addresses, better_defaults, check_free, route_by, routes},
 };
 use crate::{error::Result, types::Mtu};
@@ -69,6 +69,22 @@ pub fn transition(before: &[Step], after: &[Step], now: &Inside) -> Vec<Step> {
     gone.sort_by_key(|step| matches!(step, Step::DeleteAddress(_)));
     steps.extend(gone);
     steps
+}
+
+/// What there would be without the lease that brought `before`, and without the `changes` made since: what the
+/// next one replaces there is what detach gives back.
+pub fn without(before: &[Step], changes: &[Step], now: &Inside) -> Inside {
+    let now = undo::after(&undo::back(changes, now), now.clone());
+    undo::after(&transition(before, &[], &now), now)
+}
+
+/// Whether a step leaves alone what `changes` have put in its place: that is somebody's own choice.
+pub fn spares(step: &Step, changes: &[Step]) -> bool {
+    let Step::ReplaceRoute { old: there, .. } = step else { return true };
+    !changes.iter().any(|change| match change {
+        Step::AddRoute(theirs) | Step::ReplaceRoute { new: theirs, .. } => there.is(theirs),
+        _ => false,
+    })
 }
 
 /// Whether a step is a lease's, and not the link's own or a limit's: all that [`transition`] has to do with.

@@ -99,7 +99,13 @@ fn is_about(step: &Step, index: u32) -> bool {
         Step::AddAddress(address) | Step::DeleteAddress(address) => address.index == index,
         Step::SetMtu { index: of, .. } => *of == index,
         Step::SetLink(setting) => setting.index == index,
-        _ => false,
+        // A step to the link itself is told of, as is what stands apart from it.
+        Step::AddLink(_) | Step::DeleteLink(_) | Step::AddTag(_) | Step::DeleteTag(_) => false,
+        Step::SetSysctl { .. } | Step::SetSegments { .. } | Step::SetResolver { .. } => false,
+        Step::AddMasquerade(_) | Step::DeleteMasquerade(_) | Step::AddPort(_) | Step::DeletePort(_) => false,
+        Step::AddRule(_) | Step::DeleteRule(_) => false,
+        Step::AddIfb(_) | Step::DeleteIfb(_) | Step::AddRedirect(_) | Step::DeleteRedirect(_) => false,
+        Step::AddQdisc(_) | Step::DeleteQdisc(_) | Step::ReplaceQdisc { .. } => false,
     }
 }
 

@@ -375,6 +375,24 @@ pub fn again(store: &dyn Store, before: &Attachment) -> Result<Option<Attachment
     Ok(None)
 }
 
+/// Makes `change` to the record of an attachment in a namespace that the caller has not locked. Says whether it is
+/// still there.
+pub fn amend(store: &dyn Store, attachment: &Attachment, change: impl Fn(&mut Attachment)) -> Result<bool> {
+    let change = |now: &mut Attachment| {
+        let is_it = now.tag == attachment.tag;
+        if is_it {
+            change(now);
+        }
+        is_it
+    };
+    for progress in [Progress::Unfinished, Progress::Done] {
+        if record::amend(store, &Attachment { progress, ..attachment.clone() }.key(), change)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Where the record of the attachment whose final key is `key` may lie: while it is made, and then.
 fn records_of(key: &Key) -> [Key; 2] {
     let parts: Vec<&str> = key.parts().iter().skip(1).map(String::as_str).collect();

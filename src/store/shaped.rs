@@ -125,6 +125,16 @@ pub fn of(store: &dyn Store, target: &TargetName, interface: &str) -> Result<(Op
     Ok((read(QOS)?, read(UNFINISHED)?))
 }
 
+/// Keeps the limits of an interface under another name.
+pub fn rename(store: &dyn Store, target: &TargetName, from: &str, to: &IfName) -> Result<()> {
+    if from == to.as_str() {
+        return Ok(());
+    }
+    let (Some(found), _) = of(store, target, from)? else { return Ok(()) };
+    let renamed = Shaped { interface: to.clone(), ..found.clone() };
+    done(store.commit(&[Change::Put(renamed.key(), super::text(&renamed)?), Change::Remove(found.key())])?)
+}
+
 /// Forgets the limits of an interface that goes.
 pub fn forget_of(store: &dyn Store, target: &TargetName, interface: &str) -> Result<()> {
     let keys = [UNFINISHED, QOS].map(|kind| key(kind, store.host(), target, interface));

@@ -198,6 +198,21 @@ fn a_renamed_link_is_known_by_either_name() {
 }
 
 #[test]
+fn limits_of_a_renamed_link_are_put_back_when_its_target_runs_again() {
+    let mut lab = attached();
+    let target = lab.netns("box");
+    change(&lab, "link", "set eth1 name lan0").ok();
+    lab.plumb(&format!("qos {target} lan0 --rate 10mbit")).ok();
+    lab.restart("box");
+    lab.flat(&format!("--ip {FREE} --gateway {ROUTER} --name eth1")).ok();
+    let limits = lab.plumb("qos show --json").ok().json()["limits"].clone();
+    assert_eq!(limits.as_array().unwrap().len(), 1, "{limits:#}");
+    assert_eq!((&limits[0]["interface"], &limits[0]["state"]), (&"eth1".into(), &"holds".into()), "{limits:#}");
+    lab.plumb(&format!("detach {target}")).ok();
+    assert!(lab.plumb("qos show").ok().out.contains("no limits"));
+}
+
+#[test]
 fn the_lan_is_told_of_a_new_mac_address() {
     let lab = attached();
     // Who has asked once keeps the answer for a while.

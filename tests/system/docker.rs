@@ -10,14 +10,15 @@ use std::{
         OnceLock,
         atomic::{AtomicU32, Ordering},
     },
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
 
 use crate::{
     flow::Flow,
-    lab::{FREE, Lab, PLUMB, ROUTER, Ran, sh, wait_for},
+    lab::{ALSO_FREE, FREE, Lab, PLUMB, ROUTER, Ran, sh, wait_for},
     speed::{holds, within_tries},
 };
 
@@ -167,6 +168,31 @@ fn a_namespace_that_a_sidecar_kept_does_not_stand_in_the_way() {
     docker(&format!("restart -t 0 {}", web.0));
     plumb(&lab, &format!("detach {}", web.0)).ok();
     assert!(!lab.pings("lan", "192.168.9.100"));
+}
+
+#[test]
+fn who_waits_for_the_namespace_that_a_sidecar_kept_does_not_keep_others_from_the_host() {
+    let (mut lab, web) = (Lab::new(), Container::sleeping(""));
+    let side = Container::sleeping(&format!("--net container:{}", web.0));
+    let on_a_bridge = |lab: &Lab, target: &str, ip: &str| {
+        let options = "-i br7 --driver veth --keep-default --no-check --probe 0";
+        lab.command(&format!("flat {target} {options} --ip {ip} --docker {}", engine()))
+    };
+    lab.target("peer");
+    Ran::of(&mut on_a_bridge(&lab, &web.0, FREE)).ok();
+    docker(&format!("restart -t 0 {}", web.0));
+    // Another plumb is at work on the sidecar, and may need the host next.
+    let kept = fs::File::open(format!("/proc/{}/ns/net", side.inspect(".State.Pid"))).unwrap();
+    kept.lock().unwrap();
+    let mut waits = on_a_bridge(&lab, &web.0, FREE).stdout(Stdio::null()).spawn().unwrap();
+    thread::sleep(Duration::from_millis(300));
+    assert_eq!(waits.try_wait().unwrap(), None);
+    let begun = Instant::now();
+    Ran::of(&mut on_a_bridge(&lab, &lab.netns("peer"), ALSO_FREE)).ok();
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    drop(kept);
+    assert!(waits.wait().unwrap().success());
+    assert!(web.ip("addr").contains(FREE) && !side.ip("addr").contains(FREE));
 }
 
 #[test]

@@ -86,6 +86,12 @@ END"
         self.settle(name);
     }
 
+    /// The target's namespace ends, and it runs again in another.
+    pub fn restart(&mut self, name: &str) {
+        sh(&format!("ip netns del {}", self.full(name)));
+        self.target(name);
+    }
+
     /// Waits until IPv6 has finished its duplicate address detection: the state then stands still.
     fn settle(&self, name: &str) {
         wait_for("link-local addresses", || {

@@ -2,7 +2,7 @@
 
 use crate::{
     dhcp::{DNSMASQ, Lan},
-    lab::{ALSO_FREE, FREE, Lab, ROUTER, ROUTER6, Ran, State, sh},
+    lab::{ALSO_FREE, FREE, Lab, ROUTER, ROUTER6, Ran, State, sh, wait_for},
 };
 
 fn veth(lab: &Lab, target: &str, arguments: &str) -> Ran {
@@ -216,6 +216,27 @@ fn what_iptables_drops_passes_for_as_long_as_somebody_needs_it() {
     Ran::of(lab.on_host("sh").args(["-ec", &dry])).ok();
     assert_eq!(rules(), with_rules);
     assert!(lab.plumb("gc").ok().out.contains("the rule for br0 deleted, nobody needs it"));
+}
+
+#[test]
+fn what_the_earlier_interface_of_a_name_hung_on_goes_when_the_new_one_hangs_elsewhere() {
+    let mut lab = Lab::new();
+    bridged(&lab);
+    as_docker(&lab, "iptables");
+    let rules = |lab: &Lab| iptables_says(lab, "iptables -S");
+    let devices = |lab: &Lab| lab.ip("host", "-br link");
+    let before = rules(&lab);
+    veth(&lab, "box", &format!("-i br0 --ip {FREE} --probe 0 --allow-forward")).ok();
+    assert_ne!(rules(&lab), before);
+    lab.restart("box");
+    // On another bridge, which plumb makes and which goes in its turn.
+    veth(&lab, "box", &format!("-i br7 --ip {FREE} --probe 0")).ok();
+    assert_eq!(rules(&lab), before);
+    assert!(devices(&lab).contains("br7"));
+    lab.restart("box");
+    wait_for("its port to go", || lab.ip("host", "link show master br7").is_empty());
+    veth(&lab, "box", &format!("-i br0 --ip {FREE} --probe 0")).ok();
+    assert!(!devices(&lab).contains("br7"));
 }
 
 #[test]

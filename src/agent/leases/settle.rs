@@ -58,8 +58,7 @@ fn here(
         None => (dhcp.bare(&attachment.wish), Vec::new()),
         Some((lease, _)) => {
             let wish = dhcp.wish(&attachment.wish, lease);
-            // As if there had been no lease before: what this one replaces is what detach gives back.
-            let without = undo::after(&leased::transition(&before, &[], &now), now.clone());
+            let without = leased::without(&before, &attachment.changes, &now);
             let plan = leased::plan(&wish, dhcp.routes.len(), lease.mtu, &link, &without)?;
             let plan = match dhcp.resolver(lease) {
                 Some(text) => {
@@ -77,8 +76,12 @@ fn here(
             (wish, plan.steps().cloned().collect())
         }
     };
-    let steps = leased::transition(&before, &after, &now);
-    let heir = Attachment { wish, steps: kept.into_iter().chain(after).collect(), ..attachment.clone() };
+    let mut steps = leased::transition(&before, &after, &now);
+    steps.retain(|step| leased::spares(step, &attachment.changes));
+    // A change that replaced the old lease's route gives back what that had replaced.
+    let mut changes = attachment.changes.clone();
+    undo::hand_down(&before, &mut changes);
+    let heir = Attachment { wish, steps: kept.into_iter().chain(after).collect(), changes, ..attachment.clone() };
     if let Committed::Held { holder, .. } = heir.claim(store)? {
         return Ok(Settled::Taken(holder.to_string()));
     }

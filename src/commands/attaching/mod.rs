@@ -28,7 +28,7 @@ use crate::{
     kernel::{Kernel, Netns},
     namespace::HostLock,
     plan::{Facts, Inside, Parent, Step, Wiring, Wish, bridged::Acceptance, vlan::VlanDevice, wiring},
-    store::{Attachment, Change, Committed, Progress, Record, attachment},
+    store::{Attachment, Change, Committed, NamespaceMark, Progress, Record, attachment, shaped},
     types::{IfName, NetworkName, Span, Tag, TargetName, VlanId, VlanProtocol, nearest},
 };
 
@@ -97,11 +97,15 @@ pub fn attach(
     let namespace = namespace::open(&target, &host)?;
     namespace.lock()?;
     let mut report = namespace.enter(|kernel| {
-        Work { context, intent, target: &target, host: &host, namespace: &namespace, kernel }.attach(wish)
+        let (earlier, namespace) = (Vec::new(), &namespace);
+        Work { context, intent, target: &target, host: &host, namespace, earlier, kernel }.attach(wish)
     })?;
     if !intent.dry_run && target.name != TargetName::Host {
         // The container is attached, whether the host has a way to it or not.
-        report.warnings.extend(shim::follow(report.left.iter().chain([&report.parent]), context));
+        report.warnings.extend(shim::follow([&report.parent], context));
+        // Nor does it matter what could not be given back: gc finds it.
+        let left = take_back::on_the_host(context, report.earlier.as_slice());
+        report.warnings.extend(left.err().map(|error| error.message));
     }
     Ok(report)
 }
@@ -113,6 +117,8 @@ struct Work<'a> {
     target: &'a Target,
     host: &'a Netns,
     namespace: &'a Netns,
+    /// Where the target was before, as far as that is still there: locked as well.
+    earlier: Vec<(NamespaceMark, Netns)>,
     kernel: &'a mut Kernel,
 }
 
@@ -159,7 +165,7 @@ impl Work<'_> {
         report.commands.splice(0..0, begun.first.drain(..).chain(rules));
         report.warn_about_published_ports(self.target, &begun.attachment.wish, &begun.wiring);
         report.warnings.extend(leftovers);
-        report.left = begun.earlier.as_ref().and_then(|earlier| Some(earlier.link()?.parent.name.clone()));
+        report.earlier = begun.earlier;
         if self.intent.dry_run {
             report.dry_run = true;
             report.commands.extend(
@@ -218,7 +224,25 @@ impl Work<'_> {
             }
             take_back::anywhere(self.context, &left)?;
         }
+        if self.intent.dry_run {
+            return Ok(());
+        }
+        // Now, as everybody locks namespaces first and the host last.
+        for left in elsewhere.iter() {
+            if !self.is_anothers(left)
+                && self.earlier.iter().all(|(mark, _)| *mark != left.namespace)
+                && let Some(there) = namespace::reopen(left).filter(|there| there.id() != self.namespace.id())
+            {
+                there.lock()?;
+                self.earlier.push((left.namespace.clone(), there));
+            }
+        }
         Ok(())
+    }
+
+    /// Whether it is of another container, that runs: plumb knows it by a name that ours has now.
+    fn is_anothers(&self, earlier: &Attachment) -> bool {
+        earlier.container != self.target.id && container::is_there(&earlier.place)
     }
 
     /// Plans, and puts the plan on record. Until its link is there a VLAN's device, which may be new, has
@@ -395,7 +419,12 @@ impl Work<'_> {
         let store = &*self.context.store;
         let (lock, beside) = (begun.lock.take(), begun.beside.take());
         let Begun { attachment, wiring, parent, earlier, lease, accept, .. } = begun;
-        let made = bridge::accept(self, accept).and_then(|()| self.wire(attachment, wiring, parent, beside, lock));
+        let limits = || match (&*earlier, attachment.link()) {
+            (Some(earlier), Some(link)) => shaped::rename(store, &earlier.target, earlier.name_now(), &link.name),
+            _ => Ok(()),
+        };
+        let made = limits().and_then(|()| bridge::accept(self, accept));
+        let made = made.and_then(|()| self.wire(attachment, wiring, parent, beside, lock));
         match made.map(|granted| *lease = granted) {
             // Made is made: what could not be given back gc finds.
             Ok(()) => {
@@ -426,7 +455,7 @@ impl Work<'_> {
     /// addresses, and that goes. Its record stays until ours replaces it. What another container that
     /// runs had under this name is not ours to take.
     fn lay_to_rest(&self, earlier: &Attachment) -> Result<()> {
-        if earlier.container != self.target.id && container::is_there(&earlier.place) {
+        if self.is_anothers(earlier) {
             let (target, id) = (&earlier.target, earlier.container.as_deref().unwrap_or("another target"));
             let short = id.get(..12).unwrap_or(id);
             return Err(Error::conflict(format!(
@@ -437,9 +466,9 @@ impl Work<'_> {
         }
         // By its name Open vSwitch would take our link for the earlier one.
         take_back::port(self.context, earlier)?;
-        match namespace::reopen(earlier) {
-            Some(there) if there.id() != self.namespace.id() => take_back::links(self.context, earlier, &there),
-            _ => Ok(()),
+        match self.earlier.iter().find(|(mark, _)| *mark == earlier.namespace) {
+            Some((_, there)) => take_back::links(self.context, earlier, there),
+            None => Ok(()),
         }
     }
 

@@ -41,9 +41,9 @@ pub struct Report {
     vlan: Option<VlanId>,
     #[serde(skip)]
     on: String,
-    /// What the earlier interface of the name hung on.
+    /// The earlier attachment of the name.
     #[serde(skip)]
-    pub left: Option<IfName>,
+    pub earlier: Option<Attachment>,
     driver: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     mode: Option<&'static str>,
@@ -153,7 +153,7 @@ impl Report {
             mtu: wiring.link.mtu.bytes(),
             addresses: wish.addresses.iter().map(|address| address.to_string()).collect(),
             gateways,
-            left: None,
+            earlier: None,
             parent: wiring.link.parent.name.clone(),
             vlan: wiring.link.driver.vlan(),
             on: wiring.link.on(),

@@ -121,6 +121,53 @@ fn a_router_that_is_no_longer_told_of_goes() {
     assert!(matches!(&steps[..], [Step::ReplaceRoute { new, .. }] if new.leaves_by() == Some(2)), "{steps:?}");
 }
 
+/// What detach gives back once a lease's default route was replaced by hand, and `after` came instead of it.
+fn given_back_past_a_change(after: impl FnOnce(&Inside) -> Vec<Step>) -> Vec<Step> {
+    let before = planned(&wish("192.168.0.57/24", "192.168.0.1"), None);
+    let (leased, theirs) = (default_via("192.168.0.1", 7, "eth1"), default_via("192.168.0.254", 7, "eth1"));
+    let mut changes = vec![Step::ReplaceRoute { old: leased, new: theirs.clone() }];
+    let now = done(&changes, done(&before, bare()));
+    let after = after(&without(&before, &changes, &now));
+    let mut steps = transition(&before, &after, &now);
+    steps.retain(|step| spares(step, &changes));
+    undo::hand_down(&before, &mut changes);
+    let then = done(&steps, now);
+    assert!(then.routes.iter().any(|route| route.is(&theirs)), "it was chosen: {steps:?}");
+    let all: Vec<Step> = [Step::AddLink(link())].into_iter().chain(after).collect();
+    let mut ours = then.links[1].clone();
+    ours.tag = Some(samples::tag());
+    undo::all(&all, &changes, &samples::tag(), &Inside { links: vec![then.links[0].clone(), ours], ..then })
+}
+
+#[test]
+fn the_old_default_route_comes_back_past_a_change() {
+    let is_dockers = |step: &Step| matches!(step, Step::ReplaceRoute { new, .. } if new.leaves_by() == Some(2));
+    let plan_on = |router: &str, inside: &Inside| -> Vec<Step> {
+        let leased = plan(&wish("192.168.0.57/24", router), 0, None, &link(), inside).unwrap();
+        leased.steps().cloned().collect()
+    };
+    for steps in [
+        given_back_past_a_change(|_| Vec::new()),
+        given_back_past_a_change(|without| plan_on("192.168.0.1", without)),
+        given_back_past_a_change(|without| plan_on("192.168.0.2", without)),
+    ] {
+        assert_eq!(steps.iter().filter(|step| is_dockers(step)).count(), 1, "{steps:?}");
+    }
+}
+
+#[test]
+fn a_default_route_of_somebodys_own_stays_when_a_router_is_told_of() {
+    let theirs = default_via("192.168.0.254", 7, "eth1");
+    let changes = [Step::ReplaceRoute { old: default_via(DOCKERS, 2, "eth0"), new: theirs }];
+    let now = done(&changes, bare());
+    let inside = without(&[], &changes, &now);
+    assert_eq!(inside.routes, bare().routes);
+    let after = planned(&wish("192.168.0.57/24", "192.168.0.1"), None);
+    let mut steps = transition(&[], &after, &now);
+    steps.retain(|step| spares(step, &changes));
+    assert!(matches!(steps[..], [Step::AddAddress(_)]), "{steps:?}");
+}
+
 #[test]
 fn a_route_of_the_servers_gives_way_and_one_of_our_own_does_not() {
     let mut inside = bare();
