@@ -206,6 +206,10 @@ fn what_cannot_leave_or_is_not_there_is_named_with_the_reason() {
             .refused(4, &format!("nic0 is in {target}, as lan7"))
             .hints(&format!("plumb detach {target} lan7 brings it back"));
     }
+    lab.plumb(&format!("link {target} set lan7 name lan8")).ok();
+    lab.plumb(&format!("flat {peer} -i nic0 --ip none"))
+        .refused(4, &format!("nic0 is in {target}, as lan8"))
+        .hints(&format!("plumb detach {target} lan8 brings it back"));
     lab.plumb(&format!("attach {peer} blue --driver phys"))
         .refused(2, "a network's VLAN device is for all its containers, so it cannot move into one");
 }
