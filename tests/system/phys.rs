@@ -47,6 +47,8 @@ fn it_moves_in_and_comes_home_as_it_was() {
     lived_in(&lab);
     let before = state(&lab);
     let mac = lab.json("host", "link show dev nic0")[0]["address"].clone();
+    let dry = phys(&lab, "box", "--ip none --dry-run").ok();
+    assert!(dry.err.contains("and 5 routes by nic0; detach gives them back"), "{dry:#?}");
     let said = phys(&lab, "box", &format!("--ip {FREE} --gateway {ROUTER}")).ok();
     assert_eq!(
         said.out,
@@ -55,7 +57,8 @@ fn it_moves_in_and_comes_home_as_it_was() {
             lab.netns("box")
         )
     );
-    assert_eq!(said.err, "");
+    let had = "the host had 192.168.9.4/32, 192.168.9.2/24, 192.168.9.3/24, fd09::2/64 and 5 routes by nic0; detach gives them back\n";
+    assert_eq!(said.err, format!("warning: {had}"));
     assert!(!lab.ip("host", "link").contains("nic0"), "it is not on the host");
     assert_eq!(lab.json("box", "link show dev eth1")[0]["address"], mac);
     assert!(lab.pings("box", ROUTER) && lab.pings("lan", "192.168.9.100"));
