@@ -261,6 +261,69 @@ fn a_name_that_the_host_gave_to_another_meanwhile_is_told() {
 }
 
 #[test]
+fn an_address_that_ran_out_takes_the_routes_along_that_need_it() {
+    let lab = Lab::new();
+    sh(&format!(
+        "ip -n {} -batch - <<END
+addr add 192.168.9.2/24 valid_lft 3 preferred_lft 3 dev nic0
+addr add 10.5.0.2/24 dev nic0
+route add 10.7.0.0/16 via 10.5.0.1
+route add 10.8.0.0/16 via {ROUTER}
+route add 10.9.0.0/16 dev nic0 src 192.168.9.2
+END",
+        lab.full("host")
+    ));
+    phys(&lab, "box", "--ip none").ok();
+    std::thread::sleep(std::time::Duration::from_millis(3200));
+    assert_eq!(lab.plumb("detach --all").ok().err, "");
+    assert!(!lab.ip("host", "addr show dev nic0").contains("192.168.9.2"));
+    assert!(!lab.ip("host", "link show dev nic0").contains("altname"), "nothing is left to be done");
+    let routes = lab.ip("host", "route show dev nic0");
+    assert!(routes.contains("10.7.0.0/16") && !routes.contains("10.8.") && !routes.contains("10.9."), "{routes}");
+}
+
+/// The kernel keeps a route whose router no address reaches any more, but takes none.
+fn with_a_route_that_is_not_taken_again(lab: &Lab, interface: &str) {
+    sh(&format!(
+        "ip -n {0} addr add 10.5.0.2/24 dev {1}; ip -n {0} addr add 192.168.9.2/24 dev {1}
+         ip -n {0} route add 10.7.0.0/16 via 10.5.0.1; ip -n {0} addr del 10.5.0.2/24 dev {1}",
+        lab.full("host"),
+        interface
+    ));
+}
+
+#[test]
+fn a_route_that_the_host_does_not_take_again_is_told_once() {
+    let lab = Lab::new();
+    with_a_route_that_is_not_taken_again(&lab, "nic0");
+    phys(&lab, "box", "--ip none").ok();
+    let left = lab.plumb("detach --all");
+    assert_eq!(left.code, 6, "{left:#?}");
+    assert!(left.err.contains("cannot add the route 10.7.0.0/16 via 10.5.0.1"), "{left:#?}");
+    assert!(left.err.contains("by hand: ip route add 10.7.0.0/16 via 10.5.0.1"), "{left:#?}");
+    let home = lab.ip("host", "addr show dev nic0");
+    assert!(home.contains("192.168.9.2/24") && !home.contains("altname"), "{home}");
+    lab.plumb("detach --all").ok();
+    assert_eq!(lab.plumb("detach --all").ok().out, "nothing is attached\n");
+}
+
+#[test]
+fn what_cannot_be_taken_back_half_way_is_told() {
+    let lab = Lab::new();
+    let (host, target) = (lab.full("host"), lab.netns("box"));
+    sh(&format!("ip -n {host} link add link nic0 name sub0 type macvlan mode bridge; ip -n {host} link set sub0 up"));
+    with_a_route_that_is_not_taken_again(&lab, "sub0");
+    let left = lab.plumb(&format!("flat {target} -i sub0 --driver phys --ip none --mtu 9000"));
+    assert_eq!(left.code, 6, "{left:#?}");
+    let message = "plumb: sub0 does not take an MTU of 9000: invalid argument; could not be taken back: cannot add the route 10.7.0.0/16";
+    assert!(left.err.starts_with(message) && !left.err.contains("nothing was changed"), "{left:#?}");
+    assert!(left.err.contains("by hand: ip route add 10.7.0.0/16 via 10.5.0.1"), "{left:#?}");
+    assert!(lab.ip("host", "addr show dev sub0").contains("192.168.9.2/24"), "all else is as it was");
+    lab.plumb("gc").ok();
+    assert_eq!(lab.plumb("gc").ok().out, "nothing was left behind\n");
+}
+
+#[test]
 fn what_is_no_hardware_ends_with_its_namespace_and_that_is_said() {
     let mut lab = Lab::new();
     lab.target("brief");
