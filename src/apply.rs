@@ -44,9 +44,12 @@ pub struct Transaction<'a, E: Execute> {
 impl<E: Execute> Transaction<'_, E> {
     pub fn run(&mut self, step: &Step) -> Result<()> {
         interrupt::check()?;
-        timed(self.executor, step, self.observe)?;
-        self.done.push(step.clone());
-        Ok(())
+        let outcome = timed(self.executor, step, self.observe);
+        // What moves in may have come half the way.
+        if outcome.is_ok() || matches!(step, Step::AddLink(link) if link.home().is_some()) {
+            self.done.push(step.clone());
+        }
+        Ok(outcome?)
     }
 
     /// Like `run`, but that the object has gone is fine: somebody has done it already, or made it his own.
@@ -108,7 +111,11 @@ pub fn undo<E: Execute>(executor: &mut E, steps: &[Step], observe: Observer<'_>,
             Ok(()) | Err(StepError::Gone(_)) => {}
             Err(StepError::Refused(error)) => {
                 reasons.push(error.message);
-                leftovers.push(step.command(namespace));
+                // Some know what is left of a step.
+                match error.leftovers.is_empty() {
+                    true => leftovers.push(step.command(namespace)),
+                    false => leftovers.extend(error.leftovers),
+                }
             }
         }
     }

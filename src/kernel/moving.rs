@@ -1,6 +1,7 @@
 //! An interface of the host's that moves into a namespace as it is, and comes home.
 
 use std::{
+    net::IpAddr,
     os::fd::RawFd,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -13,7 +14,7 @@ use rtnetlink::{
         RouteNetlinkMessage as Message,
         address::AddressMessage,
         link::{LinkAttribute, LinkFlags, LinkMessage},
-        route::{RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteType},
+        route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteType},
     },
 };
 
@@ -24,9 +25,13 @@ use super::{
 };
 use crate::{
     apply::StepError,
-    error::{Error, Result},
+    error::{Error, Kind, Result},
     interrupt,
-    plan::{Home, Link, Parent, Route, TaggedLink, facts::InsideLink, phys::OwnAddress},
+    plan::{
+        Home, Link, Parent, Route, TaggedLink,
+        facts::InsideLink,
+        phys::{self, OwnAddress},
+    },
     types::{IfName, Mac, Tag},
 };
 
@@ -120,21 +125,14 @@ impl Kernel {
         Ok(routes)
     }
 
-    /// Moves the interface in, under its new name and number, and up: one request, but for its tags.
+    /// Moves the interface in, under its new name and number, and up: one request, but for its tags. If that fails
+    /// some of it may have been done, and `move_out` takes it back, however far it came.
     pub(super) fn move_in(&mut self, link: &Link, home: &Home) -> Outcome {
         if let Some(tag) = &home.device_tag {
             self.tag_at_home(home, tag, false)?;
         }
         self.tag_at_home(home, &home.tag, true)?;
-        let moved = self.send_in(link, home);
-        if moved.is_err() {
-            // Some of it may have been done before the kernel refused the rest.
-            let _ = match self.move_out(link, home) {
-                Err(StepError::Gone(_)) => self.untag_at_home(home),
-                other => other,
-            };
-        }
-        moved
+        self.send_in(link, home)
     }
 
     fn send_in(&mut self, link: &Link, home: &Home) -> Outcome {
@@ -174,33 +172,49 @@ impl Kernel {
         Ok(self.links()?.into_iter().find(|link| link.tag.as_ref() == Some(tag)).map(|link| link.index))
     }
 
-    /// Brings the interface home, from wherever it is inside, and gives it back what it had there.
+    /// Brings the interface home, from wherever it is inside, and gives it back what it had there. One that is at
+    /// home already, because it never left or came back by itself, lacks some of that.
     pub(super) fn move_out(&mut self, link: &Link, home: &Home) -> Outcome {
-        let index = self.index_tagged(&home.tag).map_err(StepError::Refused)?.unwrap_or(link.index);
-        let Some(now) = self.link_numbered(index).map_err(StepError::Refused)? else {
+        let there = self.links().map_err(StepError::Refused)?.into_iter().find(|there| there.is(link, &home.tag));
+        let is_tagged = |link: &InsideLink| link.tag.as_ref() == Some(&home.tag);
+        if there.is_none() && !self.host_links().map_err(StepError::Refused)?.iter().any(is_tagged) {
             return Err(StepError::Gone(format!("{} is not there any more", link.name)));
-        };
-        self.send_home(&now, home)?;
+        }
+        let is_at_home = self.is_inside(self.host_namespace().map_err(StepError::Refused)?);
+        if let Some(now) = there {
+            self.name_is_free(&now, home)?;
+            if !is_at_home {
+                self.send_home(&now, home)?;
+            }
+        }
         let host = self.host_namespace().map_err(StepError::Refused)?;
         host.look_inside(|host| host.furnish(home)).map_err(StepError::Refused)
     }
 
+    /// The kernel would move it first, and then find that it cannot rename it.
+    fn name_is_free(&mut self, now: &InsideLink, home: &Home) -> Outcome {
+        let name = &home.name;
+        let other = self.host_link(name).map_err(StepError::Refused)?;
+        if other.is_none_or(|other| other.tag.as_ref() == Some(&home.tag)) {
+            return Ok(());
+        }
+        let message = format!("the host has another {name} by now, so {} cannot come home", now.name);
+        Err(StepError::Refused(
+            Error::conflict(message).hint(format!("rename that one: ip link set {name} name OTHER")),
+        ))
+    }
+
     fn send_home(&mut self, now: &InsideLink, home: &Home) -> Outcome {
         let name = &home.name;
-        // The kernel would move it first, and then find that it cannot rename it.
-        let other = self.host_link(name).map_err(StepError::Refused)?;
-        if other.is_some_and(|other| other.tag.as_ref() != Some(&home.tag)) {
-            let message = format!("the host has another {name} by now, so {} cannot come home", now.name);
-            return Err(StepError::Refused(
-                Error::conflict(message).hint(format!("rename that one: ip link set {name} name OTHER")),
-            ));
-        }
+        let host = self.host_namespace().map_err(StepError::Refused)?;
         if let Some(phy) = home.phy {
-            return self.send_wifi_home(phy, now, home);
+            // With its radio. It is down by that, and gets a number of the kernel's choice.
+            return move_radio(phy, home, host.raw()).map_err(StepError::Refused);
         }
-        let host = self.host_namespace().map_err(StepError::Refused)?.raw();
+        let host = host.raw();
         let request = |keep_number: bool| {
-            let mut builder = as_at_home(now.index, now, home).setns_by_fd(host);
+            let named = LinkUnspec::new_with_index(now.index).name(name.as_str()).setns_by_fd(host);
+            let mut builder = as_at_home(named, now, home);
             if keep_number {
                 builder = builder.append_extra_attribute(LinkAttribute::NewIfIndex(home.index as i32));
             }
@@ -215,19 +229,21 @@ impl Kernel {
         outcome.map_err(|refusal| refused(doing, &refusal, &[Errno::ENODEV]))
     }
 
-    /// With its radio. It is down by that, and gets a number of the kernel's choice.
-    fn send_wifi_home(&mut self, phy: u32, now: &InsideLink, home: &Home) -> Outcome {
-        let host = self.host_namespace().map_err(StepError::Refused)?;
-        move_radio(phy, home, host.raw()).map_err(StepError::Refused)?;
-        let rename = |host: &mut Kernel| {
-            let Some(index) = host.index_tagged(&home.tag)? else {
-                return Err(Error::not_found(format!("{} has not come home", home.name)));
-            };
-            let message = Message::SetLink(as_at_home(index, now, home).build());
-            let doing = format_args!("cannot name {} {}", now.name, home.name);
-            Ok(host.change_inside(message)?.map_err(|refusal| refused(doing, &refusal, &[]))?)
-        };
-        host.look_inside(rename).map_err(StepError::Refused)
+    /// Gives the interface, which is at home, its name and the like. The inside is the host. Nothing is asked of
+    /// the kernel that is so already: before 6.2 it takes no name for what is up, not even its own.
+    fn name_at_home(&mut self, now: &InsideLink, home: &Home) -> Outcome {
+        let mut builder = as_at_home(LinkUnspec::new_with_index(now.index), now, home);
+        let is_named = now.name == home.name.as_str();
+        if is_named && (now.group, now.mtu) == (home.group, home.mtu) && !has_another_mac(now, home) {
+            return Ok(());
+        }
+        let doing = format_args!("cannot make {} {} again", now.name, home.name);
+        if !is_named {
+            builder = builder.name(home.name.as_str());
+            let down = LinkUnspec::new_with_index(now.index).down().build();
+            self.change_inside(Message::SetLink(down))?.map_err(|refusal| refused(doing, &refusal, &[]))?;
+        }
+        self.change_inside(Message::SetLink(builder.build()))?.map_err(|refusal| refused(doing, &refusal, &[]))
     }
 
     fn change_inside(&mut self, message: Message) -> std::result::Result<std::result::Result<(), Refusal>, StepError> {
@@ -235,40 +251,58 @@ impl Kernel {
     }
 
     /// Gives the interface, which is at home, back what it had. The inside is the host. What is there already
-    /// is fine, so that it can be done again; what fails does not keep the rest from being tried.
+    /// is fine, so that it can be done again. What the kernel does not take any more does not keep the rest from
+    /// being tried, and is told once: the interface is at home, and nothing would be gained by another attempt.
     fn furnish(&mut self, home: &Home) -> Result<()> {
-        let Some(link) = self.links()?.into_iter().find(|link| link.name == home.name.as_str()) else {
+        let links = self.links()?;
+        let tagged = links.iter().find(|link| link.tag.as_ref() == Some(&home.tag));
+        let Some(link) = tagged.or_else(|| links.iter().find(|link| link.name == home.name.as_str())) else {
             return Err(Error::not_found(format!("{} has not come home", home.name)));
         };
-        let mut failures = Vec::new();
-        let mut note = |outcome: Outcome| {
+        self.name_at_home(link, home)?;
+        let (mut reasons, mut leftovers) = (Vec::new(), Vec::new());
+        let mut note = |outcome: Outcome, command: String| {
             if let Err(StepError::Refused(error)) = outcome {
-                failures.push(error.message);
+                reasons.push(error.message);
+                leftovers.push(command);
             }
         };
-        home.settings.iter().for_each(|(key, value)| note(sysctl::write(key, value)));
+        home.settings.iter().for_each(|(key, value)| note(sysctl::write(key, value), phys::write(key, value)));
         if home.up {
             let up = LinkUnspec::new_with_index(link.index).up().build();
-            note(self.give(Message::SetLink(up), 0, || format!("cannot set {} up", home.name)));
+            self.give(Message::SetLink(up), 0, || format!("cannot set {} up", home.name))?;
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(home.seen, |since| since.as_secs());
+        let mut ran_out = Vec::new();
         for address in &home.addresses {
-            let Some(message) = address.message(link.index, now.saturating_sub(home.seen)) else { continue };
+            let Some(message) = address.message(link.index, now.saturating_sub(home.seen)) else {
+                ran_out.extend(address.ip());
+                continue;
+            };
             let doing = || format!("cannot give {} {address}", home.name);
-            note(self.give(Message::NewAddress(message), CREATE_NEW, doing));
+            note(self.give(Message::NewAddress(message), CREATE_NEW, doing), home.give_address(address));
         }
         if home.routes.iter().any(|route| route.is_ipv6() && route.has_source()) {
             // The kernel takes no source that it is still asking the LAN about. What it hears is not ours to judge.
             let _ = self.await_ipv6(link.index, DAD);
         }
-        for route in &home.routes {
+        for route in home.routes.iter().filter(|route| !is_from(route, &ran_out)) {
             let message = Message::NewRoute(route.by(home.index, link.index));
-            note(self.give(message, CREATE_NEW, || format!("cannot add the route {route}")));
+            match self.inside(async |inside| inside.change(message, CREATE_NEW).await)? {
+                Ok(()) | Err(Refusal { errno: Errno::EEXIST, .. }) => {}
+                // Its router was reached by an address that has run out: it went with that.
+                Err(Refusal { errno: Errno::ENETUNREACH, .. }) if !ran_out.is_empty() => {}
+                Err(refusal) => note(
+                    Err(refused(format_args!("cannot add the route {route}"), &refusal, &[])),
+                    phys::give_route(route),
+                ),
+            }
         }
-        if let Err(refusal) = failures.split_first().map_or(Ok(()), |_| Err(failures.join("; "))) {
-            return Err(Error::failed(refusal));
+        self.untag(home, link.index)?;
+        if reasons.is_empty() {
+            return Ok(());
         }
-        self.untag(home, link.index)
+        Err(Error { leftovers, ..Error::new(Kind::LeftBehind, reasons.join("; ")) })
     }
 
     fn give(&mut self, message: Message, flags: u16, doing: impl Fn() -> String) -> Outcome {
@@ -305,11 +339,6 @@ impl Kernel {
             Errno::ENODEV => StepError::Refused(Error::not_found(format!("{} has gone", home.name))),
             _ => refused(format_args!("cannot tag {}", home.name), &refusal, &[]),
         })
-    }
-
-    fn untag_at_home(&mut self, home: &Home) -> Outcome {
-        let host = self.host_namespace().map_err(StepError::Refused)?;
-        host.look_inside(|host| host.untag(home, home.index)).map_err(StepError::Refused)
     }
 
     /// Sends an interface to the host that was moved here, when nobody knows any more what it was there.
@@ -361,17 +390,30 @@ fn move_radio(phy: u32, home: &Home, to: RawFd) -> Result<()> {
     })
 }
 
-/// Its name, group, MAC address and MTU as on the host; the last two only where they differ, as not all take
-/// them.
-fn as_at_home(index: u32, now: &InsideLink, home: &Home) -> LinkMessageBuilder<LinkUnspec> {
-    let mut builder = LinkUnspec::new_with_index(index).name(home.name.as_str()).link_group(home.group);
-    if let Some(mac) = home.mac.filter(|mac| now.mac != Some(mac.bytes())) {
+/// Its group, MAC address and MTU as on the host; the last two only where they differ, as not all take them.
+fn as_at_home(
+    mut builder: LinkMessageBuilder<LinkUnspec>,
+    now: &InsideLink,
+    home: &Home,
+) -> LinkMessageBuilder<LinkUnspec> {
+    builder = builder.link_group(home.group);
+    if let Some(mac) = home.mac.filter(|_| has_another_mac(now, home)) {
         builder = builder.address(mac.bytes().to_vec());
     }
     if home.mtu != now.mtu {
         builder = builder.mtu(home.mtu);
     }
     builder
+}
+
+fn has_another_mac(now: &InsideLink, home: &Home) -> bool {
+    home.mac.is_some_and(|mac| now.mac != Some(mac.bytes()))
+}
+
+/// Whether one sends by it from one of these addresses.
+fn is_from(route: &Route, ips: &[IpAddr]) -> bool {
+    let is_one = |ip: &RouteAddress| ips.iter().any(|one| *ip == (*one).into());
+    route.message().attributes.iter().any(|a| matches!(a, RouteAttribute::PrefSource(ip) if is_one(ip)))
 }
 
 /// What the kernel's bare numbers mean for somebody who wanted an interface inside.

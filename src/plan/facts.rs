@@ -198,11 +198,10 @@ impl Inside {
 
 impl InsideLink {
     /// Whether this is a device of the host's own that plumb made for links to hang on, a VLAN's or a bridge:
-    /// by its tag, or by its group where the run was killed before it could tag. It belongs to the host,
-    /// whatever the store.
+    /// by its group, which it is born with. A tag alone says nothing: an attachment's is on somebody's own VLAN
+    /// device too while that is on its way. It belongs to the host, whatever the store.
     pub fn is_plumbs_device(&self) -> bool {
-        let is_ours = self.group == GROUP || (self.tag.is_some() && !self.has_moved());
-        (self.vlan.is_some() || self.is_bridge()) && is_ours
+        (self.vlan.is_some() || self.is_bridge()) && self.group == GROUP
     }
 
     /// Whether this is an interface of a host's that plumb has moved here.
@@ -230,5 +229,19 @@ impl InsideLink {
                     && link.mac.is_none_or(|mac| self.mac == Some(mac.bytes()))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vlan_device_is_plumbs_by_its_group_and_not_by_a_tag_of_an_attachments() {
+        let vlan = Some((VlanProtocol::Dot1q, VlanId::try_from(10).unwrap()));
+        let tag = Some("plumb:00000000:0000000000000000".parse().unwrap());
+        let own = InsideLink { vlan, tag, ..InsideLink::default() };
+        assert!(!own.is_plumbs_device());
+        assert!(InsideLink { group: GROUP, tag: None, ..own }.is_plumbs_device());
     }
 }

@@ -107,6 +107,11 @@ impl OwnAddress {
         local.or_else(|| self.peer())
     }
 
+    /// `192.168.0.2/24`
+    fn brief(&self) -> Option<String> {
+        Some(format!("{}/{}", self.ip()?, self.0.header.prefix_len))
+    }
+
     fn peer(&self) -> Option<IpAddr> {
         self.0.attributes.iter().find_map(|a| if let AddressAttribute::Address(ip) = a { Some(*ip) } else { None })
     }
@@ -220,6 +225,7 @@ pub(super) fn check(wish: &Wish, parent: &Parent, moving: &Moving, warnings: &mu
         warnings
             .push(format!("{name} leaves its access point: what logs in, such as wpa_supplicant, has to run inside"));
     }
+    warnings.extend(moving.home.goes_along());
     if wish.force {
         return Ok(());
     }
@@ -284,18 +290,46 @@ pub(super) fn move_out(link: &Link, home: &Home, namespace: &str) -> String {
         ],
         None => vec![inside(namespace, format!("ip link set dev {from} netns $$ name {to}{mac}{mtu} group {group}"))],
     };
-    let set =
-        |(key, value): &(String, String)| format!("echo {} > {}", quote(value), quote(&format!("/proc/sys/{key}")));
-    commands.extend(home.settings.iter().map(set));
+    commands.extend(home.settings.iter().map(|(key, value)| write(key, value)));
     commands.extend(home.up.then(|| format!("ip link set dev {to} up")));
-    commands.extend(home.addresses.iter().map(|address| format!("ip addr add {address} dev {to}")));
-    commands.extend(home.routes.iter().map(|route| ip_route("add", route)));
+    commands.extend(home.addresses.iter().map(|address| home.give_address(address)));
+    commands.extend(home.routes.iter().map(give_route));
     commands.push(format!("ip link property del dev {to} altname {}", home.tag));
     commands.extend(home.device_tag.as_ref().map(|tag| format!("ip link property add dev {to} altname {tag}")));
     commands.join(" && ")
 }
 
+/// The command that writes a setting.
+pub fn write(key: &str, value: &str) -> String {
+    format!("echo {} > {}", quote(value), quote(&format!("/proc/sys/{key}")))
+}
+
+/// The command that gives one of the interface's routes back.
+pub fn give_route(route: &Route) -> String {
+    ip_route("add", route)
+}
+
 impl Home {
+    /// The command that gives one of its addresses back.
+    pub fn give_address(&self, address: &OwnAddress) -> String {
+        format!("ip addr add {address} dev {}", quote(self.name.as_str()))
+    }
+
+    /// What goes along without being asked for: `the host had 192.168.0.2/24 and 1 route by eth0; …`
+    fn goes_along(&self) -> Option<String> {
+        let addresses: Vec<String> = self.addresses.iter().filter_map(OwnAddress::brief).collect();
+        let routes = match self.routes.len() {
+            0 => None,
+            1 => Some("1 route".to_owned()),
+            many => Some(format!("{many} routes")),
+        };
+        let them = if addresses.len() + self.routes.len() == 1 { "it" } else { "them" };
+        let addresses = Some(addresses.join(", ")).filter(|text| !text.is_empty());
+        let all: Vec<String> = addresses.into_iter().chain(routes).collect();
+        (!all.is_empty())
+            .then(|| format!("the host had {} by {}; detach gives {them} back", all.join(" and "), self.name))
+    }
+
     /// That of a device that has yet to be made for this, as a dry run has it.
     pub fn yet_to_be_made(parent: &Parent, tag: &Tag) -> Home {
         Home {

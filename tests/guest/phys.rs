@@ -85,6 +85,47 @@ fn a_vlan_device_moves_and_what_it_hangs_on_stays() {
     });
 }
 
+/// As a run leaves them that was killed. Kernels before 6.2 take no name for what is up, not even its own, and none
+/// moves a bond to where it is.
+#[test]
+fn what_is_at_home_already_is_asked_for_nothing_that_is_so() {
+    in_guest(|| {
+        let lab = Lab::new();
+        let (host, target) = (lab.full("host"), lab.netns("box"));
+        sh(&format!("ip -n {host} addr add 192.168.9.2/24 dev nic0; ip -n {host} route add 10.7.0.0/16 dev nic0"));
+        // Whatever number it has: the kernel keeps none on this way.
+        let seen = || {
+            let link =
+                ["-4 addr show dev nic0", "route show dev nic0", "link show dev nic0"].map(|what| lab.ip("host", what));
+            link.map(|text| text.split_once(": ").map_or(text.clone(), |(_, rest)| rest.to_owned()))
+        };
+        let before = seen();
+        // At the giving back: it is named, up, and has nothing yet. Or the kernel brought it.
+        for name in ["nic0", "eth1"] {
+            lab.plumb(&format!("flat {target} -i nic0 --driver phys --probe 0 --no-check --ip none")).ok();
+            sh(&format!(
+                "ip -n {0} link set eth1 down; ip -n {0} link set eth1 netns {host} name {name}
+                 ip -n {host} link set {name} up",
+                lab.full("box")
+            ));
+            let said = lab.plumb("gc").ok().out;
+            assert!(said.contains("nic0 put back as it was"), "{said}");
+            lab.plumb("detach --all").ok();
+            assert_eq!(seen(), before);
+        }
+        sh(&format!("ip -n {host} link add bond0 type bond; ip -n {host} link set bond0 up"));
+        let attach = format!("flat {target} -i bond0 --driver phys --probe 0 --no-check --ip none");
+        // Before it asks the kernel to move it.
+        let mut sent = 1..;
+        while !lab.ip("host", "link show dev bond0").contains("altname") {
+            assert!(lab.killed(&attach, "sendto", sent.next().unwrap()));
+        }
+        lab.plumb("gc").ok();
+        assert!(!lab.ip("host", "link show dev bond0").contains("altname"));
+        assert_eq!(lab.plumb("gc").ok().out, "nothing was left behind\n");
+    });
+}
+
 /// A radio is hardware to the kernel, simulated as it is: it does not end with a namespace.
 #[test]
 fn wifi_moves_by_its_radio_and_comes_back_even_from_a_namespace_that_ended() {

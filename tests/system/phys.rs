@@ -47,6 +47,8 @@ fn it_moves_in_and_comes_home_as_it_was() {
     lived_in(&lab);
     let before = state(&lab);
     let mac = lab.json("host", "link show dev nic0")[0]["address"].clone();
+    let dry = phys(&lab, "box", "--ip none --dry-run").ok();
+    assert!(dry.err.contains("and 5 routes by nic0; detach gives them back"), "{dry:#?}");
     let said = phys(&lab, "box", &format!("--ip {FREE} --gateway {ROUTER}")).ok();
     assert_eq!(
         said.out,
@@ -55,7 +57,8 @@ fn it_moves_in_and_comes_home_as_it_was() {
             lab.netns("box")
         )
     );
-    assert_eq!(said.err, "");
+    let had = "the host had 192.168.9.4/32, 192.168.9.2/24, 192.168.9.3/24, fd09::2/64 and 5 routes by nic0; detach gives them back\n";
+    assert_eq!(said.err, format!("warning: {had}"));
     assert!(!lab.ip("host", "link").contains("nic0"), "it is not on the host");
     assert_eq!(lab.json("box", "link show dev eth1")[0]["address"], mac);
     assert!(lab.pings("box", ROUTER) && lab.pings("lan", "192.168.9.100"));
@@ -206,6 +209,10 @@ fn what_cannot_leave_or_is_not_there_is_named_with_the_reason() {
             .refused(4, &format!("nic0 is in {target}, as lan7"))
             .hints(&format!("plumb detach {target} lan7 brings it back"));
     }
+    lab.plumb(&format!("link {target} set lan7 name lan8")).ok();
+    lab.plumb(&format!("flat {peer} -i nic0 --ip none"))
+        .refused(4, &format!("nic0 is in {target}, as lan8"))
+        .hints(&format!("plumb detach {target} lan8 brings it back"));
     lab.plumb(&format!("attach {peer} blue --driver phys"))
         .refused(2, "a network's VLAN device is for all its containers, so it cannot move into one");
 }
@@ -251,6 +258,69 @@ fn a_name_that_the_host_gave_to_another_meanwhile_is_told() {
     sh(&format!("ip -n {host} link del nic0"));
     lab.plumb("detach --all").ok();
     state(&lab).is(&before);
+}
+
+#[test]
+fn an_address_that_ran_out_takes_the_routes_along_that_need_it() {
+    let lab = Lab::new();
+    sh(&format!(
+        "ip -n {} -batch - <<END
+addr add 192.168.9.2/24 valid_lft 3 preferred_lft 3 dev nic0
+addr add 10.5.0.2/24 dev nic0
+route add 10.7.0.0/16 via 10.5.0.1
+route add 10.8.0.0/16 via {ROUTER}
+route add 10.9.0.0/16 dev nic0 src 192.168.9.2
+END",
+        lab.full("host")
+    ));
+    phys(&lab, "box", "--ip none").ok();
+    std::thread::sleep(std::time::Duration::from_millis(3200));
+    assert_eq!(lab.plumb("detach --all").ok().err, "");
+    assert!(!lab.ip("host", "addr show dev nic0").contains("192.168.9.2"));
+    assert!(!lab.ip("host", "link show dev nic0").contains("altname"), "nothing is left to be done");
+    let routes = lab.ip("host", "route show dev nic0");
+    assert!(routes.contains("10.7.0.0/16") && !routes.contains("10.8.") && !routes.contains("10.9."), "{routes}");
+}
+
+/// The kernel keeps a route whose router no address reaches any more, but takes none.
+fn with_a_route_that_is_not_taken_again(lab: &Lab, interface: &str) {
+    sh(&format!(
+        "ip -n {0} addr add 10.5.0.2/24 dev {1}; ip -n {0} addr add 192.168.9.2/24 dev {1}
+         ip -n {0} route add 10.7.0.0/16 via 10.5.0.1; ip -n {0} addr del 10.5.0.2/24 dev {1}",
+        lab.full("host"),
+        interface
+    ));
+}
+
+#[test]
+fn a_route_that_the_host_does_not_take_again_is_told_once() {
+    let lab = Lab::new();
+    with_a_route_that_is_not_taken_again(&lab, "nic0");
+    phys(&lab, "box", "--ip none").ok();
+    let left = lab.plumb("detach --all");
+    assert_eq!(left.code, 6, "{left:#?}");
+    assert!(left.err.contains("cannot add the route 10.7.0.0/16 via 10.5.0.1"), "{left:#?}");
+    assert!(left.err.contains("by hand: ip route add 10.7.0.0/16 via 10.5.0.1"), "{left:#?}");
+    let home = lab.ip("host", "addr show dev nic0");
+    assert!(home.contains("192.168.9.2/24") && !home.contains("altname"), "{home}");
+    lab.plumb("detach --all").ok();
+    assert_eq!(lab.plumb("detach --all").ok().out, "nothing is attached\n");
+}
+
+#[test]
+fn what_cannot_be_taken_back_half_way_is_told() {
+    let lab = Lab::new();
+    let (host, target) = (lab.full("host"), lab.netns("box"));
+    sh(&format!("ip -n {host} link add link nic0 name sub0 type macvlan mode bridge; ip -n {host} link set sub0 up"));
+    with_a_route_that_is_not_taken_again(&lab, "sub0");
+    let left = lab.plumb(&format!("flat {target} -i sub0 --driver phys --ip none --mtu 9000"));
+    assert_eq!(left.code, 6, "{left:#?}");
+    let message = "plumb: sub0 does not take an MTU of 9000: invalid argument; could not be taken back: cannot add the route 10.7.0.0/16";
+    assert!(left.err.starts_with(message) && !left.err.contains("nothing was changed"), "{left:#?}");
+    assert!(left.err.contains("by hand: ip route add 10.7.0.0/16 via 10.5.0.1"), "{left:#?}");
+    assert!(lab.ip("host", "addr show dev sub0").contains("192.168.9.2/24"), "all else is as it was");
+    lab.plumb("gc").ok();
+    assert_eq!(lab.plumb("gc").ok().out, "nothing was left behind\n");
 }
 
 #[test]

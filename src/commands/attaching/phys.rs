@@ -54,7 +54,7 @@ fn is_elsewhere(name: &IfName, context: &Context) -> Option<Error> {
     let kept = attachment::all(&*context.store, None).ok()?;
     let away = kept.into_iter().flatten().find(|a| is_of(a, name) && namespace::is_there(a));
     if let Some(away) = away {
-        let (target, interface) = (&away.target, away.interface());
+        let (target, interface) = (&away.target, away.name_now());
         return Some(
             Error::conflict(format!("{name} is in {target}, as {interface}"))
                 .hint(format!("plumb detach {target} {interface} brings it back")),
