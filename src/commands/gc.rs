@@ -25,7 +25,8 @@ pub fn run(options: Gc, context: &Context) -> Result<()> {
         shim::follow_all(context)?.iter().for_each(|warning| context.output.warn(warning));
     }
     let Sweep { done, failures, .. } = sweep;
-    done.iter().for_each(|item| context.output.line(&item.text));
+    let mood = if options.dry_run { "would be done: " } else { "" };
+    done.iter().for_each(|item| context.output.line(format_args!("{mood}{}", item.text)));
     if done.is_empty() && failures.is_empty() {
         context.output.line("nothing was left behind");
     }

@@ -1,20 +1,24 @@
 //! `plumb ls`: what is attached.
 
+use std::path::Path;
+
 use comfy_table::{Table, presets};
 use serde::Serialize;
 
 use super::{Context, leases::Leased, namespace, records};
 use crate::{
     error::{Kind, Result},
+    kernel::Netns,
     output::flush_left,
-    plan::Link,
+    plan::{Link, facts::InsideLink},
     store::{Attachment, attachment},
-    types::{NetworkName, VlanId},
+    types::{NetworkName, Place, VlanId},
 };
 
 pub fn run(context: &Context) -> Result<()> {
     let kept = attachment::all(&*context.store, None)?;
-    let rows = kept.into_iter().map(|kept| kept.map(|attachment| Row::new(&attachment, context))).collect();
+    let host = host_links(kept.iter().flatten())?;
+    let rows = kept.into_iter().map(|kept| kept.map(|attachment| Row::new(&attachment, &host, context))).collect();
     context.output.list("attachments", rows, "nothing is attached", table);
     Ok(())
 }
@@ -50,6 +54,8 @@ struct Row {
 pub enum State {
     Up,
     Down,
+    /// It is up, but its other end is not, or is no port of its bridge.
+    Unplugged,
     /// The interface has gone although its namespace is there.
     Missing,
     /// The target has ended, and its namespace with it.
@@ -84,10 +90,30 @@ impl State {
         }
     }
 
+    /// The same by what the `host` has of it: a veth alone has an end there.
+    pub fn on(self, attachment: &Attachment, host: &[InsideLink]) -> State {
+        let Some((link, (outside, _))) = attachment.link().and_then(|link| Some((link, link.host_end()?))) else {
+            return self;
+        };
+        let is_bridge =
+            |there: &InsideLink| there.index == link.parent.index || there.name == link.parent.name.as_str();
+        // Only its own database tells what is a port of Open vSwitch's.
+        let is_port = |end: &InsideLink| {
+            link.driver.is_open_vswitchs()
+                || host.iter().any(|there| end.port_of == Some(there.index) && is_bridge(there))
+        };
+        let is_plugged = |end: &InsideLink| end.name == outside.as_str() && end.up && is_port(end);
+        match self {
+            State::Up if !host.iter().any(is_plugged) => State::Unplugged,
+            other => other,
+        }
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             State::Up => "up",
             State::Down => "down",
+            State::Unplugged => "unplugged",
             State::Missing => "missing",
             State::Stopped => "stopped",
             State::Unfinished => "unfinished",
@@ -96,8 +122,20 @@ impl State {
     }
 }
 
+/// The host's links, if one of the attachments has an end there. None where nobody may look: of no attachment it
+/// is known then how it stands.
+pub fn host_links<'a>(attachments: impl IntoIterator<Item = &'a Attachment>) -> Result<Vec<InsideLink>> {
+    if !attachments.into_iter().any(|a| a.link().is_some_and(|link| link.host_end().is_some())) {
+        return Ok(Vec::new());
+    }
+    match Netns::open(Path::new(Place::HOST)).and_then(|host| host.look_inside(|kernel| kernel.links())) {
+        Err(error) if error.kind == Kind::NotPermitted => Ok(Vec::new()),
+        links => links,
+    }
+}
+
 impl Row {
-    fn new(attachment: &Attachment, context: &Context) -> Row {
+    fn new(attachment: &Attachment, host: &[InsideLink], context: &Context) -> Row {
         let link = attachment.link();
         let wish = &attachment.wish;
         Row {
@@ -118,7 +156,7 @@ impl Row {
             driver: wish.driver.kind(),
             mode: wish.driver.mode(),
             lease: Leased::of(attachment, &*context.store),
-            state: State::of(attachment),
+            state: State::of(attachment).on(attachment, host),
         }
     }
 }

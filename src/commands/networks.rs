@@ -27,7 +27,7 @@ fn lost_gateways(context: &Context) -> Result<Vec<String>> {
     let own = attachment::all(&*context.store, Some(&TargetName::Host))?;
     let gateways = own.into_iter().flatten().filter(Attachment::is_gateway);
     let how = |gateway: Attachment| match (gateway.network.as_ref(), State::of(&gateway)) {
-        (_, State::Up | State::Unknown | State::Unfinished) | (None, _) => None,
+        (_, State::Up | State::Unplugged | State::Unknown | State::Unfinished) | (None, _) => None,
         (Some(name), State::Down) => {
             let interface = gateway.interface();
             Some(format!("{interface}, this host's gateway of {name}, is down; ip link set {interface} up"))

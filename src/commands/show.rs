@@ -1,14 +1,22 @@
 //! `plumb show`: what is on record beside what the kernel has now.
 
+use std::path::Path;
+
 use colored::Colorize;
 use comfy_table::{Table, presets};
 use serde::Serialize;
 
-use super::{Context, leases::Leased, ls::State, namespace, records};
+use super::{
+    Context,
+    leases::Leased,
+    ls::{State, host_links},
+    namespace, records,
+};
 use crate::{
     cli::Show,
     container,
     error::{Error, Result},
+    kernel::{Kernel, Netns, ovs},
     output::flush_left,
     plan::{
         Advertised, Inside, Step,
@@ -17,7 +25,7 @@ use crate::{
         setting::Change,
     },
     store::{Attachment, Record},
-    types::{HostAddress, table_name},
+    types::{HostAddress, Place, VlanId, table_name},
 };
 
 pub fn run(options: Show, context: &Context) -> Result<()> {
@@ -71,7 +79,7 @@ impl Property {
 
 impl Shown {
     fn new(attachment: &Attachment, context: &Context) -> Result<Shown> {
-        let state = State::of(attachment);
+        let state = State::of(attachment).on(attachment, &host_links([attachment])?);
         let leased = records::leased_addresses(attachment, context);
         let properties = match (state, namespace::reopen(attachment)) {
             (State::Stopped, _) | (_, None) => properties(attachment, &leased, None),
@@ -84,6 +92,8 @@ impl Shown {
                 })?),
             ),
         };
+        let mut properties = properties;
+        properties.extend(host_side(attachment, state)?);
         let link = attachment
             .link()
             .ok_or_else(|| Error::failed(format!("the record of {} names no link", attachment.key())))?;
@@ -116,25 +126,25 @@ fn properties(attachment: &Attachment, leased: &[HostAddress], now: Option<&Insi
         Property::new("state", Some(state(is_up)), of_found(&|link| Some(state(link.up)))),
         Property::new("mac", mac.map(|mac| mac.to_string()).or_else(|| of_found(&mac_text)), of_found(&mac_text)),
         Property::new("mtu", attachment.mtu().map(|mtu| mtu.to_string()), of_found(&|link| Some(link.mtu.to_string()))),
+    ];
+    // What moves has none.
+    properties.extend((!recorded.driver.moves()).then(|| {
         Property::new(
             "mode",
             Some(recorded.driver.to_string()),
             of_found(&|link| {
-                if link.has_moved() {
-                    return Some("phys".into());
-                }
                 let kind = link.kind.as_deref()?;
                 // A veth has none: it is a bridge's port, whatever the kernel says.
                 let mode = link.mode.as_deref().or((kind == "veth").then_some("bridge"));
                 Some(mode.map_or(kind.to_owned(), |mode| format!("{kind} {mode}")))
             }),
-        ),
-        Property::new(
-            "tag",
-            Some(attachment.tag.to_string()),
-            of_found(&|link| link.tag.as_ref().map(|tag| tag.to_string())),
-        ),
-    ];
+        )
+    }));
+    properties.push(Property::new(
+        "tag",
+        Some(attachment.tag.to_string()),
+        of_found(&|link| link.tag.as_ref().map(|tag| tag.to_string())),
+    ));
     let there = |inside: &Inside| -> Vec<String> {
         let ours = inside.addresses.iter().filter(|a| a.index == index && !is_link_local(a.ip));
         ours.map(|a| format!("{}/{}", a.ip, a.prefix)).collect()
@@ -160,6 +170,42 @@ fn properties(attachment: &Attachment, leased: &[HostAddress], now: Option<&Insi
     properties.extend(routes(attachment, now));
     properties.extend(elsewhere(attachment, now));
     properties
+}
+
+/// Where the other end of a veth is, and what is dropped of what its bridge passes on.
+fn host_side(attachment: &Attachment, state: State) -> Result<Vec<Property>> {
+    let Some((link, (outside, _))) = attachment.link().and_then(|link| Some((link, link.host_end()?))) else {
+        return Ok(Vec::new());
+    };
+    let look = |kernel: &mut Kernel| {
+        let links = kernel.links()?;
+        let end = links.iter().find(|link| link.name == outside.as_str());
+        let (bridge, vlan) = match end {
+            Some(_) if link.driver.is_open_vswitchs() => ovs::port(outside)?.unzip(),
+            Some(end) => {
+                let bridge = links.iter().find(|link| Some(link.index) == end.port_of).map(|link| link.name.clone());
+                (bridge, link.driver.vlan().map(|_| kernel.port_vlan(end.index)).transpose()?)
+            }
+            None => (None, None),
+        };
+        let end = end.map(|end| if end.up { end.name.clone() } else { format!("{} (down)", end.name) });
+        let drops = attachment.wish.allow_forward && !kernel.bridged_drops(&link.parent.name).is_empty();
+        Ok((end, bridge, vlan.flatten(), if drops { "dropped" } else { "accepted" }))
+    };
+    let now = match state {
+        State::Stopped | State::Unknown => None,
+        _ => Some(Netns::open(Path::new(Place::HOST))?.look_inside(look)?),
+    };
+    let (end, bridge, vlan, forward) = now.map_or((None, None, None, None), |(a, b, c, d)| (a, b, c, Some(d)));
+    let id = |id: VlanId| id.to_string();
+    let mut rows = vec![
+        Property::new("host end", Some(outside.to_string()), end),
+        Property::new("bridge", Some(link.parent.name.to_string()), bridge),
+    ];
+    rows.extend(link.driver.vlan().map(|own| Property::new("vlan", Some(id(own)), vlan.map(id))));
+    let asked = attachment.wish.allow_forward.then(|| "accepted".to_owned());
+    rows.extend(asked.map(|asked| Property::new("forward", Some(asked), forward.map(str::to_owned))));
+    Ok(rows)
 }
 
 fn mac_text(link: &InsideLink) -> Option<String> {

@@ -16,10 +16,11 @@ use crate::{
     plan::{
         Driver, Inside, Link, Step, Wish,
         facts::{InsideAddress, InsideLink},
+        link::GROUP,
         qdisc::{Device, Side},
         tuning, undo,
     },
-    store::{Attachment, Kept, attachment, lease, shaped},
+    store::{Attachment, attachment, lease, shaped},
     types::{IfName, Place},
 };
 
@@ -261,38 +262,73 @@ pub fn is_accepted_for_somebody(context: &Context, bridge: &IfName) -> Result<bo
     Ok(attachment::all(&*context.store, None)?.iter().any(|kept| kept.as_ref().map_or(true, needs)))
 }
 
-/// Deletes a VLAN's device or a bridge if plumb made it and nobody uses it. The caller has locked the host.
+/// Deletes a VLAN's device or a bridge if plumb made it and nobody uses it. The caller has locked the host. Says
+/// so if it stays for somebody whom plumb does not know.
 pub fn device(context: &Context, name: &IfName) -> Result<()> {
-    unused_device(context, name)?.map_or(Ok(()), |device| delete_device(&device))
+    match standing(context, name)? {
+        Standing::Unused(device) => delete_device(&device)?,
+        Standing::OthersUse(how) => context.output.warn(&format!("{name} stays: {how}")),
+        Standing::InUse => {}
+    }
+    Ok(())
 }
 
-/// A VLAN's device or a bridge, if plumb made it and nobody uses it: no interface hangs on it in any
-/// namespace, it has no port and no address and is no port, and no attachment is being made on it. The
-/// caller has locked the host.
+/// What a device of the host's that plumb made is good for.
+enum Standing {
+    Unused(InsideLink),
+    /// By what is none of plumb's, and by nothing else.
+    OthersUse(String),
+    /// Or it is not plumb's.
+    InUse,
+}
+
+/// A VLAN's device or a bridge, if plumb made it and nobody uses it. The caller has locked the host.
 pub fn unused_device(context: &Context, name: &IfName) -> Result<Option<InsideLink>> {
+    Ok(if let Standing::Unused(device) = standing(context, name)? { Some(device) } else { None })
+}
+
+/// Nobody uses it if no interface hangs on it in any namespace, it has no port and no address and is no port, and
+/// no attachment is being made on it, or is a port of it by its record, wherever that port is now.
+fn standing(context: &Context, name: &IfName) -> Result<Standing> {
     // Who joins a network keeps the host locked until its link is there; only `flat` on such a device
     // does not. A store that has gone must not keep the host from being as it was.
-    let begun = attachment::unfinished(&*context.store, None).unwrap_or_default();
-    let wants_it = |kept: Kept| kept.is_ok_and(|a| a.link().is_some_and(|link| link.parent.name == *name));
-    if begun.into_iter().any(wants_it) {
-        return Ok(None);
+    let kept = attachment::all(&*context.store, None).unwrap_or_default();
+    let is_its_port = |a: &Attachment, link: &Link| link.driver.needs_a_bridge() && namespace::is_there(a);
+    let wants_it = |a: Attachment| {
+        a.link().is_some_and(|link| link.parent.name == *name && (a.is_unfinished() || is_its_port(&a, link)))
+    };
+    if kept.into_iter().flatten().any(wants_it) {
+        return Ok(Standing::InUse);
     }
     let host = Netns::open(Path::new(Place::HOST))?;
-    let unused = host.look_inside(|kernel| {
+    let standing = host.look_inside(|kernel| {
         let links = kernel.links()?;
         let ours = |link: &&InsideLink| {
             link.name == name.as_str() && (link.is_plumbs_device() || is_unused_open_vswitch(link, name))
         };
-        let Some(device) = links.iter().find(ours).filter(|device| device.port_of.is_none()) else { return Ok(None) };
+        let Some(device) = links.iter().find(ours) else { return Ok(Standing::InUse) };
         let hangs_on = |link: &InsideLink| link.parent_index == Some(device.index) && link.parent_namespace.is_none();
-        let is_own = |address: &InsideAddress| {
+        let (ports, others): (Vec<_>, Vec<_>) =
+            links.iter().filter(|link| link.port_of == Some(device.index)).partition(|port| port.group == GROUP);
+        if !ports.is_empty() || links.iter().any(hangs_on) {
+            return Ok(Standing::InUse);
+        }
+        let is_own = |address: &&InsideAddress| {
             address.index == device.index && !matches!(address.ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
         };
-        let is_port = |link: &InsideLink| link.port_of == Some(device.index);
-        let is_used = links.iter().any(hangs_on) || links.iter().any(is_port) || kernel.addresses()?.iter().any(is_own);
-        Ok((!is_used).then(|| device.clone()))
+        let uses = (others.iter().map(|port| format!("{} is a port of it", port.name)))
+            .chain(kernel.addresses()?.iter().filter(is_own).map(|own| format!("it has the address {}", own.ip)))
+            .chain(device.port_of.map(|_| "it is a port itself".into()))
+            .collect::<Vec<String>>();
+        Ok(match uses.is_empty() {
+            true => Standing::Unused(device.clone()),
+            false => Standing::OthersUse(uses.join(", ")),
+        })
     })?;
-    Ok(unused.filter(|device| survey::children(&host, device.index).next().is_none()))
+    Ok(match standing {
+        Standing::Unused(device) if survey::children(&host, device.index).next().is_some() => Standing::InUse,
+        standing => standing,
+    })
 }
 
 /// Whether it is a bridge of Open vSwitch's that plumb has made and that has no port.

@@ -12,7 +12,7 @@ use crate::{
         Port,
         bridge::{open_vswitch_addition, ovs_vsctl},
     },
-    types::{IfName, Tag},
+    types::{IfName, Tag, VlanId},
 };
 
 /// Seconds after which `ovs-vsctl` gives up: without its daemon it would wait for ever.
@@ -46,6 +46,18 @@ pub fn unused_bridges() -> Result<Vec<IfName>> {
         }
     }
     Ok(unused)
+}
+
+/// On which bridge a port is, and in which VLAN untagged.
+pub fn port(name: &IfName) -> Result<Option<(String, Option<VlanId>)>> {
+    let bridge = match run(&["port-to-br", name.as_str()]) {
+        // What it says when there is none.
+        Err(Failed::Said { code: Some(1), text, .. }) if text.contains("no port") => return Ok(None),
+        other => other?,
+    };
+    let vlan = run(&["get", "port", name.as_str(), "tag"])?;
+    let id = vlan.trim().parse().ok().and_then(|id: u16| VlanId::try_from(id).ok());
+    Ok(Some((bridge.trim().to_owned(), id)))
 }
 
 /// The ports that plumb has made, by their interfaces' names.

@@ -6,13 +6,13 @@ use rtnetlink::{
     packet_route::{
         AddressFamily, RouteNetlinkMessage as Message,
         link::{
-            AfSpecBridge, BridgeVlanInfo, BridgeVlanInfoFlags, InfoBridge, InfoData, LinkAttribute, LinkInfo,
-            LinkMessage,
+            AfSpecBridge, BridgeVlanInfo, BridgeVlanInfoFlags, InfoBridge, InfoData, LinkAttribute, LinkExtentMask,
+            LinkInfo, LinkMessage,
         },
     },
 };
 
-use super::{Kernel, Refusal};
+use super::{Kernel, Refusal, cannot_read};
 use crate::{
     error::Result,
     plan::{Driver, Link, Switch},
@@ -55,6 +55,33 @@ impl Kernel {
             host.change(up, 0).await
         })
     }
+}
+
+impl Kernel {
+    /// The VLAN in which a port inside is, untagged. Equivalent to the PVID of `bridge vlan show`.
+    pub fn port_vlan(&mut self, index: u32) -> Result<Option<VlanId>> {
+        let mut question = LinkMessage::default();
+        question.header.interface_family = AddressFamily::Bridge;
+        question.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::Brvlan]));
+        let ports = self.inside(async |inside| inside.dump(Message::GetLink(question)).await)?;
+        let ports = ports.map_err(cannot_read("ports of bridges"))?;
+        let is_it = |port: &&Message| matches!(port, Message::NewLink(port) if port.header.index == index);
+        Ok(ports.iter().filter(is_it).find_map(own_vlan))
+    }
+}
+
+fn own_vlan(port: &Message) -> Option<VlanId> {
+    let Message::NewLink(port) = port else { return None };
+    let lists = port
+        .attributes
+        .iter()
+        .filter_map(|a| if let LinkAttribute::AfSpecBridge(list) = a { Some(list) } else { None });
+    lists.flatten().find_map(|spec| match spec {
+        AfSpecBridge::VlanInfo(info) if info.flags.contains(BridgeVlanInfoFlags::Pvid) => {
+            VlanId::try_from(info.vid).ok()
+        }
+        _ => None,
+    })
 }
 
 /// One VLAN of a port. Equivalent to what follows `bridge vlan add`, or `del`.

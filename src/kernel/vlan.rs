@@ -49,10 +49,10 @@ impl Kernel {
         let create = NLM_F_CREATE | NLM_F_EXCL;
         let made = self.on_host(async |host| host.change(Message::NewLink(message), create).await)?;
         made.map_err(|refusal| match refusal.errno {
-            Errno::EOPNOTSUPP if bridge.filters => Error::failed(format!(
-                "this kernel's bridges cannot keep VLANs apart (CONFIG_BRIDGE_VLAN_FILTERING): {refusal}"
-            ))
-            .hint("leave --vlan out, or use --driver macvlan; a kernel built without it needs another one"),
+            Errno::EOPNOTSUPP if bridge.filters => {
+                Error::failed("this kernel's bridges cannot keep VLANs apart (CONFIG_BRIDGE_VLAN_FILTERING)")
+                    .hint("leave --vlan out; a kernel built without it needs another one")
+            }
             Errno::EOPNOTSUPP => Error::failed("this kernel has no bridges: its module bridge is missing")
                 .hint("modprobe bridge; a kernel built without it needs another one"),
             _ => Error::failed(format!("cannot make the bridge {}: {refusal}", bridge.name)),

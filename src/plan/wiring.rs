@@ -118,6 +118,9 @@ pub struct Wiring {
     pub better_defaults: Vec<Route>,
     /// What works but may surprise.
     pub warnings: Vec<String>,
+    /// That iptables drops what the bridge passes on, which is among the warnings too: the likely cause of all
+    /// silence.
+    pub dropped: Option<String>,
 }
 
 impl Wiring {
@@ -329,7 +332,8 @@ pub fn plan(wish: &Wish, facts: &Facts, tag: &Tag) -> Result<Wiring> {
     wish.check()?;
     let mut warnings = Vec::new();
     check_parent(wish, facts, &mut warnings)?;
-    check_drops(wish, facts, &mut warnings)?;
+    let dropped = check_drops(wish, facts)?;
+    warnings.extend(dropped.clone());
     if let Some(sibling) = &facts.sibling {
         check_sibling(wish, &facts.parent, sibling)?;
     }
@@ -367,6 +371,7 @@ pub fn plan(wish: &Wish, facts: &Facts, tag: &Tag) -> Result<Wiring> {
         routes: routes.into_iter().chain(forwarding::steps(wish, &link, facts, &mut warnings)).collect(),
         link,
         warnings,
+        dropped,
     })
 }
 
@@ -442,7 +447,7 @@ fn check_parent(wish: &Wish, facts: &Facts, warnings: &mut Vec<String>) -> Resul
 }
 
 /// What iptables drops of what the parent passes on: told, or with `--allow-forward` to be accepted.
-fn check_drops(wish: &Wish, facts: &Facts, warnings: &mut Vec<String>) -> Result<()> {
+fn check_drops(wish: &Wish, facts: &Facts) -> Result<Option<String>> {
     let name = &facts.parent.name;
     let uses_ipv6 = wish.addresses.iter().any(|address| address.is_ipv6()) || !wish.advertised.is_nothing();
     let drops: Vec<&Dropping> = facts.bridged_drops.iter().filter(|drop| uses_ipv6 || !drop.ipv6).collect();
@@ -450,26 +455,25 @@ fn check_drops(wish: &Wish, facts: &Facts, warnings: &mut Vec<String>) -> Result
     let legacy: Vec<&Dropping> = drops.iter().copied().filter(|drop| drop.by == Iptables::Legacy).collect();
     if wish.allow_forward {
         return match legacy.is_empty() {
-            true => Ok(()),
+            true => Ok(None),
             false => Err(Error::failed(format!(
                 "what {name} passes on is dropped by iptables-legacy, whose rules plumb cannot change"
             ))
             .hint(format!("{}; and leave --allow-forward out", remedies(&legacy)))),
         };
     }
-    if !drops.is_empty() {
-        // Whether one of the older tables' rules accepts it is not looked for.
-        let by_itself = match legacy.is_empty() {
-            true => "--allow-forward lets it pass, or by hand: ",
-            false => "unless you have had a rule accept it: ",
-        };
-        warnings.push(format!(
+    // Whether one of the older tables' rules accepts it is not looked for.
+    let by_itself = match legacy.is_empty() {
+        true => "--allow-forward lets it pass, or by hand: ",
+        false => "unless you have had a rule accept it: ",
+    };
+    Ok((!drops.is_empty()).then(|| {
+        format!(
             "iptables drops what {name} passes on (policy DROP of FORWARD, and bridge-nf-call-iptables; Docker sets \
              both); {by_itself}{}",
             remedies(&drops)
-        ));
-    }
-    Ok(())
+        )
+    }))
 }
 
 /// That the parent speaks what the link does: Ethernet, or InfiniBand.

@@ -496,6 +496,13 @@ fn ports_of_a_bridge_are_in_their_vlans() {
         assert!(now.contains("boxes             10 PVID Egress Untagged"), "{now}");
         assert!(now.contains("thirds            20 PVID Egress Untagged"), "{now}");
         assert!(lab.plumb("ls").ok().out.contains(" br0 VLAN 20 "));
+        let shown = |words: &[&str]| {
+            let table = lab.plumb(&format!("show {}", lab.netns("box"))).ok().out;
+            assert!(table.lines().any(|line| line.split_whitespace().eq(words.iter().copied())), "{table}");
+        };
+        shown(&["vlan", "10", "10"]);
+        sh(&format!("bridge -n {host} vlan add dev boxes vid 30 pvid untagged"));
+        shown(&["vlan", "10", "30", "≠"]);
         lab.plumb("detach --all").ok();
         assert_eq!(vlans(), before);
         let dry = flat("box", "-i br0 --vlan 10 --ip 10.1.0.5/24 --host-name other --dry-run").ok().out;

@@ -63,3 +63,27 @@ fn a_record_that_a_loss_of_power_caught_counts_as_made() {
     assert!(made.exists() && !begun.exists());
     assert_eq!(lab.plumb("--json ls").ok().json()["attachments"][0]["state"], "stopped");
 }
+
+#[test]
+fn a_bridge_is_kept_for_who_has_it_on_record() {
+    let lab = Lab::new();
+    let before = lab.state();
+    let target = lab.netns("box");
+    let attach = format!("flat {target} -i br5 --driver veth --host-name out --ip {FREE} --probe 0 --no-check");
+    lab.plumb(&attach).ok();
+    lab.ip("host", "link set out nomaster");
+    assert_eq!(lab.plumb("gc").ok().out, "nothing was left behind\n");
+    assert!(lab.ip("host", "-br link").contains("br5"));
+    // The last user takes it along, wherever its port is by then.
+    assert_eq!(lab.plumb(&format!("detach {target}")).ok().err, "");
+    lab.state().is(&before);
+    // And a port of somebody else's keeps it, which is said.
+    lab.plumb(&attach).ok();
+    lab.ip("host", "link set nic0 master br5");
+    assert_eq!(lab.plumb(&format!("detach {target}")).ok().err, "warning: br5 stays: nic0 is a port of it\n");
+    assert_eq!(lab.plumb("gc").ok().out, "nothing was left behind\n");
+    lab.ip("host", "link set nic0 nomaster");
+    let dry = "would be done: br5 deleted, nobody uses the bridge\n";
+    assert_eq!(lab.plumb("gc --dry-run").ok().out, dry);
+    assert_eq!(lab.plumb("gc").ok().out, "br5 deleted, nobody uses the bridge\n");
+}

@@ -35,6 +35,9 @@ fn its_ports_are_in_their_vlans_and_go_with_their_containers() {
     let said = flat(&lab, "box", &format!("--ip {FREE} --vlan 10 --host-name boxes")).ok().out;
     assert_eq!(said, format!("{}: eth1 {FREE} on ovs0 VLAN 10 (veth bridge)\n", lab.netns("box")));
     flat(&lab, "peer", &format!("--ip {ALSO_FREE} --vlan 10")).ok();
+    let shown = lab.plumb(&format!("show {}", lab.netns("box"))).ok().out;
+    let has = |words: &[&str]| shown.lines().any(|line| line.split_whitespace().eq(words.iter().copied()));
+    assert!(has(&["bridge", "ovs0", "ovs0"]) && has(&["vlan", "10", "10"]) && !shown.contains('≠'), "{shown}");
     // The same address in another VLAN is another one.
     flat(&lab, "third", &format!("--ip {FREE} --vlan 20")).ok();
     let other = ALSO_FREE.split('/').next().unwrap();
@@ -86,7 +89,7 @@ fn killed_or_refused_it_leaves_no_port() {
     // Somebody else's port is in the way of the last step but the addresses.
     vsctl(&lab, "ovs-vsctl add-port ovs0 boxes -- set Interface boxes type=internal");
     flat(&lab, "box", &format!("--ip {FREE} --host-name boxes"))
-        .refused(4, "the host has an interface boxes already; nothing was changed")
+        .refused(4, "the host has an interface boxes already")
         .hints("choose another with --host-name");
     vsctl(&lab, "ovs-vsctl del-port boxes; ovs-vsctl --no-wait add-port ovs0 boxes");
     let with_port = state(&lab);
@@ -130,12 +133,12 @@ fn without_its_program_or_its_daemon_it_is_said() {
     let arguments = format!("flat {} -i ovs1 --driver veth --keep-default --no-check --ip {FREE}", lab.netns("box"));
     let mut without = lab.on_host("env");
     Ran::of(without.args(["PATH=/nowhere", PLUMB]).args(words(&arguments)))
-        .refused(3, "Open vSwitch's program ovs-vsctl is not installed")
+        .refused(3, "Open vSwitch's program ovs-vsctl is not installed; nothing was changed")
         .hints("apt-get install openvswitch-switch, or dnf install openvswitch; or name a bridge of the kernel's");
     let ran = lab.plumb(&arguments);
     assert_eq!(ran.code, 1, "{ran:#?}");
     assert!(ran.err.contains("ovs-vsctl add-br ovs1 -- set Bridge ovs1 "), "{ran:#?}");
-    assert!(ran.err.contains("hint: does Open vSwitch run? ovs-vsctl show"), "{ran:#?}");
+    assert!(ran.err.contains("; nothing was changed\n  hint: does Open vSwitch run? ovs-vsctl show"), "{ran:#?}");
     lab.state().is(&before);
 }
 

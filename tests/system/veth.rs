@@ -51,6 +51,21 @@ fn a_container_is_on_the_lan_by_a_bridge_and_its_host_reaches_it() {
     assert!(lab.pings("box", other));
     let ports = lab.ip("host", "-br link show master br0");
     assert!(ports.contains("peers@") && ports.contains("veth-"), "{ports}");
+    // The host's side counts as well.
+    let peer = lab.netns("peer");
+    let stands = || {
+        let shown = lab.plumb(&format!("show {peer} --json")).ok().json()["attachments"][0]["as_recorded"].clone();
+        let listed = lab.plumb("ls --json").ok().json()["attachments"].clone();
+        let row = listed.as_array().unwrap().iter().find(|row| row["target"] == peer.as_str()).unwrap().clone();
+        (shown.as_bool().unwrap(), row["state"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(stands(), (true, "up".into()));
+    lab.ip("host", "link set peers nomaster");
+    assert_eq!(stands(), (false, "unplugged".into()));
+    let table = lab.plumb(&format!("show {peer}")).ok().out;
+    assert!(table.lines().any(|line| line.split_whitespace().eq(["bridge", "br0", "-", "≠"])), "{table}");
+    lab.ip("host", "link set peers master br0");
+    assert_eq!(stands(), (true, "up".into()));
     // A new port must not change the bridge's own address.
     assert!(ports.lines().filter(|line| line.contains(" fe:") || line.contains(" fa:")).count() == 2, "{ports}");
     let shown = lab.plumb(&format!("show {} --json", lab.netns("box"))).ok().json();
@@ -64,10 +79,14 @@ fn a_bridge_that_is_missing_is_made_and_goes_with_its_last_user() {
     let mut lab = Lab::new();
     lab.target("peer");
     let before = state(&lab);
-    veth(&lab, "box", &format!("-i br7 --ip {FREE}")).ok();
+    let said = veth(&lab, "box", &format!("-i br7 --ip {FREE}")).ok();
+    assert!(
+        said.err.contains("br7 was not there and is made; no port of it leads to the LAN yet: ip link set "),
+        "{said:#?}"
+    );
     let bridge = lab.json("host", "-d link show dev br7")[0].clone();
     assert_eq!(bridge["linkinfo"]["info_kind"], "bridge");
-    veth(&lab, "peer", &format!("-i br7 --ip {ALSO_FREE}")).ok();
+    assert_eq!(veth(&lab, "peer", &format!("-i br7 --ip {ALSO_FREE}")).ok().err, "");
     assert_eq!(lab.json("host", "link show dev br7")[0]["address"], bridge["address"], "whatever its ports");
     assert!(lab.pings("box", ALSO_FREE.split('/').next().unwrap()));
     lab.plumb(&format!("detach {}", lab.netns("box"))).ok();
@@ -104,12 +123,14 @@ fn what_cannot_be_is_refused_and_nothing_stays() {
         "a veth has no mode: its bridge decides who reaches whom",
         "leave --mode out",
     );
-    refused(
-        &format!("-i br7 --ip {FREE} --host-name nic0"),
-        4,
-        "the host has an interface nic0 already; nothing was changed",
-        "choose another with --host-name",
-    );
+    for dry in ["", " --dry-run"] {
+        refused(
+            &format!("-i br7 --ip {FREE} --host-name nic0{dry}"),
+            4,
+            "the host has an interface nic0 already",
+            "choose another with --host-name",
+        );
+    }
     refused(
         &format!("-i br7 --ip {FREE} --name eth0"),
         4,
@@ -153,6 +174,17 @@ fn what_iptables_would_drop_is_told_of() {
     let rule = "iptables -I DOCKER-USER -i br0 -o br0 -j ACCEPT";
     assert!(said.err.contains(&format!("--allow-forward lets it pass, or by hand: {rule}")), "{said:#?}");
     assert!(!lab.pings("box", ROUTER));
+    lab.plumb("detach --all").ok();
+    // It is the cause of all silence.
+    let target = lab.netns("box");
+    let silent = lab.plumb(&format!("flat {target} -i br0 --driver veth --ip {FREE} --gateway {ROUTER}")).ok();
+    let cause = format!("gateway {ROUTER} is there, but no ping comes through: iptables drops what br0 passes on\n");
+    assert!(silent.err.ends_with(&cause), "{silent:#?}");
+    lab.plumb("detach --all").ok();
+    lab.plumb(&format!("dhcp {target} -i br0 --driver veth --no-renew --timeout 1s"))
+        .refused(7, "no DHCP server answered on br0 within 1 s; nothing was changed")
+        .hints("iptables drops what br0 passes on (policy DROP of FORWARD, and bridge-nf-call-iptables; Docker sets ");
+    veth(&lab, "box", &format!("-i br0 --ip {FREE}")).ok();
     iptables_says(&lab, rule);
     assert!(lab.pings("box", ROUTER));
     lab.plumb("detach --all").ok();
@@ -160,6 +192,15 @@ fn what_iptables_would_drop_is_told_of() {
     assert_eq!(veth(&lab, "box", &format!("-i br0 --ip {FREE} --allow-forward")).ok().err, "");
     lab.plumb("detach --all").ok();
     assert!(iptables_says(&lab, "iptables -S DOCKER-USER").contains("-i br0 -o br0 -j ACCEPT"), "it is theirs");
+    iptables_says(&lab, rule.replace("-I", "-D").as_str());
+    veth(&lab, "box", &format!("-i br0 --ip {FREE} --allow-forward")).ok();
+    let is_shown = |words: &[&str]| {
+        let table = lab.plumb(&format!("show {target}")).ok().out;
+        assert!(table.lines().any(|line| line.split_whitespace().eq(words.iter().copied())), "{table}");
+    };
+    is_shown(&["forward", "accepted", "accepted"]);
+    iptables_says(&lab, "iptables -D DOCKER-USER 1");
+    is_shown(&["forward", "accepted", "dropped", "≠"]);
 }
 
 #[test]
@@ -174,7 +215,9 @@ fn what_iptables_drops_passes_for_as_long_as_somebody_needs_it() {
     let box_is = format!("-i br0 --ip {FREE} --ip fd09::100/64 --probe 0 --allow-forward");
     let dry = veth(&lab, "box", &format!("{box_is} --dry-run")).ok().out;
     assert_eq!(rules(), before);
-    assert_eq!(veth(&lab, "box", &box_is).ok().err, "");
+    let said = veth(&lab, "box", &box_is).ok();
+    assert_eq!(said.err, "");
+    assert!(said.out.contains("\n  a rule in DOCKER-USER of iptables accepts what br0 passes on\n"), "{said:#?}");
     let with_rules = rules();
     // As iptables itself would have it, and before all others.
     let words: Vec<&str> = with_rules.split_whitespace().filter(|word| !word.starts_with("\"plumb:")).collect();

@@ -9,12 +9,14 @@ use crate::{
     error::{Error, Result},
     kernel::{Netns, ovs},
     plan::{
-        Driver, Facts, Parent, Port, Switch, Wiring, Wish,
+        Driver, Facts, Link, Parent, Port, Switch, Wiring, Wish,
         bridge::{Bridge, open_vswitch_addition, ovs_vsctl},
         bridged::{Acceptance, Dropping, Iptables},
         facts::InsideLink,
+        link::GROUP,
     },
-    types::{IfName, Place, StoreMark, Tag, VlanProtocol},
+    store::{Attachment, attachment},
+    types::{IfName, Place, StoreMark, Tag, VlanProtocol, nearest},
 };
 
 /// The bridge of this name. The host is locked.
@@ -37,6 +39,40 @@ pub(super) fn device(work: &mut Work, name: &IfName, driver: &Driver) -> Result<
     work.kernel.add_bridge(&bridge, &tag)?;
     commands.iter().for_each(|command| work.context.output.step(command, Duration::ZERO));
     Ok(Device { parent: parent(work.kernel, name)?, made: true, commands: Vec::new() })
+}
+
+/// That nobody is reached by a bridge that was just made, or is to be, until it has a port that leads there. It may
+/// be a slip, too.
+pub(super) fn warn_of_a_new_one(work: &mut Work, device: &Device) -> Result<Option<String>> {
+    if !device.made && device.commands.is_empty() {
+        return Ok(None);
+    }
+    let name = &device.parent.name;
+    let links = work.kernel.host_links()?;
+    let others = || links.iter().filter(|link| link.group != GROUP && link.name != "lo" && link.name != name.as_str());
+    let slip = nearest(name.as_str(), others().map(|link| link.name.as_str()));
+    let slip = slip.map_or(String::new(), |near| format!(" (did you mean {near}?)"));
+    let port = others().find(|link| link.kind.is_none() && link.port_of.is_none());
+    let port = port.map_or("eth0", |link| link.name.as_str());
+    let joins = match device.parent.switch {
+        Some(Switch::OpenVswitch) => format!("ovs-vsctl add-port {name} {port}"),
+        _ => format!("ip link set {port} master {name}"),
+    };
+    Ok(Some(format!("{name} was not there and is made{slip}; no port of it leads to the LAN yet: {joins}")))
+}
+
+/// The end of a pair that stays on the host needs a name that nobody there has. What an earlier run of the target
+/// has left goes first.
+pub(super) fn refuse_taken_name(work: &mut Work, wiring: &Wiring, elsewhere: &[Attachment]) -> Result<()> {
+    let Some((outside, _)) = wiring.link.host_end() else { return Ok(()) };
+    let Some(there) = work.kernel.host_link(outside)? else { return Ok(()) };
+    let has_it = |a: &Attachment| a.link().and_then(Link::host_end).is_some_and(|(name, _)| name == outside);
+    let is_anothers = |a: Attachment| has_it(&a) && !a.is_unfinished() && !elsewhere.iter().any(|e| e.tag == a.tag);
+    let kept = attachment::all(&*work.context.store, None)?;
+    if there.group == GROUP && !kept.into_iter().flatten().any(is_anothers) {
+        return Ok(());
+    }
+    Err(Error::conflict(format!("the host has an interface {outside} already")).hint("choose another with --host-name"))
 }
 
 /// A VLAN's own device on one of the bridge's ports takes the VLAN's frames before the bridge sees them.
@@ -89,7 +125,7 @@ fn make_open_vswitch(work: &mut Work, name: &IfName) -> Result<Device> {
         let parent = Parent::new_bridge(name.clone(), None, Switch::OpenVswitch);
         return Ok(Device { parent, made: false, commands: vec![command] });
     }
-    ovs::add_bridge(name, &tag)?;
+    ovs::add_bridge(name, &tag).map_err(|error| not_made(name, error))?;
     work.context.output.step(&command, Duration::ZERO);
     // Its program succeeds as soon as it is on record.
     let Some(made) = work.kernel.parent(name)? else {
@@ -98,6 +134,14 @@ fn make_open_vswitch(work: &mut Work, name: &IfName) -> Result<Device> {
             .hint("modprobe openvswitch, if the kernel has it as a module; its log ovs-vswitchd.log tells more"));
     };
     Ok(Device { parent: of_open_vswitch(made), made: true, commands: Vec::new() })
+}
+
+/// Its database may have it although the daemon that makes it did not answer.
+fn not_made(name: &IfName, error: Error) -> Error {
+    match ovs::is_bridge(name) {
+        Ok(Some(true)) if ovs::delete_bridge(name).is_err() => error,
+        _ => Error { message: format!("{}; nothing was changed", error.message), ..error },
+    }
 }
 
 /// What is written beside a port: what pipework writes, which others read, and plumb's own tag.

@@ -162,6 +162,7 @@ impl Granted {
         &mut self,
         kernel: &mut Kernel,
         attachment: &Attachment,
+        wiring: &Wiring,
         parent: &Parent,
         timeout: Duration,
         context: &Context,
@@ -173,7 +174,7 @@ impl Granted {
             Advertised::Nothing => Ok(None),
             Advertised::Addresses => {
                 let _waiting = context.output.waiting(format!("waiting for an IPv6 router on {on}"));
-                let found = kernel.await_advertised(&quest).map_err(|error| explain(error, parent))?;
+                let found = kernel.await_advertised(&quest).map_err(|error| explain(error, wiring, parent))?;
                 let addresses = found.iter().filter_map(|there| HostAddress::new(there.ip, there.prefix).ok());
                 Ok(Some(Ipv6::Advertised(addresses.collect())))
             }
@@ -184,7 +185,7 @@ impl Granted {
                 let prefer = record.as_ref().and_then(|record| record.ipv6.as_ref()).map(|ipv6| ipv6.lease.ip());
                 let mut machine = v6::Machine::new(v6::Client::beside(&dhcp.client), u64::from_ne_bytes(random()?));
                 let lease = kernel.acquire_ipv6(&mut machine, v6::Start::Init { prefer }, &quest);
-                let lease = Arc::unwrap_or_clone(lease.map_err(|error| explain(error, parent))?);
+                let lease = Arc::unwrap_or_clone(lease.map_err(|error| explain(error, wiring, parent))?);
                 self.ipv6 = Some((v6::Client::beside(&dhcp.client), lease.clone()));
                 if let Some(mut record) = record {
                     let asked = machine.asked().unwrap_or_else(boot_time);
@@ -237,7 +238,8 @@ pub fn obtain(
     let earlier_ipv6 = remembered.as_ref().and_then(|record| record.ipv6.clone());
     let (lease, asked) = {
         let _waiting = context.output.waiting(format!("waiting for a DHCP server on {on}"));
-        seek(tx.executor, &dhcp, remembered, &quest, &wiring.link.name).map_err(|error| explain(error, parent))?
+        seek(tx.executor, &dhcp, remembered, &quest, &wiring.link.name)
+            .map_err(|error| explain(error, wiring, parent))?
     };
     let name = wiring.link.name.clone();
     let granted = Granted { lease: lease.clone(), client: dhcp.client.clone(), asked, index, name, ipv6: None };
@@ -314,9 +316,10 @@ fn seek(
 }
 
 /// That nobody answers may have a cause that can be seen from here.
-fn explain(error: Error, parent: &Parent) -> Error {
-    match error.kind {
-        Kind::TimedOut if !parent.carrier => {
+fn explain(error: Error, wiring: &Wiring, parent: &Parent) -> Error {
+    match (error.kind, &wiring.dropped) {
+        (Kind::TimedOut, Some(dropped)) => error.hint(dropped.clone()),
+        (Kind::TimedOut, None) if !parent.carrier => {
             error.hint(format!("{} has no carrier; is the cable plugged in?", parent.name))
         }
         _ => error,

@@ -161,6 +161,7 @@ impl Work<'_> {
             report.add_lease(&kept.lease, dhcp);
             kept.ipv6.iter().for_each(|ipv6| report.add_ipv6(ipv6, dhcp));
         }
+        report.add_acceptances(&begun.accept);
         let rules: Vec<String> = begun.accept.iter().map(Acceptance::command).collect();
         report.commands.splice(0..0, begun.first.drain(..).chain(rules));
         report.warn_about_published_ports(self.target, &begun.attachment.wish, &begun.wiring);
@@ -263,10 +264,11 @@ impl Work<'_> {
                     true => bridge::device(self, name, &wish.driver)?,
                     false => Device { parent: phys::parent(self, name)?, made: false, commands: Vec::new() },
                 };
+                let leads_nowhere = bridge::warn_of_a_new_one(self, &device)?;
                 let mut begun = self.begin_on(device, lock, |work, parent| {
                     work.record_plan(wish, inside, parent, here, elsewhere, None)
                 })?;
-                begun.wiring.warnings.extend(warning);
+                begun.wiring.warnings.extend(warning.into_iter().chain(leads_nowhere));
                 Ok(begun)
             }
             Uplink::Vlan(name, id) => {
@@ -345,6 +347,7 @@ impl Work<'_> {
                 }
                 false => wiring,
             };
+            bridge::refuse_taken_name(self, &wiring, &elsewhere)?;
             let attachment = self.record(wish, &wiring, &facts.parent, tag.clone())?;
             let interface = attachment.interface();
             let earlier = elsewhere.iter().find(|a| !a.is_unfinished() && a.interface() == interface).cloned();
@@ -501,7 +504,9 @@ impl Work<'_> {
                     address(tx, attachment, wiring, parent, host, probe, context)?;
                     granted.as_ref().map_or(Ok(()), leasing::Granted::limit)?;
                     let ipv6 = match &mut granted {
-                        Some(granted) => granted.obtain_ipv6(tx.executor, attachment, parent, patience, context)?,
+                        Some(granted) => {
+                            granted.obtain_ipv6(tx.executor, attachment, wiring, parent, patience, context)?
+                        }
                         None => None,
                     };
                     asked_again.map_or(Ok(()), joined)?;

@@ -15,7 +15,7 @@ use crate::{
     dhcp::{ClientId, Lease, OptionCode},
     kernel::Reach,
     output::length,
-    plan::{Wiring, Wish},
+    plan::{Wiring, Wish, bridged::Acceptance},
     store::{Attachment, Dhcp, Key, lease},
     types::{IfName, NetworkName, VlanId},
 };
@@ -58,6 +58,9 @@ pub struct Report {
     pub commands: Vec<String>,
     #[serde(skip)]
     routed_by_host: bool,
+    /// By iptables, which is among the warnings.
+    #[serde(skip)]
+    dropped: bool,
     #[serde(skip)]
     remarks: Vec<String>,
 }
@@ -166,8 +169,18 @@ impl Report {
             dry_run: false,
             commands: wiring.steps().map(|step| step.command(namespace)).collect(),
             routed_by_host: wiring.link.driver.is_routed_by_the_host(),
+            dropped: wiring.dropped.is_some(),
             remarks,
         }
+    }
+
+    /// Where the rules are that `--allow-forward` has added.
+    pub fn add_acceptances(&mut self, rules: &[Acceptance]) {
+        let rule = |rule: &Acceptance| {
+            let family = if rule.ipv6 { "ip6tables" } else { "iptables" };
+            format!("a rule in {} of {family} accepts what {} passes on", rule.chain, rule.bridge)
+        };
+        self.remarks.extend(rules.iter().map(rule));
     }
 
     /// Adds what the server said.
@@ -248,49 +261,63 @@ impl Report {
                 self.remarks.push(format!("{what}{host} answers in {ms:.2} ms"));
                 (true, Some(ms))
             }
+            Reach::OnLinkOnly if self.dropped => {
+                self.warnings.push(format!(
+                    "{what}{host} is there, but no ping comes through: iptables drops what {parent} passes on"
+                ));
+                (false, None)
+            }
             Reach::OnLinkOnly => {
                 self.remarks.push(format!("{what}{host} is there but answers no pings"));
                 (true, None)
             }
-            Reach::Silent if self.routed_by_host => {
-                self.warnings.push(format!(
-                    "{host} does not answer within {} s. Look at: the host's own route to it, which must be by {parent}; a route back to {} by this host; a firewall",
-                    PING_LIMIT.as_secs(),
-                    self.addresses.join(", ")
-                ));
-                (false, None)
-            }
-            Reach::Silent if !is_gateway => {
-                let router = self.gateways.first().map_or("the router".to_owned(), |ip| format!("the router, {ip},"));
-                self.warnings.push(format!("{host} does not answer within {} s. Look at: whether {router} forwards there; a route back; a firewall", PING_LIMIT.as_secs()));
-                (false, None)
-            }
-            Reach::Silent if self.vlan.is_some() => {
-                self.warnings.push(format!(
-                    "{what}{host} does not answer within {} s. Look at: whether the port of {parent} that leads to the LAN is in the \
-                     VLAN (bridge vlan show); whether the switch port is a tagged member of it; the cable",
-                    PING_LIMIT.as_secs()
-                ));
-                (false, None)
-            }
-            Reach::Silent if self.network.is_some() => {
-                self.warnings.push(format!(
-                    "{what}{host} does not answer within {} s. Look at: whether the router is there (--gateway-here of create-vlan makes a \
-                     host the router); whether the switch port is a tagged member of the VLAN; the cable of {parent}",
-                    PING_LIMIT.as_secs()
-                ));
-                (false, None)
-            }
             Reach::Silent => {
-                self.warnings.push(format!(
-                    "{what}{host} does not answer within {} s. Look at: the cable and switch port of {parent}; the VLAN that the port is in; \
-                     whether {parent} may use several MAC addresses (virtual machines: promiscuous mode, wifi: no)",
-                    PING_LIMIT.as_secs()
-                ));
+                let why = self.causes_of_silence(is_gateway, parent);
+                self.warnings.push(format!("{what}{host} does not answer within {} s{why}", PING_LIMIT.as_secs()));
                 (false, None)
             }
         };
         self.checks.push(Check { host, reached, round_trip_ms });
+    }
+
+    fn causes_of_silence(&self, is_gateway: bool, parent: &IfName) -> String {
+        if self.routed_by_host {
+            let own = self.addresses.join(", ");
+            return format!(
+                ". Look at: the host's own route to it, which must be by {parent}; a route back to {own} by this host; a firewall"
+            );
+        }
+        if self.dropped {
+            return format!(": iptables drops what {parent} passes on");
+        }
+        if !is_gateway {
+            let router = self.gateways.first().map_or("the router".to_owned(), |ip| format!("the router, {ip},"));
+            return format!(". Look at: whether {router} forwards there; a route back; a firewall");
+        }
+        if self.vlan.is_some() {
+            return format!(
+                ". Look at: whether the port of {parent} that leads to the LAN is in the VLAN (bridge vlan show); \
+                 whether the switch port is a tagged member of it; the cable"
+            );
+        }
+        if self.network.is_some() {
+            return format!(
+                ". Look at: whether the router is there (--gateway-here of create-vlan makes a host the router); \
+                 whether the switch port is a tagged member of the VLAN; the cable of {parent}"
+            );
+        }
+        let cable = format!("the cable and switch port of {parent}; the VLAN that the port is in");
+        match self.driver {
+            "veth" => format!(
+                ". Look at: whether a port of {parent} leads to the LAN (ip link show master {parent}); the cable and \
+                 switch port of that; a firewall"
+            ),
+            "phys" => format!(". Look at: {cable}"),
+            _ => format!(
+                ". Look at: {cable}; whether {parent} may use several MAC addresses (virtual machines: promiscuous \
+                 mode, wifi: no)"
+            ),
+        }
     }
 
     pub fn say(&self, context: &Context) {
