@@ -101,11 +101,12 @@ pub fn attach(
         Work { context, intent, target: &target, host: &host, namespace, earlier, kernel }.attach(wish)
     })?;
     if !intent.dry_run && target.name != TargetName::Host {
-        // The container is attached, whether the host has a way to it or not.
-        report.warnings.extend(shim::follow([&report.parent], context));
-        // Nor does it matter what could not be given back: gc finds it.
+        // What the earlier one left is in the way of the host's new way to it. If it cannot be given back, gc
+        // finds it.
         let left = take_back::on_the_host(context, report.earlier.as_slice());
         report.warnings.extend(left.err().map(|error| error.message));
+        // The container is attached, whether the host has a way to it or not.
+        report.warnings.extend(shim::follow([&report.parent], context));
     }
     Ok(report)
 }
