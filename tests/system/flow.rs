@@ -53,7 +53,8 @@ impl Flow {
             threads.spawn(move || {
                 enter(&self.from);
                 let mut stream = TcpStream::connect(to).unwrap();
-                // Until the receiver has had enough.
+                // Until the receiver has had enough, or nothing passes any more.
+                stream.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
                 while stream.write_all(&[7; 64 * 1024]).is_ok() {}
             });
             Arrived { read: receiver.join().unwrap(), counted: counter.join().unwrap() }
@@ -102,7 +103,12 @@ fn on_the_wire(bytes: u64, packets: u64) -> f64 {
 impl Arrived {
     /// Bits a second on the wire, once the first bucket is empty.
     pub fn bits_per_second(&self) -> f64 {
-        let settled = self.counted.iter().position(|(at, _)| *at > Duration::from_secs(1)).unwrap_or(0);
+        self.bits_per_second_since(Duration::from_secs(1))
+    }
+
+    /// Bits a second on the wire from this moment on.
+    pub fn bits_per_second_since(&self, moment: Duration) -> f64 {
+        let settled = self.counted.iter().position(|(at, _)| *at > moment).unwrap_or(0);
         let ((from, before), (to, after)) = (self.counted[settled], self.counted[self.counted.len() - 1]);
         (after - before) * 8.0 / (to - from).as_secs_f64()
     }
