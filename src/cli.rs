@@ -3,8 +3,9 @@
 use std::{ffi::OsString, path::PathBuf};
 
 use clap::{
-    Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint,
+    ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint,
     builder::{PossibleValuesParser, TypedValueParser},
+    error::ErrorKind,
 };
 use clap_complete::engine::ArgValueCandidates;
 
@@ -17,6 +18,39 @@ use crate::{
         Span, Subnet, TargetName, VlanId, WantedIp,
     },
 };
+
+/// A command line that was understood.
+#[derive(Debug)]
+pub struct Cli {
+    pub global: Global,
+    pub verb: Verb,
+}
+
+impl Cli {
+    /// What the words say, the first of which is the program's name.
+    pub fn try_parse_from(words: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Cli, clap::Error> {
+        let words: Vec<OsString> = words.into_iter().map(Into::into).collect();
+        let typed = words.get(1).and_then(|word| VERBS.iter().find(|(name, _)| word == name));
+        // The options of all verbs are several hundred, and to make them takes longer than a whole attachment
+        // does in the kernel.
+        let plumb = typed.map_or_else(command, |verb| with_verbs(std::slice::from_ref(verb)));
+        let mut matches = plumb.try_get_matches_from(words)?;
+        Ok(Cli { verb: Verb::from_matches(&mut matches)?, global: Global::from_arg_matches_mut(&mut matches)? })
+    }
+}
+
+/// The command line as a whole.
+pub fn command() -> Command {
+    with_verbs(VERBS)
+}
+
+fn with_verbs(verbs: &[Named]) -> Command {
+    let verb = |(name, with_options): &Named| with_options(Command::new(*name));
+    Plumb::command().subcommands(verbs.iter().map(verb))
+}
+
+/// A verb's name, and what gives its options to its command.
+type Named = (&'static str, fn(Command) -> Command);
 
 /// Connects running containers to real networks
 #[derive(Debug, Parser)]
@@ -32,11 +66,9 @@ use crate::{
 #[command(after_help = "Targets: a Docker container's name or id, podman:NAME, pid:N, netns:NAME, netns:/PATH\n\
     Exit codes: 0 done, 1 failed and nothing changed, 2 usage, 3 not found, 4 conflict, 5 not permitted,\n\
     6 something was left behind (listed), 7 timed out, 130 interrupted")]
-pub struct Cli {
+struct Plumb {
     #[command(flatten)]
-    pub global: Global,
-    #[command(subcommand)]
-    pub verb: Verb,
+    global: Global,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -102,32 +134,53 @@ pub struct AccessOptions {
     pub store_password_file: Option<PathBuf>,
 }
 
-#[derive(Debug, Subcommand)]
-pub enum Verb {
-    Flat(Flat),
-    CreateVlan(CreateVlan),
-    DeleteVlan(DeleteVlan),
-    Networks(Networks),
-    Attach(Attach),
-    Dhcp(Dhcp),
-    Leases(Leases),
-    Agent(Agent),
-    Detach(Detach),
-    Qos(Qos),
-    Route(Route),
-    Rule(Rule),
-    Link(Link),
-    Shim(Shim),
-    Restore(Restore),
-    Bench(Bench),
-    Ls(Ls),
-    Show(Show),
-    Wait(Wait),
-    Gc(Gc),
-    Doctor(Doctor),
-    Store(StoreVerbs),
-    Completions(Completions),
-    Pipework(Pipework),
+macro_rules! verbs {
+    ($($verb:ident($options:ident) = $name:literal,)*) => {
+        #[derive(Debug)]
+        pub enum Verb {
+            $($verb($options),)*
+        }
+
+        const VERBS: &[Named] = &[$(($name, <$options as Args>::augment_args)),*];
+
+        impl Verb {
+            fn from_matches(matches: &mut ArgMatches) -> Result<Verb, clap::Error> {
+                match matches.remove_subcommand() {
+                    $(Some((name, mut matches)) if name == $name => {
+                        $options::from_arg_matches_mut(&mut matches).map(Verb::$verb)
+                    })*
+                    _ => Err(clap::Error::new(ErrorKind::MissingSubcommand)),
+                }
+            }
+        }
+    };
+}
+
+verbs! {
+    Flat(Flat) = "flat",
+    CreateVlan(CreateVlan) = "create-vlan",
+    DeleteVlan(DeleteVlan) = "delete-vlan",
+    Networks(Networks) = "networks",
+    Attach(Attach) = "attach",
+    Dhcp(Dhcp) = "dhcp",
+    Leases(Leases) = "leases",
+    Agent(Agent) = "agent",
+    Detach(Detach) = "detach",
+    Qos(Qos) = "qos",
+    Route(Route) = "route",
+    Rule(Rule) = "rule",
+    Link(Link) = "link",
+    Shim(Shim) = "shim",
+    Restore(Restore) = "restore",
+    Bench(Bench) = "bench",
+    Ls(Ls) = "ls",
+    Show(Show) = "show",
+    Wait(Wait) = "wait",
+    Gc(Gc) = "gc",
+    Doctor(Doctor) = "doctor",
+    Store(StoreVerbs) = "store",
+    Completions(Completions) = "completions",
+    Pipework(Pipework) = "pipework",
 }
 
 /// Give a running container a static address on the host's LAN
@@ -1241,9 +1294,4 @@ pub fn typed() -> Vec<OsString> {
         words.splice(..1, ["plumb", "pipework", "--"].map(OsString::from));
     }
     words
-}
-
-/// The command line as a whole.
-pub fn command() -> clap::Command {
-    Cli::command()
 }

@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use clap_complete::CompleteEnv;
 use netplumb::{
     cli::{self, Cli},

@@ -3,7 +3,6 @@
 
 use std::{collections::BTreeSet, fs};
 
-use clap::Parser;
 use netplumb::{
     cli::Cli,
     pipework::{self, Found, HostInterface, Kind, Request},
