@@ -71,8 +71,7 @@ impl Output {
             self.line(table(&rows));
         }
         for error in &damaged {
-            let hint = error.hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();
-            self.warn(&format!("{}{hint}", error.message));
+            self.warn(&error.with_its_hint());
         }
     }
 

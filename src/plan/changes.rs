@@ -22,7 +22,31 @@ pub struct Present {
     pub inside: Inside,
     /// What plumb attached, oldest first.
     pub attached: Vec<Attached>,
+    /// What it had attached before a restart.
+    pub gone: Vec<Gone>,
     pub with: With,
+}
+
+/// An interface that a restart has taken along.
+#[derive(Debug, Clone)]
+pub struct Gone {
+    /// As it was made.
+    pub name: String,
+    /// As it was called last.
+    pub renamed: String,
+    /// The command that attaches it again, in outline.
+    pub again: String,
+}
+
+/// What is to be said of it, if anything has gone so.
+pub fn after_a_restart(target: &str, gone: &[Gone]) -> Option<Error> {
+    let names: Vec<&str> = gone.iter().map(|gone| gone.renamed.as_str()).collect();
+    let (has, it) = if names.len() == 1 { ("has", "it") } else { ("have", "them") };
+    let again: Vec<&str> = gone.iter().map(|gone| gone.again.as_str()).collect();
+    (!gone.is_empty()).then(|| {
+        Error::not_found(format!("{target} was restarted, and {} {has} gone with that", names.join(", ")))
+            .hint(format!("attach {it} again, as before: {}", again.join("; ")))
+    })
 }
 
 /// An interface that plumb attached, as far as a change depends on it.
@@ -77,6 +101,19 @@ enum Concerns<'a> {
 }
 
 impl Present {
+    /// Nothing that goes with an attachment can be changed before there is one again.
+    pub fn refuse_after_a_restart(&self) -> Result<()> {
+        let can_be = !self.attached.is_empty() || self.with == With::Unrecorded;
+        if can_be { Ok(()) } else { after_a_restart(&self.target, &self.gone).map_or(Ok(()), Err) }
+    }
+
+    /// The same of one interface.
+    fn has_gone(&self, name: &IfName) -> Option<Error> {
+        let is_it = |gone: &&Gone| gone.name == name.as_str() || gone.renamed == name.as_str();
+        let gone: Vec<Gone> = self.gone.iter().filter(is_it).cloned().collect();
+        after_a_restart(&self.target, &gone)
+    }
+
     /// The attachment that a change goes with.
     fn owner(&self, concerns: Concerns<'_>, what: &str) -> Result<Option<usize>> {
         let named = |name: &str| {
@@ -86,10 +123,12 @@ impl Present {
         match (&self.with, concerns) {
             (With::Unrecorded, _) => Ok(None),
             (With::Named(name), _) => named(name.as_str()).map(Some).ok_or_else(|| {
-                let error = Error::not_found(format!("{}: {name} is none of plumb's interfaces", self.target));
-                error.hint(match self.names() {
-                    Some(names) => format!("those are {names}"),
-                    None => "nothing is attached; --unrecorded changes it without a record".into(),
+                let not_ours = || Error::not_found(format!("{}: {name} is none of plumb's interfaces", self.target));
+                self.has_gone(name).unwrap_or_else(|| {
+                    not_ours().hint(match self.names() {
+                        Some(names) => format!("plumb attached {names}"),
+                        None => "nothing is attached; --unrecorded changes it without a record".into(),
+                    })
                 })
             }),
             (With::Natural, Concerns::Attached(at)) => Ok(Some(at)),
@@ -132,6 +171,9 @@ impl Present {
 
     fn link_named(&self, name: &IfName) -> Result<&InsideLink> {
         self.link_called(name).ok_or_else(|| {
+            if let Some(gone) = self.has_gone(name) {
+                return gone;
+            }
             let names: Vec<&str> = self.inside.links.iter().map(|link| link.name.as_str()).collect();
             let there = format!("it has {}", names.join(", "));
             Error::not_found(format!("{} has no interface {name}", self.target)).hint(

@@ -189,11 +189,11 @@ impl RouteWords {
         Ok(())
     }
 
-    /// `default` or the network.
+    /// `default`, which is IPv4's, or the network.
     pub fn name(&self) -> String {
-        match self.destination.prefix() {
-            0 => "default".to_owned(),
-            _ => self.destination.to_string(),
+        match self.destination {
+            IpNetwork::V4(all) if all.prefix() == 0 => "default".to_owned(),
+            network => network.to_string(),
         }
     }
 

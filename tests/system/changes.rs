@@ -1,6 +1,6 @@
 //! Routes, rules and links are changed, remembered with the attachment, and taken back with it.
 
-use crate::lab::{ALSO_FREE, FREE, FREE6, Lab, ROUTER, ROUTER6, Ran, kernel_state, sh};
+use crate::lab::{ALSO_FREE, FREE, FREE6, Lab, PLUMB, ROUTER, ROUTER6, Ran, kernel_state, sh};
 
 /// A lab whose box has eth1 on the LAN, with a default route of its own.
 pub fn attached() -> Lab {
@@ -375,4 +375,112 @@ fn down_and_up_in_words_are_honest() {
         Ran::of(lab.on_host("sh").args(["-ec", &commands])).ok();
         kernel_state(&lab).is(state);
     }
+}
+
+/// What is changed goes with a restart: who attaches again is told, with the commands that change it again.
+#[test]
+fn a_restart_takes_changes_along_and_says_so() {
+    let mut lab = Lab::new();
+    let attach = format!("--ip {FREE} --ip {FREE6} --gateway {ROUTER}");
+    lab.flat(&attach).ok();
+    for (verb, words, _) in CHANGES {
+        change(&lab, verb, words).ok();
+    }
+    change(&lab, "route", "add ::/0 dev lan0 metric 7").ok();
+    change(&lab, "route", "del default via fd17::7 metric 512 --with eth1").ok();
+    // All but the MAC addresses that are by chance, and what is made of them.
+    let state = |lab: &Lab| {
+        let asked = ["route show table all", "-6 route show table all", "rule", "-6 rule", "link show lan0"];
+        let told: String = asked.iter().map(|asked| lab.ip("box", asked)).collect();
+        let lines = told.lines().filter(|line| !line.contains("fe80::") && !line.contains("altname"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (before, target) = (state(&lab), lab.netns("box"));
+    lab.restart("box");
+    let hint = format!("attach it again, as before: plumb flat {target} -i nic0 --ip {FREE} --ip {FREE6} …");
+    let gone = format!("{target} was restarted, and lan0 has gone with that");
+    for (verb, words) in [
+        ("route", "add 10.0.0.0/8 via 192.168.9.254"),
+        ("route", "add 10.0.0.0/8 dev eth1"),
+        ("route", "del 10.0.0.0/8"),
+        ("route", "replace default via 172.17.0.1 --with eth1"),
+        ("rule", "add from 10.0.0.0/8 table 100"),
+        ("link", "set mtu 1400"),
+        ("link", "set lan0 mtu 1400 --unrecorded"),
+    ] {
+        change(&lab, verb, words).refused(3, &gone).hints(&hint);
+    }
+    for verb in ["route", "rule", "link"] {
+        assert_eq!(change(&lab, verb, "").ok().err, format!("warning: {gone}; {hint}\n"));
+        assert_eq!(
+            change(&lab, verb, "show --json").ok().json()["warnings"],
+            serde_json::json!([format!("{gone}; {hint}")])
+        );
+    }
+    change(&lab, "route", "add 10.0.0.0/8 via 172.17.0.1 --unrecorded").ok();
+    change(&lab, "route", "del 10.0.0.0/8 --unrecorded").ok();
+    // In a dry run as well.
+    let dry = lab.flat(&format!("{attach} --dry-run")).ok();
+    let ran = lab.flat(&attach).ok();
+    assert_eq!(ran.err, dry.err);
+    let mut lines = ran.err.lines();
+    let said = "warning: what route, rule and link had changed went with the earlier eth1; to change it again:";
+    assert_eq!(lines.next(), Some(said), "{ran:#?}");
+    for line in lines {
+        lab.plumb(line.trim().strip_prefix("plumb ").unwrap()).ok();
+    }
+    assert_eq!(state(&lab), before);
+    let again = lab.plumb(&format!("show {target} --json")).ok().json();
+    assert_eq!(again["attachments"][0]["as_recorded"], true, "{again:#}");
+    assert_eq!(change(&lab, "route", "").ok().err, "");
+    // Once another is attached, the missing one is still told of by its name.
+    lab.restart("box");
+    lab.flat(&format!("--ip {ALSO_FREE} --name eth2")).ok();
+    change(&lab, "link", "set eth1 mtu 1400").refused(3, &gone);
+    change(&lab, "link", "set mtu 1400").ok();
+}
+
+/// Records of the target's name that tell of an earlier run do not hide those of its namespace's other name.
+#[test]
+fn what_is_attached_by_another_name_is_found_beside_stale_records() {
+    let mut lab = attached();
+    lab.restart("box");
+    let pid = lab.process("box");
+    lab.plumb(&format!("flat pid:{pid} -i nic0 --probe 0 --no-check --ip {ALSO_FREE} --name eth2")).ok();
+    change(&lab, "link", "set eth2 mtu 1400").ok();
+}
+
+/// Another process writes to the record between the reading of it and the change.
+#[test]
+fn what_another_remembers_meanwhile_is_not_lost() {
+    let lab = attached();
+    let record = lab.store().join("flat").read_dir().unwrap().next().unwrap().unwrap().path();
+    let text = || std::fs::read_to_string(&record).unwrap();
+    // It asks the kernel behind its reading, and waits half a second at each question.
+    let mut slow = lab.on_host("strace");
+    slow.args(["-f", "-o", "/dev/null", "-e", "trace=sendto", "-e", "inject=sendto:delay_enter=500000", PLUMB]);
+    slow.args(["route", &lab.netns("box"), "add", "10.0.0.0/8", "via", "192.168.9.254"]);
+    let mut running = slow.spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(1000));
+    assert!(!text().contains("changing"), "it was faster than this test");
+    std::fs::write(&record, text().replacen("{", "{\n  \"host_name\": \"another\",", 1)).unwrap();
+    assert!(running.wait().unwrap().success());
+    let text = text();
+    assert!(text.contains("\"another\"") && text.contains("\"changes\"") && !text.contains("changing"), "{text}");
+    change(&lab, "route", "del 10.0.0.0/8").ok();
+}
+
+/// As many as there are changes, at once.
+#[test]
+fn of_changes_at_once_each_is_made_and_remembered() {
+    let lab = attached();
+    let before = lab.state();
+    let add = |table: u32| lab.command(&format!("rule {} add priority {table} table {table}", lab.netns("box")));
+    let running: Vec<_> = (100..108).map(|table| add(table).spawn().unwrap()).collect();
+    running.into_iter().for_each(|mut one| assert!(one.wait().unwrap().success()));
+    let rules = change(&lab, "rule", "show --json").ok().json();
+    let ours = rules["rules"].as_array().unwrap().iter().filter(|rule| rule["goes_with"] == "eth1").count();
+    assert_eq!(ours, 8, "{rules:#}");
+    (100..108).for_each(|table| drop(change(&lab, "rule", &format!("del priority {table}")).ok()));
+    lab.state().is(&before);
 }

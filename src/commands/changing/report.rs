@@ -3,7 +3,7 @@
 use comfy_table::{Table, presets};
 use serde::Serialize;
 
-use super::{attached_in, refuse_host};
+use super::{Recorded, gone_in_words, refuse_host};
 use crate::{
     cli::ChangeOptions,
     commands::{Context, namespace},
@@ -13,7 +13,7 @@ use crate::{
     output::flush_left,
     plan::{
         Inside,
-        changes::{Planned, Present},
+        changes::{Planned, Present, after_a_restart},
     },
     store::Attachment,
     types::TargetName,
@@ -96,10 +96,10 @@ pub fn show(
     refuse_host(target)?;
     let target = container::find(target, &context.engines, None)?;
     let namespace = namespace::open(&target, &Netns::of_this_thread()?)?;
-    let rows = namespace.look_inside(|kernel| {
-        let attached = attached_in(&namespace, &target.name, kernel, context)?;
+    let (rows, gone) = namespace.look_inside(|kernel| {
+        let recorded = Recorded::of(&target, &namespace, kernel, context)?;
         let inside = kernel.look_at_all()?;
-        rows(&inside, &attached, kernel)
+        rows(&inside, &recorded.here, kernel).map(|rows| (rows, recorded.gone))
     })?;
     if rows.is_empty() {
         context.output.line(format_args!("{}: there is none", target.name));
@@ -112,6 +112,9 @@ pub fn show(
         }
         context.output.line(flush_left(table));
     }
-    context.output.document(&serde_json::json!({ "target": target.name, name: rows }));
+    let restarted = after_a_restart(&target.name.to_string(), &gone.iter().map(gone_in_words).collect::<Vec<_>>());
+    let warnings: Vec<String> = restarted.iter().map(|error| error.with_its_hint()).collect();
+    warnings.iter().for_each(|warning| context.output.warn(warning));
+    context.output.document(&serde_json::json!({ "target": target.name, name: rows, "warnings": warnings }));
     Ok(())
 }
