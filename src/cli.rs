@@ -5,6 +5,7 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::{
     Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint,
     builder::{PossibleValuesParser, TypedValueParser},
+    error::{ContextKind, ContextValue},
 };
 use clap_complete::engine::ArgValueCandidates;
 
@@ -13,8 +14,8 @@ use crate::{
     complete,
     dhcp::{ClientId, OptionCode, OptionSpec, Program},
     types::{
-        Gateway, IfName, IpChoice, IpRange, Mac, MacChoice, Mtu, NetworkName, Percent, Pkey, Rate, RouteSpec, Size,
-        Span, Subnet, TargetName, VlanId, WantedIp,
+        Gateway, IfName, IpChoice, IpRange, LINK_WORDS, Mac, MacChoice, Mtu, NetworkName, Percent, Pkey, ROUTE_WORDS,
+        RULE_WORDS, Rate, RouteSpec, Size, Span, Subnet, TargetName, VlanId, WantedIp,
     },
 };
 
@@ -738,17 +739,16 @@ pub struct QosClear {
     plumb route TARGET append DST [via ADDR] [dev IFNAME] [WORDS]\n       \
     plumb route TARGET del DST [WORDS]\n       \
     plumb route TARGET [show [table N|all]]")]
-#[command(
-    after_help = "DST: a network, or default; before it may stand blackhole, unreachable, prohibit, throw or local.\n\
-    WORDS: metric N, table N|main|local, src ADDR, onlink, scope NAME, proto NAME, mtu [lock] BYTES,\n\
-    advmss BYTES, initcwnd N, initrwnd N.\n\n\
+#[command(after_help = "DST: a network, or default; before it may stand blackhole, unreachable,\n\
+    prohibit, throw or local.\n\
+    WORDS: metric N, table N|main|local, src ADDR, onlink, scope NAME, proto NAME,\n\
+    mtu [lock] BYTES, advmss BYTES, initcwnd N, initrwnd N.\n\n\
     Examples:\n  \
     plumb route web add 10.0.0.0/8 via 192.168.0.254\n  \
     plumb route web replace default via 192.168.0.1 dev eth1\n  \
     plumb route web add blackhole 10.9.0.0/16 --with eth1\n  \
     plumb route web del 10.0.0.0/8\n  \
-    plumb route web"
-)]
+    plumb route web")]
 pub struct Route {
     /// Container (name or id), podman:NAME, pid:N, netns:NAME or netns:/PATH
     #[arg(add = ArgValueCandidates::new(complete::targets))]
@@ -777,7 +777,7 @@ pub enum RouteVerb {
     /// Add a route behind those that are there; IPv4 only
     Append,
     /// List the routes of a table, and what they belong to
-    #[value(alias = "list")]
+    #[value(aliases = ["list", "ls"])]
     Show,
 }
 
@@ -790,16 +790,14 @@ pub enum RouteVerb {
 #[command(override_usage = "plumb rule TARGET add WORDS\n       \
     plumb rule TARGET del WORDS\n       \
     plumb rule TARGET [show]")]
-#[command(
-    after_help = "WORDS: from CIDR, to CIDR, iif IFNAME, oif IFNAME, fwmark N[/MASK], not, priority N, and what becomes\n\
-    of the packets: table N|main|local (or lookup), blackhole, unreachable, prohibit;\n\
-    suppress_prefixlength N.\n\n\
+#[command(after_help = "WORDS: not, from CIDR, to CIDR, iif IFNAME, oif IFNAME, fwmark N[/MASK],\n\
+    priority N; and what becomes of the packets: table N|main|local (or lookup)\n\
+    [suppress_prefixlength N], blackhole, unreachable, prohibit.\n\n\
     Examples:\n  \
     plumb rule web add from 192.168.0.0/24 table 100 priority 100\n  \
     plumb rule web add fwmark 0x10/0xff lookup 100 --with eth1\n  \
     plumb rule web del priority 100\n  \
-    plumb rule web"
-)]
+    plumb rule web")]
 pub struct Rule {
     /// Container (name or id), podman:NAME, pid:N, netns:NAME or netns:/PATH
     #[arg(add = ArgValueCandidates::new(complete::targets))]
@@ -824,7 +822,7 @@ pub enum RuleVerb {
     #[value(alias = "delete")]
     Del,
     /// List the rules, and what they belong to
-    #[value(alias = "list")]
+    #[value(aliases = ["list", "ls"])]
     Show,
 }
 
@@ -836,7 +834,7 @@ pub enum RuleVerb {
 #[derive(Debug, Args)]
 #[command(
     override_usage = "plumb link TARGET set [IFNAME] [mtu BYTES] [mac ADDR] [up|down] [promisc on|off] [name IFNAME]\n       \
-    plumb link TARGET [show]"
+    plumb link TARGET [show [IFNAME]]"
 )]
 #[command(after_help = "Examples:\n  \
     plumb link web set eth1 mtu 1400\n  \
@@ -862,8 +860,8 @@ pub struct Link {
 pub enum LinkVerb {
     /// Change settings of an interface
     Set,
-    /// List the interfaces, and which are plumb's
-    #[value(alias = "list")]
+    /// List the interfaces, or one, and which are plumb's
+    #[value(aliases = ["list", "ls"])]
     Show,
 }
 
@@ -884,7 +882,7 @@ pub struct ChangeOptions {
     /// Let it belong to this attachment, which takes it back when it is detached
     #[arg(long, value_name = "IFNAME", conflicts_with = "unrecorded", add = ArgValueCandidates::new(complete::attached_interfaces))]
     pub with: Option<IfName>,
-    /// Change what belongs to no attachment too, such as routes of Docker's own interface, and keep no record
+    /// Change what belongs to no attachment as well, such as what is Docker's own, and keep no record
     #[arg(long)]
     pub unrecorded: bool,
     /// Print the commands that do the same, and change nothing
@@ -1241,6 +1239,64 @@ pub fn typed() -> Vec<OsString> {
         words.splice(..1, ["plumb", "pipework", "--"].map(OsString::from));
     }
     words
+}
+
+/// What was typed, understood. `route`, `rule` and `link` take iproute2's order of words too where it can mean
+/// nothing else: `plumb route add web …`, `plumb link web up`.
+///
+/// # Errors
+/// What cannot be, or help and version, which end a run as well.
+pub fn parse(typed: &[OsString]) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(typed).or_else(|mut error| {
+        let words: Vec<&str> = typed.iter().map(|word| word.to_str().unwrap_or_default()).collect();
+        let Some(meant) = by_iproute2(&words, &error) else { return Err(error) };
+        if let Meant::Surely(words) = &meant
+            && let Ok(understood) = Cli::try_parse_from(words)
+        {
+            return Ok(understood);
+        }
+        let (Meant::Surely(words) | Meant::Perhaps(words)) = meant;
+        let tip = format!("the whole command: plumb {}", words[1..].join(" "));
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+        Err(error)
+    })
+}
+
+/// Words in plumb's order, of a command line whose action was none.
+enum Meant<'a> {
+    Surely(Vec<&'a str>),
+    Perhaps(Vec<&'a str>),
+}
+
+fn by_iproute2<'a>(typed: &[&'a str], error: &clap::Error) -> Option<Meant<'a>> {
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let value = context(ContextKind::InvalidValue).filter(|_| context(ContextKind::InvalidArg) == Some("[ACTION]"))?;
+    let verb = typed.iter().position(|word| ["route", "rule", "link"].contains(word))?;
+    let at = verb + 2 + typed.get(verb + 2..)?.iter().position(|word| *word == value)?;
+    let (verb, before, behind) = (typed[verb], typed[at - 1], &typed[at..]);
+    let is_action = match verb {
+        "route" => RouteVerb::from_str(before, false).is_ok(),
+        "rule" => RuleVerb::from_str(before, false).is_ok(),
+        _ => LinkVerb::from_str(before, false).is_ok(),
+    };
+    let mut words = typed.to_vec();
+    if is_action {
+        words.swap(at - 1, at);
+        return Some(Meant::Surely(words));
+    }
+    let is_network = || value == "default" || value.contains(['.', ':', '/']);
+    let (action, is_sure) = match verb {
+        "link" if LINK_WORDS.contains(&value) => ("set", true),
+        "link" if behind.iter().any(|word| LINK_WORDS.contains(word)) => ("set", false),
+        "route" if is_network() || ROUTE_WORDS.contains(&value) => ("add", false),
+        "rule" if RULE_WORDS.contains(&value) => ("add", false),
+        _ => return None,
+    };
+    words.insert(at, action);
+    Some(if is_sure { Meant::Surely(words) } else { Meant::Perhaps(words) })
 }
 
 /// The command line as a whole.

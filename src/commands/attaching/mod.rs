@@ -19,7 +19,7 @@ pub use options::{
 };
 pub use report::Report;
 
-use super::{Context, changing, namespace, qos, require_capabilities, shim, siblings, take_back};
+use super::{Context, changing, namespace, qos, refuse_host, require_capabilities, shim, siblings, take_back};
 use crate::{
     apply::{Transaction, all_or_nothing},
     config,
@@ -65,18 +65,9 @@ pub enum Uplink {
 
 /// Finds the target, attaches it, and says what is true then.
 pub fn run(target: &TargetName, wait: Option<Span>, wish: Wish, intent: &Intent, context: &Context) -> Result<()> {
-    refuse_host(target)?;
+    refuse_host(target, "attaches")?;
     attach(target, wait, wish, intent, context)?.say(context);
     Ok(())
-}
-
-/// This host itself is for plumb's own interfaces only.
-pub fn refuse_host(target: &TargetName) -> Result<()> {
-    match target {
-        TargetName::Host => Err(Error::usage("host: is this host itself; plumb attaches containers")
-            .hint("name a container, pid:N or netns:NAME")),
-        _ => Ok(()),
-    }
 }
 
 /// Attaches whatever the target, the host included.

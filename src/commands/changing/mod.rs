@@ -7,21 +7,22 @@ use std::net::IpAddr;
 use report::Report;
 pub use report::{Row, show};
 
-use super::{Context, namespace, require_capabilities, take_back};
+use super::{Context, namespace, refuse_host, require_capabilities, siblings, take_back};
 use crate::{
     apply::all_or_nothing,
     cli::{ChangeOptions, Version},
     container::{self, Target},
     error::{Error, Kind, Result},
-    kernel::{Kernel, Netns},
+    kernel::{Kernel, Netns, survey},
     plan::{
-        Step, again,
-        changes::{Attached, Gone, Planned, Present, With, remember},
+        Setting, Step, again,
+        changes::{Attached, Gone, Planned, Present, Touches, With, remember},
+        facts::InsideLink,
         render::quote,
         setting::Change,
     },
     store::{Attachment, Record, attachment, shaped},
-    types::{Mtu, TargetName},
+    types::{Mac, Mtu, TargetName},
 };
 
 /// What a plan depends on beside what every plan does.
@@ -41,7 +42,7 @@ pub fn run(
     context: &Context,
     plan: impl FnOnce(&Present) -> Result<Planned> + Send,
 ) -> Result<()> {
-    refuse_host(target)?;
+    refuse_host(target, "changes")?;
     require_capabilities()?;
     let target = container::find(target, &context.engines, None)?;
     let host = Netns::of_this_thread()?;
@@ -55,7 +56,8 @@ pub fn run(
         let mut planned = plan(&present)?;
         planned.warnings.extend(left);
         if !options.dry_run {
-            work.make(&planned, planned.owner.map(|at| &records[at]))?;
+            let made = work.make(&planned, planned.owner.map(|at| &records[at]));
+            made.map_err(|error| work.name_holder(error, &planned, &records, &host))?;
             work.announce(&planned, &present);
         }
         Ok(Report::new(&present, &planned, self::remark(&planned, &records), &namespace, options))
@@ -77,24 +79,20 @@ fn remark(planned: &Planned, records: &[Attachment]) -> Option<String> {
         return None;
     }
     let (name, index) = (record.name_now(), record.link().map(|link| link.index));
-    match step {
-        Step::AddRoute(route) | Step::AppendRoute(route) if route.leaves_by() == index => None,
-        Step::DeleteRoute(old) | Step::ReplaceRoute { old, .. } if old.leaves_by() == index => None,
-        Step::AddRoute(_) | Step::AppendRoute(_) | Step::AddRule(_) => Some(format!("it goes with {name}")),
-        Step::DeleteRoute(_) | Step::DeleteRule(_) => Some(format!("the detach of {name} gives it back")),
-        Step::ReplaceRoute { .. } => Some(format!("the detach of {name} gives the old one back")),
-        Step::SetMtu { index: of, .. } if Some(*of) != index => Some(format!("the detach of {name} takes it back")),
-        Step::SetLink(setting) if Some(setting.index) != index => Some(format!("the detach of {name} takes it back")),
-        _ => None,
-    }
-}
-
-/// The host's own routes are not plumb's to change.
-pub fn refuse_host(target: &TargetName) -> Result<()> {
-    match target {
-        TargetName::Host => Err(Error::usage("host: is this host itself; plumb changes containers")
-            .hint("for the host there is ip; here name a container, pid:N or netns:NAME")),
-        _ => Ok(()),
+    match step.touches() {
+        // What its own link has goes with it, or comes back with it.
+        Touches::Route { gone: None, new: Some(route) } | Touches::Route { gone: Some(route), .. }
+            if route.leaves_by() == index =>
+        {
+            None
+        }
+        Touches::Route { gone: Some(_), new: Some(_) } => Some(format!("the detach of {name} gives the old one back")),
+        Touches::Route { gone: Some(_), new: None } | Touches::Rule { gone: Some(_), .. } => {
+            Some(format!("the detach of {name} gives it back"))
+        }
+        Touches::Route { gone: None, .. } | Touches::Rule { gone: None, .. } => Some(format!("it goes with {name}")),
+        Touches::Link(of) => (Some(of) != index).then(|| format!("the detach of {name} takes it back")),
+        Touches::Other => None,
     }
 }
 
@@ -159,6 +157,14 @@ pub fn lost(earlier: &Attachment) -> Option<String> {
             "what route, rule and link had changed went with the earlier {name}; to change it again:\n  {}",
             commands.join("\n  ")
         )
+    })
+}
+
+/// The MAC address that a change gives, and what to.
+fn new_mac(planned: &Planned) -> Option<(&Setting, Mac)> {
+    planned.steps.iter().find_map(|step| {
+        let Step::SetLink(setting) = step else { return None };
+        if let Change::Mac { to, .. } = setting.change { Some((setting, to)) } else { None }
     })
 }
 
@@ -276,15 +282,35 @@ impl Work<'_> {
         }
     }
 
+    /// Adds to a conflict of MAC addresses on a parent whose it is. The kernel does not tell, and it may be in any
+    /// namespace; looking there takes its time, but only now.
+    fn name_holder(&mut self, error: Error, planned: &Planned, records: &[Attachment], host: &Netns) -> Error {
+        let Some((setting, mac)) = new_mac(planned).filter(|_| error.kind == Kind::Conflict) else { return error };
+        let Some(link) = records.iter().filter_map(Attachment::link).find(|link| link.index == setting.index) else {
+            return error;
+        };
+        let parent = &link.parent.name;
+        let is_parents = |kernel: &mut Kernel| {
+            let links = kernel.links()?;
+            Ok(links.iter().any(|there| there.index == link.parent.index && there.mac == Some(mac.bytes())))
+        };
+        let has_it = |there: &&InsideLink| there.mac == Some(mac.bytes());
+        let holder = match host.look_inside(is_parents) {
+            Ok(true) => Some(format!("{parent} itself")),
+            _ => survey::sharers(host, link.parent.index).find_map(|found| {
+                let other = found.links.iter().find(has_it)?;
+                let owner = siblings::owner(other, &found.namespace, self.context);
+                Some(format!("{} of {owner}", other.name))
+            }),
+        };
+        let by = holder.map_or_else(String::new, |holder| format!(", by {holder}"));
+        let unnamed = format!("the parent of {} already", setting.name);
+        Error { message: error.message.replacen(&unnamed, &format!("{parent} already{by}"), 1), ..error }
+    }
+
     /// Tells the LAN who has the addresses now. Best effort: who is not told learns it by asking.
     fn announce(&mut self, planned: &Planned, present: &Present) {
-        let new_mac = planned.steps.iter().find_map(|step| match step {
-            Step::SetLink(setting) => match &setting.change {
-                Change::Mac { to, .. } => Some((setting.index, to.bytes())),
-                _ => None,
-            },
-            _ => None,
-        });
+        let new_mac = new_mac(planned).map(|(setting, mac)| (setting.index, mac.bytes()));
         let Some((index, mac)) = new_mac else { return };
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
         for address in present.inside.addresses.iter().filter(|address| address.index == index) {

@@ -3,10 +3,10 @@
 use comfy_table::{Table, presets};
 use serde::Serialize;
 
-use super::{Recorded, gone_in_words, refuse_host};
+use super::{Recorded, gone_in_words};
 use crate::{
     cli::ChangeOptions,
-    commands::{Context, namespace},
+    commands::{Context, namespace, refuse_host},
     container,
     error::Result,
     kernel::{Kernel, Netns},
@@ -60,20 +60,12 @@ impl Report {
     }
 
     pub fn say(&self, context: &Context) {
-        let output = context.output;
-        output.document(self);
-        if self.dry_run {
-            self.commands.iter().for_each(|command| output.line(command));
-        } else {
-            for said in &self.now {
-                match said.strip_prefix("  ") {
-                    Some(_) => output.line(said),
-                    None => output.line(format_args!("{}: {said}", self.target)),
-                }
-            }
-            self.remark.iter().for_each(|remark| output.line(format_args!("  {remark}")));
-        }
-        self.warnings.iter().for_each(|warning| output.warn(warning));
+        let said = self.now.iter().map(|said| match said.starts_with("  ") {
+            true => said.clone(),
+            false => format!("{}: {said}", self.target),
+        });
+        let done = said.chain(self.remark.iter().map(|remark| format!("  {remark}")));
+        context.output.report(self, self.dry_run.then_some(&self.commands), done, &self.warnings);
     }
 }
 
@@ -93,7 +85,7 @@ pub fn show(
     context: &Context,
     rows: impl FnOnce(&Inside, &[Attachment], &mut Kernel) -> Result<Vec<Row>> + Send,
 ) -> Result<()> {
-    refuse_host(target)?;
+    refuse_host(target, "changes")?;
     let target = container::find(target, &context.engines, None)?;
     let namespace = namespace::open(&target, &Netns::of_this_thread()?)?;
     let (rows, gone) = namespace.look_inside(|kernel| {
