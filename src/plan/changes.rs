@@ -250,6 +250,7 @@ pub enum Touches<'a> {
 }
 
 impl Step {
+    /// Names each step: one that is new has to say what it is about.
     pub fn touches(&self) -> Touches<'_> {
         match self {
             Step::AddRoute(new) | Step::AppendRoute(new) => Touches::Route { gone: None, new: Some(new) },

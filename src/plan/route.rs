@@ -180,7 +180,7 @@ impl Route {
     }
 
     /// Whether what takes it is dropped, or another table's.
-    fn leads_nowhere(&self) -> bool {
+    pub fn leads_nowhere(&self) -> bool {
         use RouteType::{BlackHole, Prohibit, Throw, Unreachable};
         matches!(self.message.header.kind, BlackHole | Unreachable | Prohibit | Throw)
     }
@@ -304,8 +304,11 @@ impl Route {
         self.competes_with(other) && self.leaves_by() == other.leaves_by() && self.gateway() == other.gateway()
     }
 
-    /// "eth0 (172.17.0.1)" or "eth0": the way out, for messages.
+    /// "eth0 (172.17.0.1)", "eth0" or "no interface (blackhole)": the way out, for messages.
     pub fn way(&self) -> String {
+        if self.leads_nowhere() {
+            return format!("no interface ({})", format!("{:?}", self.message.header.kind).to_lowercase());
+        }
         let device = self.device().unwrap_or("several interfaces");
         match self.gateway() {
             Some(gateway) => format!("{device} ({gateway})"),

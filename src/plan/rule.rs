@@ -81,6 +81,7 @@ impl Rule {
         &self.0
     }
 
+    /// Of IPv6, or else of IPv4: no rule is of both.
     pub fn is_ipv6(&self) -> bool {
         self.0.header.family == AddressFamily::Inet6
     }

@@ -376,6 +376,8 @@ fn what_is_of_ipv6_is_known_as_such() {
     let ran = change(&lab, "route", "add unreachable ::/0 metric 7 table 100").ok();
     assert_eq!(ran.out, format!("{target}: route unreachable ::/0 metric 7 table 100 added\n  it goes with eth1\n"));
     assert!(change(&lab, "route", "").ok().out.contains("::/0 via fd17::1 dev eth0 metric 512"));
+    change(&lab, "route", "add unreachable ::/0 metric 7 table 100")
+        .refused(4, &format!("{target} has a route ::/0 by no interface (unreachable) already"));
     let ran = change(&lab, "rule", "-6 add iif eth1 lookup 100 priority 7").ok();
     assert_eq!(
         ran.out,

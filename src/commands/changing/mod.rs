@@ -114,6 +114,10 @@ pub struct Recorded {
 }
 
 impl Recorded {
+    /// Looks from inside the namespace.
+    ///
+    /// # Errors
+    /// A record of the target's own that is damaged: it may be the one that is looked for.
     pub fn of(target: &Target, namespace: &Netns, kernel: &Kernel, context: &Context) -> Result<Recorded> {
         let store = &*context.store;
         let is_here = |attachment: &Attachment| namespace::is_same(attachment, namespace, kernel);

@@ -38,6 +38,7 @@ pub struct Report {
 }
 
 impl Report {
+    /// Of what was planned, with commands for `namespace`.
     pub fn new(
         present: &Present,
         planned: &Planned,
@@ -59,6 +60,7 @@ impl Report {
         }
     }
 
+    /// On stdout and stderr, or as a document.
     pub fn say(&self, context: &Context) {
         let said = self.now.iter().map(|said| match said.starts_with("  ") {
             true => said.clone(),
