@@ -284,7 +284,7 @@ mod tests {
         assert_eq!(refused("default via 1.2.3.4 via 1.2.3.5"), "via is given twice");
         assert_eq!(
             refused("default via fd00::1 src 10.0.0.1"),
-            "route default and src 10.0.0.1 are of different IP versions"
+            "route ::/0 and src 10.0.0.1 are of different IP versions"
         );
         assert_eq!(
             refused("default via 10.0.0.1 onlink"),

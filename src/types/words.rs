@@ -67,7 +67,8 @@ impl<'a> Words<'a> {
         }
         *into = Some(read(text).map_err(|reason| {
             // Most reasons name what they are about.
-            Error::usage(if reason.contains(text) { reason } else { format!("{word} {text}: {reason}") })
+            let names_it = reason.split_whitespace().any(|word| word.trim_matches(['"', '?', ',', ';', ':']) == text);
+            Error::usage(if names_it { reason } else { format!("{word} {text}: {reason}") })
         })?);
         Ok(())
     }
