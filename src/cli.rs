@@ -1,5 +1,7 @@
 //! Every flag, once. What was typed, not what it means: help, man pages and completions come from here.
 
+mod iproute2;
+
 use std::{ffi::OsString, path::PathBuf};
 
 use clap::{
@@ -8,6 +10,7 @@ use clap::{
     error::ErrorKind,
 };
 use clap_complete::engine::ArgValueCandidates;
+pub use iproute2::parse;
 
 use crate::{
     bench::{Test, Tool, Way},
@@ -791,17 +794,16 @@ pub struct QosClear {
     plumb route TARGET append DST [via ADDR] [dev IFNAME] [WORDS]\n       \
     plumb route TARGET del DST [WORDS]\n       \
     plumb route TARGET [show [table N|all]]")]
-#[command(
-    after_help = "DST: a network, or default; before it may stand blackhole, unreachable, prohibit, throw or local.\n\
-    WORDS: metric N, table N|main|local, src ADDR, onlink, scope NAME, proto NAME, mtu [lock] BYTES,\n\
-    advmss BYTES, initcwnd N, initrwnd N.\n\n\
+#[command(after_help = "DST: a network, or default; before it may stand blackhole, unreachable,\n\
+    prohibit, throw or local.\n\
+    WORDS: metric N, table N|main|local, src ADDR, onlink, scope NAME, proto NAME,\n\
+    mtu [lock] BYTES, advmss BYTES, initcwnd N, initrwnd N.\n\n\
     Examples:\n  \
     plumb route web add 10.0.0.0/8 via 192.168.0.254\n  \
     plumb route web replace default via 192.168.0.1 dev eth1\n  \
     plumb route web add blackhole 10.9.0.0/16 --with eth1\n  \
     plumb route web del 10.0.0.0/8\n  \
-    plumb route web"
-)]
+    plumb route web")]
 pub struct Route {
     /// Container (name or id), podman:NAME, pid:N, netns:NAME or netns:/PATH
     #[arg(add = ArgValueCandidates::new(complete::targets))]
@@ -830,7 +832,7 @@ pub enum RouteVerb {
     /// Add a route behind those that are there; IPv4 only
     Append,
     /// List the routes of a table, and what they belong to
-    #[value(alias = "list")]
+    #[value(aliases = ["list", "ls"])]
     Show,
 }
 
@@ -843,16 +845,14 @@ pub enum RouteVerb {
 #[command(override_usage = "plumb rule TARGET add WORDS\n       \
     plumb rule TARGET del WORDS\n       \
     plumb rule TARGET [show]")]
-#[command(
-    after_help = "WORDS: from CIDR, to CIDR, iif IFNAME, oif IFNAME, fwmark N[/MASK], not, priority N, and what becomes\n\
-    of the packets: table N|main|local (or lookup), blackhole, unreachable, prohibit;\n\
-    suppress_prefixlength N.\n\n\
+#[command(after_help = "WORDS: not, from CIDR, to CIDR, iif IFNAME, oif IFNAME, fwmark N[/MASK],\n\
+    priority N; and what becomes of the packets: table N|main|local (or lookup)\n\
+    [suppress_prefixlength N], blackhole, unreachable, prohibit.\n\n\
     Examples:\n  \
     plumb rule web add from 192.168.0.0/24 table 100 priority 100\n  \
     plumb rule web add fwmark 0x10/0xff lookup 100 --with eth1\n  \
     plumb rule web del priority 100\n  \
-    plumb rule web"
-)]
+    plumb rule web")]
 pub struct Rule {
     /// Container (name or id), podman:NAME, pid:N, netns:NAME or netns:/PATH
     #[arg(add = ArgValueCandidates::new(complete::targets))]
@@ -877,7 +877,7 @@ pub enum RuleVerb {
     #[value(alias = "delete")]
     Del,
     /// List the rules, and what they belong to
-    #[value(alias = "list")]
+    #[value(aliases = ["list", "ls"])]
     Show,
 }
 
@@ -889,7 +889,7 @@ pub enum RuleVerb {
 #[derive(Debug, Args)]
 #[command(
     override_usage = "plumb link TARGET set [IFNAME] [mtu BYTES] [mac ADDR] [up|down] [promisc on|off] [name IFNAME]\n       \
-    plumb link TARGET [show]"
+    plumb link TARGET [show [IFNAME]]"
 )]
 #[command(after_help = "Examples:\n  \
     plumb link web set eth1 mtu 1400\n  \
@@ -915,8 +915,8 @@ pub struct Link {
 pub enum LinkVerb {
     /// Change settings of an interface
     Set,
-    /// List the interfaces, and which are plumb's
-    #[value(alias = "list")]
+    /// List the interfaces, or one, and which are plumb's
+    #[value(aliases = ["list", "ls"])]
     Show,
 }
 
@@ -937,7 +937,7 @@ pub struct ChangeOptions {
     /// Let it belong to this attachment, which takes it back when it is detached
     #[arg(long, value_name = "IFNAME", conflicts_with = "unrecorded", add = ArgValueCandidates::new(complete::attached_interfaces))]
     pub with: Option<IfName>,
-    /// Change what belongs to no attachment too, such as routes of Docker's own interface, and keep no record
+    /// Change what belongs to no attachment as well, such as what is Docker's own, and keep no record
     #[arg(long)]
     pub unrecorded: bool,
     /// Print the commands that do the same, and change nothing

@@ -114,6 +114,12 @@ impl Error {
         self
     }
 
+    /// Message and hint on one line, for a warning.
+    pub fn with_its_hint(&self) -> String {
+        let hint = self.hint.as_ref().map_or_else(String::new, |hint| format!("; {hint}"));
+        format!("{}{hint}", self.message)
+    }
+
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self

@@ -4,8 +4,7 @@ use std::process::ExitCode;
 
 use clap_complete::CompleteEnv;
 use netplumb::{
-    cli::{self, Cli},
-    commands,
+    cli, commands,
     error::Error,
     interrupt,
     output::{self, Output},
@@ -20,7 +19,7 @@ fn main() -> ExitCode {
     // Answers the shell at TAB and ends there; otherwise it looks at one variable and goes on.
     CompleteEnv::with_factory(cli::command).complete();
     output::settle_colours();
-    let typed = match Cli::try_parse_from(cli::typed()) {
+    let typed = match cli::parse(&cli::typed()) {
         Ok(typed) => typed,
         Err(error) => return not_understood(&error),
     };

@@ -36,6 +36,23 @@ impl Output {
         }
     }
 
+    /// What a command that changes something says: that it is done, or in a dry run the `commands` that would do
+    /// it; and what may surprise. The document has all of that.
+    pub fn report(
+        self,
+        document: &impl Serialize,
+        commands: Option<&[String]>,
+        done: impl IntoIterator<Item = impl std::fmt::Display>,
+        warnings: &[String],
+    ) {
+        self.document(document);
+        match commands {
+            Some(commands) => commands.iter().for_each(|command| self.line(command)),
+            None => done.into_iter().for_each(|line| self.line(line)),
+        }
+        warnings.iter().for_each(|warning| self.warn(warning));
+    }
+
     /// The end of a command that goes on past failures: with `--json` one document tells of both.
     pub fn conclude(self, mut document: serde_json::Value, failures: impl IntoIterator<Item = Error>) -> Result<()> {
         let failure = failures.into_iter().reduce(Error::join);
@@ -71,8 +88,7 @@ impl Output {
             self.line(table(&rows));
         }
         for error in &damaged {
-            let hint = error.hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();
-            self.warn(&format!("{}{hint}", error.message));
+            self.warn(&error.with_its_hint());
         }
     }
 

@@ -14,7 +14,7 @@ use crate::{
 
 pub fn run(options: Dhcp, context: &Context) -> Result<()> {
     let (wish, intent) = meaning(&options, context)?;
-    attaching::refuse_host(&options.target)?;
+    super::refuse_host(&options.target, "attaches")?;
     let mut report = attaching::attach(&options.target, options.wait, wish, &intent, context)?;
     if !options.client.no_renew && !options.dry_run {
         // The lease is there all the same, and good for a while.

@@ -9,7 +9,11 @@ use super::{
 use crate::{
     cli::{Link, LinkVerb},
     error::{Error, Result},
-    plan::{Step, changes::set_link, facts::InsideLink},
+    plan::{
+        Step,
+        changes::{Touches, no_link, set_link},
+        facts::InsideLink,
+    },
     store::Attachment,
     types::{LinkWords, Mac},
 };
@@ -23,12 +27,19 @@ pub fn run(options: Link, context: &Context) -> Result<()> {
     changing::run(&options.target, &options.how, needs, context, |present| set_link(&words, present))
 }
 
+/// All, or one, by either of the names that plumb knows it by.
 fn show(options: &Link, context: &Context) -> Result<()> {
-    if let Some(word) = options.words.first() {
-        return Err(Error::usage(format!("show lists all links, so {word:?} has no meaning")));
-    }
+    let wanted = match options.words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => None,
+        [name] | ["dev", name] => Some(name),
+        _ => return Err(Error::usage("show lists all links, or the one whose name is behind it")),
+    };
     changing::show(&options.target, ("LINK", "links"), context, |inside, attached, _| {
-        Ok(inside.links.iter().map(|link| row(link, attached)).collect())
+        let Some(name) = wanted else { return Ok(inside.links.iter().map(|link| row(link, attached)).collect()) };
+        let renamed = || inside.link_tagged(&attached.iter().find(|attachment| attachment.is_called(name))?.tag);
+        let found = inside.link_named(name).or_else(renamed);
+        let found = found.ok_or_else(|| no_link(&options.target.to_string(), name, inside))?;
+        Ok(vec![row(found, attached)])
     })
 }
 
@@ -40,11 +51,7 @@ fn row(link: &InsideLink, attached: &[Attachment]) -> Row {
     let mac = mac.map_or(String::new(), |mac| format!(" mac {mac}"));
     let promisc = if link.promisc { " promisc on" } else { "" };
     let its_own = attached.iter().find(|attachment| link.tag.as_ref() == Some(&attachment.tag));
-    let is_changed = |step: &Step| match step {
-        Step::SetMtu { index, .. } => *index == link.index,
-        Step::SetLink(setting) => setting.index == link.index,
-        _ => false,
-    };
+    let is_changed = |step: &Step| matches!(step.touches(), Touches::Link(index) if index == link.index);
     let owner = its_own.or_else(|| attached.iter().find(|attachment| attachment.changes.iter().any(is_changed)));
     Row {
         details,

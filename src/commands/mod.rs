@@ -44,6 +44,7 @@ use crate::{
     namespace,
     output::Output,
     store::{Access, Store},
+    types::TargetName,
 };
 
 /// What every verb needs.
@@ -119,6 +120,15 @@ pub fn run(typed: Cli, output: Output) -> Result<()> {
         }
         Verb::Completions(options) => completions::run(options),
         Verb::Pipework(options) => pipework::run(options, typed.global, output),
+    }
+}
+
+/// This host itself is for plumb's own interfaces only. `does` is what plumb does to others.
+fn refuse_host(target: &TargetName, does: &str) -> Result<()> {
+    match target {
+        TargetName::Host => Err(Error::usage(format!("host: is this host itself; plumb {does} containers"))
+            .hint("name a container, pid:N or netns:NAME; the host has its own ip")),
+        _ => Ok(()),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{Context, attaching, changing, require_capabilities};
+use super::{Context, attaching, refuse_host, require_capabilities};
 use crate::{
     cli::{Cli, Global, Pipework, Verb},
     container::{self, Engines},
@@ -169,7 +169,7 @@ fn by_iproute(inside: &Inside, dry_run: bool, global: Global, output: Output) ->
     let words: Vec<&str> = version.into_iter().chain(object).chain(inside.words.iter().map(String::as_str)).collect();
     let context = Context::new(global, output)?;
     let name = guest(&inside.guest)?;
-    changing::refuse_host(&name)?;
+    refuse_host(&name, "changes")?;
     let target = container::find(&name, &context.engines, None)?;
     if dry_run {
         let words: Vec<String> = words.iter().map(|word| quote(word)).collect();

@@ -22,14 +22,28 @@ pub fn run(options: Route, context: &Context) -> Result<()> {
     if options.verb == RouteVerb::Show {
         return show(&options, ipv6, context);
     }
-    let words = RouteWords::parse(&options.words, ipv6)?;
     let verb = options.verb;
+    let words = RouteWords::parse(&options.words, ipv6).map_err(|error| match options.words.is_empty() {
+        true => error.hint(example(&options)),
+        false => error,
+    })?;
     changing::run(&options.target, &options.how, Needs::default(), context, |present| match verb {
         RouteVerb::Del => delete_route(&words, present),
         RouteVerb::Replace => set_route(&words, How::Replace, present),
         RouteVerb::Append => set_route(&words, How::Append, present),
         RouteVerb::Add | RouteVerb::Show => set_route(&words, How::Add, present),
     })
+}
+
+/// The whole command, for who has said nothing of the route.
+fn example(options: &Route) -> String {
+    let target = &options.target;
+    match options.verb {
+        RouteVerb::Del => format!("such as plumb route {target} del 10.0.0.0/8; plumb route {target} lists them"),
+        RouteVerb::Add | RouteVerb::Show => format!("such as plumb route {target} add 10.0.0.0/8 via 192.168.0.1"),
+        RouteVerb::Replace => format!("such as plumb route {target} replace default via 192.168.0.1"),
+        RouteVerb::Append => format!("such as plumb route {target} append default via 192.168.0.2"),
+    }
 }
 
 /// One table, the main one unless another is said, or all.

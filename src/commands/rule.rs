@@ -50,7 +50,5 @@ fn row(rule: &plan::Rule, attached: &[Attachment]) -> Row {
         |attachment: &&Attachment| expected_rules(attachment.all_steps()).iter().any(|expected| expected.is(rule));
     let owner = attached.iter().find(has_it);
     let details = if let serde_json::Value::Object(details) = details { details } else { Map::new() };
-    let version = if rule.is_ipv6() { "-6 " } else { "" };
-    let text = format!("{version}{}", rule.brief());
-    Row { details, text, goes_with: owner.map(|attachment| attachment.name_now().to_owned()) }
+    Row { details, text: rule.brief(), goes_with: owner.map(|attachment| attachment.name_now().to_owned()) }
 }

@@ -244,9 +244,9 @@ fn routes(attachment: &Attachment, now: Option<&Inside>) -> Vec<Property> {
         let short = |route: &crate::plan::Route| {
             let to = route
                 .destination()
-                .filter(|network| network.prefix() > 0)
+                .filter(|network| network.prefix() > 0 || network.is_ipv6())
                 .map_or("default".to_owned(), |network| network.to_string());
-            let by = if route.leaves_by().is_some() { format!("by {}", route.way()) } else { "leads nowhere".into() };
+            let by = if route.leads_nowhere() { "leads nowhere".into() } else { format!("by {}", route.way()) };
             let table =
                 if route.table() == 254 { String::new() } else { format!(" in table {}", table_name(route.table())) };
             format!("{to} {by}{table}")

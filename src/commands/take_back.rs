@@ -144,7 +144,7 @@ pub fn change(context: &Context, attachment: &Attachment, namespace: Option<&Net
             false => Ok(()),
         })?;
     }
-    Attachment { changing: Vec::new(), ..now }.save(&*context.store)
+    attachment::amend(&*context.store, &now, |now| now.changing.clear()).map(drop)
 }
 
 /// Tells the server that the lease is no longer needed, before what has it goes. It ends by itself if
@@ -377,13 +377,16 @@ fn hand_down(context: &Context, gone: &Attachment, before: &Inside) -> Result<()
     if !gone.all_steps().any(was_replaced) {
         return Ok(());
     }
-    for mut heir in attachment::all(&*context.store, None)?.into_iter().flatten() {
-        if heir.tag == gone.tag || heir.namespace != gone.namespace {
-            continue;
-        }
+    let inherit = |heir: &mut Attachment| {
         let of_changes = undo::hand_down(gone.all_steps(), &mut heir.changes);
-        if undo::hand_down(gone.all_steps(), &mut heir.steps) || of_changes {
-            heir.save(&*context.store)?;
+        undo::hand_down(gone.all_steps(), &mut heir.steps) || of_changes
+    };
+    for heir in attachment::all(&*context.store, None)?.into_iter().flatten() {
+        let may_be = heir.tag != gone.tag && heir.namespace == gone.namespace;
+        if may_be && inherit(&mut heir.clone()) {
+            attachment::amend(&*context.store, &heir, |heir| {
+                inherit(heir);
+            })?;
         }
     }
     Ok(())

@@ -22,7 +22,41 @@ pub struct Present {
     pub inside: Inside,
     /// What plumb attached, oldest first.
     pub attached: Vec<Attached>,
+    /// What it had attached before a restart.
+    pub gone: Vec<Gone>,
     pub with: With,
+}
+
+/// An interface that a restart has taken along.
+#[derive(Debug, Clone)]
+pub struct Gone {
+    /// As it was made.
+    pub name: String,
+    /// As it was called last.
+    pub renamed: String,
+    /// The command that attaches it again, in outline.
+    pub again: String,
+}
+
+/// That the target has no such interface, and which it has.
+pub fn no_link(target: &str, name: &str, inside: &Inside) -> Error {
+    let names: Vec<&str> = inside.links.iter().map(|link| link.name.as_str()).collect();
+    let there = format!("it has {}", names.join(", "));
+    Error::not_found(format!("{target} has no interface {name}")).hint(match nearest(name, names.iter().copied()) {
+        Some(near) => format!("did you mean {near}? {there}"),
+        None => there,
+    })
+}
+
+/// What is to be said of it, if anything has gone so.
+pub fn after_a_restart(target: &str, gone: &[Gone]) -> Option<Error> {
+    let names: Vec<&str> = gone.iter().map(|gone| gone.renamed.as_str()).collect();
+    let (has, it) = if names.len() == 1 { ("has", "it") } else { ("have", "them") };
+    let again: Vec<&str> = gone.iter().map(|gone| gone.again.as_str()).collect();
+    (!gone.is_empty()).then(|| {
+        Error::not_found(format!("{target} was restarted, and {} {has} gone with that", names.join(", ")))
+            .hint(format!("attach {it} again, as before: {}", again.join("; ")))
+    })
 }
 
 /// An interface that plumb attached, as far as a change depends on it.
@@ -77,6 +111,19 @@ enum Concerns<'a> {
 }
 
 impl Present {
+    /// Nothing that goes with an attachment can be changed before there is one again.
+    pub fn refuse_after_a_restart(&self) -> Result<()> {
+        let can_be = !self.attached.is_empty() || self.with == With::Unrecorded;
+        if can_be { Ok(()) } else { after_a_restart(&self.target, &self.gone).map_or(Ok(()), Err) }
+    }
+
+    /// The same of one interface.
+    fn has_gone(&self, name: &IfName) -> Option<Error> {
+        let is_it = |gone: &&Gone| gone.name == name.as_str() || gone.renamed == name.as_str();
+        let gone: Vec<Gone> = self.gone.iter().filter(is_it).cloned().collect();
+        after_a_restart(&self.target, &gone)
+    }
+
     /// The attachment that a change goes with.
     fn owner(&self, concerns: Concerns<'_>, what: &str) -> Result<Option<usize>> {
         let named = |name: &str| {
@@ -86,10 +133,12 @@ impl Present {
         match (&self.with, concerns) {
             (With::Unrecorded, _) => Ok(None),
             (With::Named(name), _) => named(name.as_str()).map(Some).ok_or_else(|| {
-                let error = Error::not_found(format!("{}: {name} is none of plumb's interfaces", self.target));
-                error.hint(match self.names() {
-                    Some(names) => format!("those are {names}"),
-                    None => "nothing is attached; --unrecorded changes it without a record".into(),
+                let not_ours = || Error::not_found(format!("{}: {name} is none of plumb's interfaces", self.target));
+                self.has_gone(name).unwrap_or_else(|| {
+                    not_ours().hint(match self.names() {
+                        Some(names) => format!("plumb attached {names}"),
+                        None => "nothing is attached; --unrecorded changes it without a record".into(),
+                    })
                 })
             }),
             (With::Natural, Concerns::Attached(at)) => Ok(Some(at)),
@@ -132,14 +181,10 @@ impl Present {
 
     fn link_named(&self, name: &IfName) -> Result<&InsideLink> {
         self.link_called(name).ok_or_else(|| {
-            let names: Vec<&str> = self.inside.links.iter().map(|link| link.name.as_str()).collect();
-            let there = format!("it has {}", names.join(", "));
-            Error::not_found(format!("{} has no interface {name}", self.target)).hint(
-                match nearest(name.as_str(), names.iter().copied()) {
-                    Some(near) => format!("did you mean {near}? {there}"),
-                    None => there,
-                },
-            )
+            if let Some(gone) = self.has_gone(name) {
+                return gone;
+            }
+            no_link(&self.target, name.as_str(), &self.inside)
         })
     }
 
@@ -187,6 +232,52 @@ impl Present {
     }
 }
 
+/// What a step does that `route`, `rule` or `link` may have asked for.
+pub enum Touches<'a> {
+    /// A route goes, or comes, or both: one for another.
+    Route {
+        gone: Option<&'a Route>,
+        new: Option<&'a Route>,
+    },
+    Rule {
+        gone: Option<&'a Rule>,
+        new: Option<&'a Rule>,
+    },
+    /// A setting of the link with this index.
+    Link(u32),
+    /// What comes and goes with an attachment, or with limits.
+    Other,
+}
+
+impl Step {
+    /// Names each step: one that is new has to say what it is about.
+    pub fn touches(&self) -> Touches<'_> {
+        match self {
+            Step::AddRoute(new) | Step::AppendRoute(new) => Touches::Route { gone: None, new: Some(new) },
+            Step::DeleteRoute(gone) | Step::DeleteAppended(gone) => Touches::Route { gone: Some(gone), new: None },
+            Step::ReplaceRoute { old, new } => Touches::Route { gone: Some(old), new: Some(new) },
+            Step::AddRule(new) => Touches::Rule { gone: None, new: Some(new) },
+            Step::DeleteRule(gone) => Touches::Rule { gone: Some(gone), new: None },
+            Step::SetMtu { index, .. } | Step::SetLink(Setting { index, .. }) => Touches::Link(*index),
+            Step::AddLink(_) | Step::DeleteLink(_) | Step::AddTag(_) | Step::DeleteTag(_) => Touches::Other,
+            Step::AddAddress(_) | Step::DeleteAddress(_) => Touches::Other,
+            Step::SetSysctl { .. } | Step::SetSegments { .. } | Step::SetResolver { .. } => Touches::Other,
+            Step::AddMasquerade(_) | Step::DeleteMasquerade(_) => Touches::Other,
+            Step::AddPort(_) | Step::DeletePort(_) => Touches::Other,
+            Step::AddIfb(_) | Step::DeleteIfb(_) | Step::AddRedirect(_) | Step::DeleteRedirect(_) => Touches::Other,
+            Step::AddQdisc(_) | Step::DeleteQdisc(_) | Step::ReplaceQdisc { .. } => Touches::Other,
+        }
+    }
+
+    fn brings_route(&self, route: &Route) -> bool {
+        matches!(self.touches(), Touches::Route { new: Some(new), .. } if new.is(route))
+    }
+
+    fn brings_rule(&self, rule: &Rule) -> bool {
+        matches!(self.touches(), Touches::Rule { new: Some(new), .. } if new.is(rule))
+    }
+}
+
 /// What becomes of a route that is in a new one's place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum How {
@@ -201,8 +292,7 @@ pub enum How {
 pub fn set_route(words: &RouteWords, how: How, present: &Present) -> Result<Planned> {
     let device = way(words, present)?;
     if let Some(src) = words.src.filter(|src| present.inside.holder_of(*src).is_none()) {
-        return Err(Error::failed(format!("src {src} is no address of {}", present.target))
-            .hint("it has to be one that packets can be answered at"));
+        return Err(Error::failed(format!("src {src} is no address of {}", present.target)).hint(sources(src, present)));
     }
     let route = Route::of_words(words, device);
     let in_place = || present.inside.routes.iter().filter(|there| there.competes_with(&route));
@@ -211,9 +301,11 @@ pub fn set_route(words: &RouteWords, how: How, present: &Present) -> Result<Plan
         How::Add | How::Replace => in_place().next(),
     };
     let owner = present.owner(present.of_route(&route), "the route")?;
-    let step = match there {
-        None => Step::AddRoute(route.clone()),
-        Some(there) if how == How::Append && !there.is(&route) => append(&route, there)?,
+    let (step, done) = match there {
+        None => (Step::AddRoute(route.clone()), "added".to_owned()),
+        Some(there) if how == How::Append && !there.is(&route) => {
+            (append(&route, there)?, format!("added behind that by {}", there.way()))
+        }
         Some(there) if how != How::Replace => {
             let target = &present.target;
             return Err(Error::conflict(format!("{target} has a route {} by {} already", words.name(), there.way()))
@@ -228,15 +320,24 @@ pub fn set_route(words: &RouteWords, how: How, present: &Present) -> Result<Plan
                 ..Planned::default()
             });
         }
-        Some(there) => Step::ReplaceRoute { old: there.clone(), new: route.clone() },
+        Some(there) => {
+            let step = Step::ReplaceRoute { old: there.clone(), new: route.clone() };
+            (step, format!("set (before: by {})", there.way()))
+        }
     };
-    let before = match &step {
-        Step::ReplaceRoute { old, .. } => format!(" (before: by {})", old.way()),
-        Step::AppendRoute(_) => there.map_or(String::new(), |there| format!(" behind that by {}", there.way())),
-        _ => String::new(),
+    Ok(Planned::one(step, owner, format!("route {} {done}", route.brief())))
+}
+
+/// The addresses that there are instead of `src`.
+fn sources(src: IpAddr, present: &Present) -> String {
+    let is_one = |there: &&InsideAddress| {
+        there.ip.is_ipv6() == src.is_ipv6() && !there.ip.is_loopback() && !is_link_local(there.ip)
     };
-    let done = if matches!(step, Step::ReplaceRoute { .. }) { "set" } else { "added" };
-    Ok(Planned::one(step, owner, format!("route {} {done}{before}", route.brief())))
+    let there: Vec<String> = present.inside.addresses.iter().filter(is_one).map(|there| there.ip.to_string()).collect();
+    match there.is_empty() {
+        true => format!("it has none of IPv{}", if src.is_ipv6() { 6 } else { 4 }),
+        false => format!("it has {}", there.join(", ")),
+    }
 }
 
 /// Behind `there`, in the same place.
@@ -262,11 +363,8 @@ pub fn delete_route(words: &RouteWords, present: &Present) -> Result<Planned> {
             table_name(words.table())
         )));
     };
-    let made_it = |step: &Step| match step {
-        Step::AddRoute(made) | Step::AppendRoute(made) | Step::ReplaceRoute { new: made, .. } => made.is(route),
-        _ => false,
-    };
-    let concerns = present.on_record(made_it).map_or_else(|| present.of_route(route), Concerns::Attached);
+    let concerns =
+        present.on_record(|step| step.brings_route(route)).map_or_else(|| present.of_route(route), Concerns::Attached);
     let owner = present.owner(concerns, "its deletion")?;
     let mut planned = Planned::one(Step::DeleteRoute(route.clone()), owner, format!("route {} deleted", route.brief()));
     if let Some(other) = found.get(1) {
@@ -362,7 +460,9 @@ pub fn add_rule(words: &RuleWords, present: &Present) -> Result<Planned> {
 /// `plumb rule TARGET del`: the first that is so, as the kernel itself takes it.
 pub fn delete_rule(words: &RuleWords, present: &Present) -> Result<Planned> {
     if words.is_empty() {
-        return Err(Error::usage("which rule? nothing is said of it").hint("priority 100, or from 192.168.0.0/24"));
+        let target = &present.target;
+        return Err(Error::usage("which rule? nothing is said of it")
+            .hint(format!("such as plumb rule {target} del priority 100; plumb rule {target} lists them")));
     }
     let words = &present.named_now(words);
     let found: Vec<&Rule> = present.inside.rules.iter().filter(|rule| rule.answers(words)).collect();
@@ -370,8 +470,8 @@ pub fn delete_rule(words: &RuleWords, present: &Present) -> Result<Planned> {
         return Err(Error::not_found(format!("{} has no such rule", present.target))
             .hint(format!("plumb rule {} show lists them", present.target)));
     };
-    let made_it = |step: &Step| matches!(step, Step::AddRule(made) if made.is(rule));
-    let concerns = present.on_record(made_it).map_or_else(|| present.of_rule(rule), Concerns::Attached);
+    let concerns =
+        present.on_record(|step| step.brings_rule(rule)).map_or_else(|| present.of_rule(rule), Concerns::Attached);
     let owner = present.owner(concerns, "its deletion")?;
     let mut planned = Planned::one(Step::DeleteRule(rule.clone()), owner, format!("rule {} deleted", rule.brief()));
     if let Some(other) = found.get(1) {
@@ -537,20 +637,23 @@ impl OfLink<'_> {
         self.set(Change::Up(true), "is up".into());
         let Some(attached) = self.attached.filter(|_| was_down) else { return };
         let missing = self.addresses().filter(|address| !self.has(address));
-        let mut back: Vec<Step> = missing.map(Step::AddAddress).collect();
+        let mut back: Vec<(Step, String)> = missing
+            .map(|address| {
+                let said = address.address.to_string();
+                (Step::AddAddress(address), said)
+            })
+            .collect();
         for route in expected_routes(&attached.steps) {
             if route.leaves_by() != Some(attached.index) {
                 continue;
             }
             let route = route.called(attached.index, self.name.as_str());
             match self.present.inside.routes.iter().find(|there| there.competes_with(&route)) {
-                None if back
-                    .iter()
-                    .any(|step| matches!(step, Step::AddRoute(first) if first.competes_with(&route))) =>
-                {
-                    back.push(Step::AppendRoute(route));
+                None => {
+                    let is_first = |(step, _): &(Step, String)| matches!(step, Step::AddRoute(first) if first.competes_with(&route));
+                    let (said, is_second) = (format!("route {}", route.brief()), back.iter().any(is_first));
+                    back.push((if is_second { Step::AppendRoute(route) } else { Step::AddRoute(route) }, said));
                 }
-                None => back.push(Step::AddRoute(route)),
                 Some(there) if there.is(&route) => {}
                 Some(there) => {
                     let text =
@@ -559,14 +662,9 @@ impl OfLink<'_> {
                 }
             }
         }
-        for step in &back {
-            self.planned.said.push(match step {
-                Step::AddRoute(route) | Step::AppendRoute(route) => format!("  route {} is back", route.brief()),
-                Step::AddAddress(address) => format!("  {} is back", address.address),
-                _ => continue,
-            });
-        }
-        self.planned.steps.extend(back);
+        let (steps, said): (Vec<_>, Vec<_>) = back.into_iter().unzip();
+        self.planned.said.extend(said.iter().map(|said| format!("  {said} is back")));
+        self.planned.steps.extend(steps);
     }
 
     fn rename(&mut self, to: Option<&IfName>) -> Result<()> {
@@ -625,14 +723,10 @@ impl Planned {
 pub fn expected_routes<'a>(steps: impl IntoIterator<Item = &'a Step>) -> Vec<Route> {
     let mut routes: Vec<Route> = Vec::new();
     for step in steps {
-        let (gone, new) = match step {
-            Step::AddRoute(new) | Step::AppendRoute(new) => (None, Some(new)),
-            Step::DeleteRoute(old) | Step::DeleteAppended(old) => (Some(old), None),
-            Step::ReplaceRoute { old, new } => (Some(old), Some(new)),
-            _ => continue,
-        };
-        routes.retain(|route| !gone.is_some_and(|gone| gone.is(route)));
-        routes.extend(new.cloned());
+        if let Touches::Route { gone, new } = step.touches() {
+            routes.retain(|route| !gone.is_some_and(|gone| gone.is(route)));
+            routes.extend(new.cloned());
+        }
     }
     routes
 }
@@ -641,10 +735,9 @@ pub fn expected_routes<'a>(steps: impl IntoIterator<Item = &'a Step>) -> Vec<Rou
 pub fn expected_rules<'a>(steps: impl IntoIterator<Item = &'a Step>) -> Vec<Rule> {
     let mut rules: Vec<Rule> = Vec::new();
     for step in steps {
-        match step {
-            Step::AddRule(rule) => rules.push(rule.clone()),
-            Step::DeleteRule(gone) => rules.retain(|rule| !rule.is(gone)),
-            _ => {}
+        if let Touches::Rule { gone, new } = step.touches() {
+            rules.retain(|rule| !gone.is_some_and(|gone| gone.is(rule)));
+            rules.extend(new.cloned());
         }
     }
     rules
@@ -663,33 +756,51 @@ pub fn remember(changes: &mut Vec<Step>, step: &Step) {
 
 /// Two changes as one: `None` if they have nothing to do with one another, `Some(None)` if they come to nothing.
 fn join(earlier: &Step, step: &Step) -> Option<Option<Step>> {
-    match (earlier, step) {
-        (Step::AddRoute(added) | Step::AppendRoute(added), Step::DeleteRoute(gone)) if added.is(gone) => Some(None),
-        (Step::AddRoute(added), Step::ReplaceRoute { old, new }) if added.is(old) => {
-            Some(Some(Step::AddRoute(new.clone())))
+    match step {
+        Step::AddRoute(new) => {
+            let Step::DeleteRoute(gone) = earlier else { return None };
+            gone.competes_with(new).then(|| one_for_another(gone, new))
         }
-        (Step::ReplaceRoute { old, new }, Step::DeleteRoute(gone)) if new.is(gone) => {
-            Some(Some(Step::DeleteRoute(old.clone())))
+        Step::DeleteRoute(gone) => {
+            if let Step::ReplaceRoute { old, new } = earlier {
+                return new.is(gone).then(|| Some(Step::DeleteRoute(old.clone())));
+            }
+            let (Step::AddRoute(added) | Step::AppendRoute(added)) = earlier else { return None };
+            added.is(gone).then_some(None)
         }
-        (Step::ReplaceRoute { old, new }, Step::ReplaceRoute { old: gone, new: newer }) if new.is(gone) => {
-            Some((!old.says_what(newer)).then(|| Step::ReplaceRoute { old: old.clone(), new: newer.clone() }))
+        Step::ReplaceRoute { old: gone, new } => {
+            if let Step::AddRoute(added) = earlier {
+                return added.is(gone).then(|| Some(Step::AddRoute(new.clone())));
+            }
+            let Step::ReplaceRoute { old, new: between } = earlier else { return None };
+            between.is(gone).then(|| one_for_another(old, new))
         }
-        (Step::DeleteRoute(gone), Step::AddRoute(new)) if gone.competes_with(new) => {
-            Some((!gone.says_what(new)).then(|| Step::ReplaceRoute { old: gone.clone(), new: new.clone() }))
+        Step::AddRule(rule) => matches!(earlier, Step::DeleteRule(gone) if gone.is(rule)).then_some(None),
+        Step::DeleteRule(rule) => matches!(earlier, Step::AddRule(added) if added.is(rule)).then_some(None),
+        Step::SetMtu { index, to, .. } => {
+            let Step::SetMtu { index: of, name, from, .. } = earlier else { return None };
+            let (name, from, to) = (name.clone(), *from, *to);
+            (of == index).then(|| (from != to).then_some(Step::SetMtu { index: *index, name, from, to }))
         }
-        (Step::AddRule(added), Step::DeleteRule(gone)) | (Step::DeleteRule(gone), Step::AddRule(added))
-            if added.is(gone) =>
-        {
-            Some(None)
+        Step::SetLink(then) => {
+            let Step::SetLink(first) = earlier else { return None };
+            first.is_of_the_kind_of(then).then(|| first.then(then).map(Step::SetLink))
         }
-        (Step::SetMtu { index, name, from, .. }, Step::SetMtu { index: of, to, .. }) if index == of => {
-            Some((from != to).then(|| Step::SetMtu { index: *index, name: name.clone(), from: *from, to: *to }))
-        }
-        (Step::SetLink(first), Step::SetLink(then)) if first.is_of_the_kind_of(then) => {
-            Some(first.then(then).map(Step::SetLink))
-        }
-        _ => None,
+        // One behind another stays so.
+        Step::AppendRoute(_) | Step::DeleteAppended(_) => None,
+        // Nothing that is remembered.
+        Step::AddLink(_) | Step::DeleteLink(_) | Step::AddTag(_) | Step::DeleteTag(_) => None,
+        Step::AddAddress(_) | Step::DeleteAddress(_) => None,
+        Step::SetSysctl { .. } | Step::SetSegments { .. } | Step::SetResolver { .. } => None,
+        Step::AddMasquerade(_) | Step::DeleteMasquerade(_) | Step::AddPort(_) | Step::DeletePort(_) => None,
+        Step::AddIfb(_) | Step::DeleteIfb(_) | Step::AddRedirect(_) | Step::DeleteRedirect(_) => None,
+        Step::AddQdisc(_) | Step::DeleteQdisc(_) | Step::ReplaceQdisc { .. } => None,
     }
+}
+
+/// None where it is the same again.
+fn one_for_another(old: &Route, new: &Route) -> Option<Step> {
+    (!old.says_what(new)).then(|| Step::ReplaceRoute { old: old.clone(), new: new.clone() })
 }
 
 #[cfg(test)]

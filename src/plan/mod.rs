@@ -4,6 +4,7 @@
 //! Nothing here reads a file, a socket, a clock or the environment, so every refusal and every
 //! plan can be tested without a kernel.
 
+pub mod again;
 pub mod bridge;
 pub mod bridged;
 pub mod changes;

@@ -152,10 +152,20 @@ impl Route {
         self
     }
 
-    /// As `Display`, for people: without what is so unless it is said.
+    /// As `Display`, for people, who type it behind `plumb route`: without what is so unless it is said. The
+    /// default route of IPv6 is `::/0`, as nothing else may tell that it is.
     pub fn brief(&self) -> String {
         let text = self.to_string().replace(" pref medium", "");
-        let text = if self.is_ipv6() { text.replace(" metric 1024", "") } else { text };
+        let text = match self.is_ipv6() {
+            true => {
+                let text = text.replacen("default", "::/0", usize::from(self.destination_is_all()));
+                // The kernel's own choices: the loopback is the way of what leads nowhere.
+                let text = format!("{text} ").replace(" metric 1024 ", " ");
+                let text = if self.leads_nowhere() { text.replace(" dev lo ", " ") } else { text };
+                text.trim_end().to_owned()
+            }
+            false => text,
+        };
         let known =
             [(" proto 2", " proto kernel"), (" proto 3", " proto boot"), (" proto 4", ""), (" proto 9", " proto ra")];
         let by = format!(" proto {}", u8::from(self.message.header.protocol));
@@ -163,6 +173,16 @@ impl Route {
             Some((number, name)) => text.replacen(number, name, 1),
             None => text,
         }
+    }
+
+    fn destination_is_all(&self) -> bool {
+        self.message.header.destination_prefix_length == 0
+    }
+
+    /// Whether what takes it is dropped, or another table's.
+    pub fn leads_nowhere(&self) -> bool {
+        use RouteType::{BlackHole, Prohibit, Throw, Unreachable};
+        matches!(self.message.header.kind, BlackHole | Unreachable | Prohibit | Throw)
     }
 
     /// Whether both say the same, but for what the kernel adds by itself.
@@ -284,8 +304,11 @@ impl Route {
         self.competes_with(other) && self.leaves_by() == other.leaves_by() && self.gateway() == other.gateway()
     }
 
-    /// "eth0 (172.17.0.1)" or "eth0": the way out, for messages.
+    /// "eth0 (172.17.0.1)", "eth0" or "no interface (blackhole)": the way out, for messages.
     pub fn way(&self) -> String {
+        if self.leads_nowhere() {
+            return format!("no interface ({})", format!("{:?}", self.message.header.kind).to_lowercase());
+        }
         let device = self.device().unwrap_or("several interfaces");
         match self.gateway() {
             Some(gateway) => format!("{device} ({gateway})"),

@@ -81,6 +81,7 @@ impl Rule {
         &self.0
     }
 
+    /// Of IPv6, or else of IPv4: no rule is of both.
     pub fn is_ipv6(&self) -> bool {
         self.0.header.family == AddressFamily::Inet6
     }
@@ -117,12 +118,14 @@ impl Rule {
 
     /// Whether both have the same effect, whoever made them.
     pub fn says_what(&self, other: &Rule) -> bool {
-        self.is_ipv6() == other.is_ipv6() && self.brief() == other.brief()
+        self.brief() == other.brief()
     }
 
-    /// As `Display`, without who made it.
+    /// As `Display`, for people, who type it behind `plumb rule`: without who made it, and with `-6` where it is
+    /// of IPv6.
     pub fn brief(&self) -> String {
-        self.to_string().split(" protocol ").next().unwrap_or_default().to_owned()
+        let version = if self.is_ipv6() { "-6 " } else { "" };
+        format!("{version}{}", self.to_string().split(" protocol ").next().unwrap_or_default())
     }
 
     /// Whether this is a rule that `words` describe: all that they say is so.

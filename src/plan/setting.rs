@@ -24,7 +24,22 @@ pub enum Change {
     Name(IfName),
 }
 
+impl Change {
+    /// As one types it behind `ip link set`, which calls the MAC address `address`, or behind `plumb link set`.
+    pub fn in_words(&self, mac: &str) -> String {
+        match self {
+            Change::Mac { to, .. } => format!("{mac} {to}"),
+            Change::Up(true) => "up".into(),
+            Change::Up(false) => "down".into(),
+            Change::Promisc(true) => "promisc on".into(),
+            Change::Promisc(false) => "promisc off".into(),
+            Change::Name(to) => format!("name {}", quote(to.as_str())),
+        }
+    }
+}
+
 impl Setting {
+    /// The setting that takes this one back. Its inverse is this one again.
     pub fn inverse(&self) -> Setting {
         let Setting { index, name, change } = self.clone();
         let (name, change) = match change {
@@ -38,15 +53,7 @@ impl Setting {
 
     /// The command that does it.
     pub fn command(&self) -> String {
-        let what = match &self.change {
-            Change::Mac { to, .. } => format!("address {to}"),
-            Change::Up(true) => "up".into(),
-            Change::Up(false) => "down".into(),
-            Change::Promisc(true) => "promisc on".into(),
-            Change::Promisc(false) => "promisc off".into(),
-            Change::Name(to) => format!("name {}", quote(to.as_str())),
-        };
-        format!("ip link set dev {} {what}", quote(self.name.as_str()))
+        format!("ip link set dev {} {}", quote(self.name.as_str()), self.change.in_words("address"))
     }
 
     /// Whether the link is as this makes it.

@@ -45,8 +45,11 @@ impl FromStr for Mtu {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let bytes: u32 =
-            text.parse().map_err(|_| format!("{text:?} is no MTU; give a number of bytes such as 1500"))?;
+        let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let bytes: u32 = text.parse().map_err(|_| match is_number {
+            true => format!("MTU {text} is too large: the kernel takes at most {}", Self::MOST),
+            false => format!("{text:?} is no MTU; give a number of bytes such as 1500"),
+        })?;
         Mtu::try_from(bytes)
     }
 }

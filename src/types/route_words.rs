@@ -7,7 +7,7 @@ use ipnetwork::IpNetwork;
 use super::{
     IfName, RouteSpec,
     address::network_of,
-    words::{self, Words},
+    words::{self, Words, not_a_number},
 };
 use crate::error::{Error, Result};
 
@@ -96,6 +96,9 @@ pub const ROUTE_WORDS: [&str; 24] = [
 
 impl RouteWords {
     /// Reads the words; `ipv6` where the IP version is said apart from them.
+    ///
+    /// # Errors
+    /// A word that is unknown, doubled or without its value, no destination, and what cannot be together.
     pub fn parse(typed: &[String], ipv6: Option<bool>) -> Result<RouteWords> {
         let mut words = Words::new(typed, "a route", &ROUTE_WORDS);
         let mut kind = None;
@@ -121,6 +124,10 @@ impl RouteWords {
                 "advmss" => words.number("advmss", &mut route.advmss)?,
                 "initcwnd" => words.number("initcwnd", &mut route.initcwnd)?,
                 "initrwnd" => words.number("initrwnd", &mut route.initrwnd)?,
+                "nexthop" => {
+                    return Err(Error::usage("a route of plumb's has one way, and nexthop is for several")
+                        .hint("via ADDR, dev IFNAME or both, without nexthop; append puts another route behind it"));
+                }
                 _ => match RouteKind::ALL.iter().find(|(name, _)| *name == word) {
                     Some((_, found)) if kind.is_none() && destination.is_none() => kind = Some(*found),
                     // An address, and not a word that somebody has misspelt.
@@ -189,11 +196,11 @@ impl RouteWords {
         Ok(())
     }
 
-    /// `default` or the network.
+    /// `default`, which is IPv4's, or the network.
     pub fn name(&self) -> String {
-        match self.destination.prefix() {
-            0 => "default".to_owned(),
-            _ => self.destination.to_string(),
+        match self.destination {
+            IpNetwork::V4(all) if all.prefix() == 0 => "default".to_owned(),
+            network => network.to_string(),
         }
     }
 
@@ -223,7 +230,9 @@ fn scope(text: &str) -> std::result::Result<u8, String> {
         "site" => Ok(200),
         "link" => Ok(253),
         "host" => Ok(254),
-        _ => text.parse().map_err(|_| "a scope is global, site, link, host or a number".to_owned()),
+        _ => text
+            .parse()
+            .map_err(|_| not_a_number(text, u8::MAX.into(), "a scope is global, site, link, host or a number")),
     }
 }
 
@@ -234,7 +243,9 @@ fn protocol(text: &str) -> std::result::Result<u8, String> {
         "static" => Ok(4),
         "ra" => Ok(9),
         "dhcp" => Ok(16),
-        _ => text.parse().map_err(|_| "a protocol is static, boot, kernel, ra, dhcp or a number".to_owned()),
+        _ => text.parse().map_err(|_| {
+            not_a_number(text, u8::MAX.into(), "a protocol is static, boot, kernel, ra, dhcp or a number")
+        }),
     }
 }
 
@@ -273,13 +284,23 @@ mod tests {
         assert_eq!(refused("default via 1.2.3.4 via 1.2.3.5"), "via is given twice");
         assert_eq!(
             refused("default via fd00::1 src 10.0.0.1"),
-            "route default and src 10.0.0.1 are of different IP versions"
+            "route ::/0 and src 10.0.0.1 are of different IP versions"
         );
         assert_eq!(
             refused("default via 10.0.0.1 onlink"),
             "onlink says that a router is on a link, so via and dev are needed"
         );
         assert!(refused("blackhole 10.0.0.0/8 dev eth1").contains("leads nowhere"));
+        assert_eq!(refused("10.0.0.0/8 metric 4294967296"), "metric 4294967296: it is at most 4294967295");
+        assert_eq!(refused("10.0.0.0/8 metric -1"), "metric -1: write a number");
+        assert_eq!(refused("10.0.0.0/8 table 4294967296"), "table 4294967296: it is at most 4294967295");
+        assert!(refused("10.0.0.0/8 table 0").starts_with("table 0: a table is a number from 1"));
+        assert_eq!(refused("10.0.0.0/8 proto 256"), "proto 256: it is at most 255");
+        assert_eq!(refused("10.0.0.0/8 dev a/b"), "interface name \"a/b\" has a '/' in it, which the kernel refuses");
+        assert_eq!(
+            refused("default nexthop via 1.2.3.4"),
+            "a route of plumb's has one way, and nexthop is for several"
+        );
         assert!(refused("10.0.0.0/8 dev eth1 table blue").starts_with("table blue: a table is a number"));
         let error = parse("10.0.0.0/8 dev eth1 metrik 5").unwrap_err();
         assert_eq!(error.message, "plumb knows no \"metrik\" of a route");

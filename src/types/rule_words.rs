@@ -39,7 +39,7 @@ pub enum RuleAction {
 }
 
 /// The words that are known, for messages and for the shell.
-pub const RULE_WORDS: [&str; 18] = [
+pub const RULE_WORDS: [&str; 19] = [
     "from",
     "to",
     "iif",
@@ -53,6 +53,7 @@ pub const RULE_WORDS: [&str; 18] = [
     "unreachable",
     "not",
     "suppress_prefixlength",
+    "prio",
     "pref",
     "preference",
     "order",
@@ -62,6 +63,9 @@ pub const RULE_WORDS: [&str; 18] = [
 
 impl RuleWords {
     /// Reads the words; `ipv6` where the IP version is said apart from them.
+    ///
+    /// # Errors
+    /// A word that is unknown, doubled or without its value, and what cannot be together.
     pub fn parse(typed: &[String], ipv6: Option<bool>) -> Result<RuleWords> {
         let mut words = Words::new(typed, "a rule", &RULE_WORDS);
         let (mut from, mut to) = (None, None);
@@ -82,7 +86,7 @@ impl RuleWords {
                     words.value_by(word, &mut table, words::table)?;
                     table.map_or(Ok(()), |table| once(&mut rule.action, RuleAction::Lookup(table)))?;
                 }
-                "priority" | "pref" | "preference" | "order" => words.number(word, &mut rule.priority)?,
+                "priority" | "prio" | "pref" | "preference" | "order" => words.number(word, &mut rule.priority)?,
                 "suppress_prefixlength" => words.number(word, &mut rule.suppress_prefixlength)?,
                 "prohibit" => once(&mut rule.action, RuleAction::Prohibit)?,
                 "blackhole" => once(&mut rule.action, RuleAction::Blackhole)?,
@@ -138,11 +142,13 @@ fn network(text: &str) -> std::result::Result<Option<IpNetwork>, String> {
 /// `0x10/0xff`, `16`
 fn mark(text: &str) -> std::result::Result<(u32, u32), String> {
     let number = |text: &str| match text.strip_prefix("0x") {
-        Some(digits) => u32::from_str_radix(digits, 16).ok(),
+        Some(digits) => u64::from_str_radix(digits, 16).ok(),
         None => text.parse().ok(),
     };
     let (mark, mask) = text.split_once('/').unwrap_or((text, "0xffffffff"));
-    number(mark).zip(number(mask)).ok_or_else(|| "write a mark such as 0x10, or with a mask 0x10/0xff".to_owned())
+    let (mark, mask) = number(mark).zip(number(mask)).ok_or("write a mark such as 0x10, or with a mask 0x10/0xff")?;
+    let both = u32::try_from(mark).ok().zip(u32::try_from(mask).ok());
+    both.ok_or_else(|| "a mark has at most 32 bits".to_owned())
 }
 
 #[cfg(test)]
@@ -164,6 +170,7 @@ mod tests {
         let rule = parse("from 192.168.0.0/24 table 100 priority 100").unwrap();
         assert_eq!((rule.action, rule.priority), (Some(RuleAction::Lookup(100)), Some(100)));
         assert_eq!(parse("fwmark 0x10/0xff lookup main").unwrap().fwmark, Some((16, 255)));
+        assert_eq!(parse("prio 7").unwrap().priority, Some(7));
         assert_eq!(parse("fwmark 7 lookup main").unwrap().fwmark, Some((7, u32::MAX)));
         assert!(parse("to fd00::/8 prohibit").unwrap().ipv6);
         assert!(parse("not from all iif eth1 unreachable").unwrap().inverted);
@@ -175,6 +182,8 @@ mod tests {
         assert_eq!(refused("from 192.168.0.1/24"), "from 192.168.0.1/24: it has host bits set; maybe 192.168.0.0/24?");
         assert_eq!(refused("from 10.0.0.0/8 to fd00::/8"), "the rule's addresses are of different IP versions");
         assert_eq!(refused("table 1 prohibit"), "a rule does one thing with its packets, and two are given");
+        assert_eq!(refused("prio 4294967296"), "prio 4294967296: it is at most 4294967295");
+        assert_eq!(refused("fwmark 0x100000000"), "fwmark 0x100000000: a mark has at most 32 bits");
         assert_eq!(refused("fwmark x"), "fwmark x: write a mark such as 0x10, or with a mask 0x10/0xff");
         assert_eq!(parse("form 10.0.0.0/8").unwrap_err().hint.unwrap().split('?').next(), Some("did you mean from"));
     }

@@ -14,10 +14,12 @@ pub struct Words<'a> {
 }
 
 impl<'a> Words<'a> {
+    /// `what` they describe, such as "a route", and what is `known` of that are for messages.
     pub fn new(words: &'a [String], what: &'static str, known: &'static [&'static str]) -> Words<'a> {
         Words { words: words.iter().peekable(), what, known }
     }
 
+    /// The next word, whichever it is; none at their end.
     pub fn next(&mut self) -> Option<&'a str> {
         self.words.next().map(String::as_str)
     }
@@ -33,15 +35,26 @@ impl<'a> Words<'a> {
         self.words.next_if(|word| !known.contains(&word.as_str())).map(String::as_str)
     }
 
-    /// The value behind `word`, which may be given once.
+    /// The value behind `word`, as its type reads it.
+    ///
+    /// # Errors
+    /// As `value_by`.
     pub fn value<T: FromStr<Err: Display>>(&mut self, word: &str, into: &mut Option<T>) -> Result<()> {
         self.value_by(word, into, |text| text.parse().map_err(|error: T::Err| error.to_string()))
     }
 
-    pub fn number<T: FromStr>(&mut self, word: &str, into: &mut Option<T>) -> Result<()> {
-        self.value_by(word, into, |text| text.parse().map_err(|_| format!("{text:?} is no number")))
+    /// The number behind `word`. The kernel keeps all of them in 32 bits.
+    ///
+    /// # Errors
+    /// As `value_by`.
+    pub fn number(&mut self, word: &str, into: &mut Option<u32>) -> Result<()> {
+        self.value_by(word, into, |text| text.parse().map_err(|_| not_a_number(text, u32::MAX, "write a number")))
     }
 
+    /// The value behind `word`, which `read` makes of the text or says why it is none.
+    ///
+    /// # Errors
+    /// Where nothing is behind it, where it is given twice, and what `read` says.
     pub fn value_by<T>(
         &mut self,
         word: &str,
@@ -52,7 +65,11 @@ impl<'a> Words<'a> {
         if into.is_some() {
             return Err(Error::usage(format!("{word} is given twice")));
         }
-        *into = Some(read(text).map_err(|reason| Error::usage(format!("{word} {text}: {reason}")))?);
+        *into = Some(read(text).map_err(|reason| {
+            // Most reasons name what they are about.
+            let names_it = reason.split_whitespace().any(|word| word.trim_matches(['"', '?', ',', ';', ':']) == text);
+            Error::usage(if names_it { reason } else { format!("{word} {text}: {reason}") })
+        })?);
         Ok(())
     }
 
@@ -68,6 +85,12 @@ impl<'a> Words<'a> {
     }
 }
 
+/// Why `text` is no number up to `most`: too large, or no number at all, of which `otherwise` tells.
+pub fn not_a_number(text: &str, most: u32, otherwise: &str) -> String {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if is_number { format!("it is at most {most}") } else { otherwise.to_owned() }
+}
+
 /// A routing table: a number, or one of the names that every system has.
 pub fn table(text: &str) -> std::result::Result<u32, String> {
     match text {
@@ -75,8 +98,9 @@ pub fn table(text: &str) -> std::result::Result<u32, String> {
         "local" => Ok(255),
         "default" => Ok(253),
         _ => text.parse().ok().filter(|table| *table != 0).ok_or_else(|| {
-            "a table is a number from 1, or main, local or default; other names are the host's, not the container's"
-                .to_owned()
+            let wanted = "a table is a number from 1, or main, local or default; other names are the host's, not the \
+                          container's";
+            if text.bytes().all(|digit| digit == b'0') { wanted.into() } else { not_a_number(text, u32::MAX, wanted) }
         }),
     }
 }

@@ -42,6 +42,16 @@ fn each_verbs_help_names_each_of_its_options() {
     }
 }
 
+/// It is broken into lines by hand.
+#[test]
+fn what_stands_below_the_options_fits_a_narrow_terminal() {
+    for verb in verbs().iter().filter(|verb| ["route", "rule", "link"].contains(&verb.get_name())) {
+        let text = verb.get_after_help().unwrap().to_string();
+        let long: Vec<&str> = text.lines().filter(|line| line.chars().count() > 80).collect();
+        assert_eq!(long, [""; 0], "{}", verb.get_name());
+    }
+}
+
 #[test]
 fn each_verb_and_each_option_says_what_it_is_for() {
     let mut silent = Vec::new();
@@ -73,7 +83,7 @@ fn plumb_tells_its_version() {
 // Mistakes.
 
 /// What cannot be, whatever the machine looks like.
-const IMPOSSIBLE: [(&str, &str); 51] = [
+const IMPOSSIBLE: [(&str, &str); 59] = [
     ("flta", "unrecognized subcommand 'flta'"),
     ("ls --jsno", "unexpected argument '--jsno' found"),
     ("ls web", "unexpected argument 'web' found"),
@@ -199,13 +209,22 @@ const IMPOSSIBLE: [(&str, &str); 51] = [
     ("flat web --ip none", "which interface of the host leads to the LAN? -i is missing"),
     ("route web ad 10.0.0.0/8", "invalid value 'ad' for '[ACTION]'"),
     ("route web add 10.0.0.1/8 dev eth1", "route 10.0.0.1/8 has host bits set; maybe 10.0.0.0/8?"),
-    ("route web add default nexthop via 10.0.0.1", "plumb knows no \"nexthop\" of a route"),
+    ("route web add default nexthop via 10.0.0.1", "a route of plumb's has one way, and nexthop is for several"),
+    ("route web del", "which route? its destination is missing"),
     (
         "route web add default dev eth1 --with eth1 --unrecorded",
         "the argument '--with <IFNAME>' cannot be used with '--unrecorded'",
     ),
     ("rule web add from 10.0.0.0/8 to fd00::/8", "the rule's addresses are of different IP versions"),
-    ("link web set eth1 mtu 67", "mtu 67: MTU 67 is too small: every IP link carries at least 68 bytes (RFC 791)"),
+    // In iproute2's order.
+    ("route add web default via 10.0.0.1 via 10.0.0.2", "via is given twice"),
+    ("rule -6 del web priority 7 priority 8", "priority is given twice"),
+    ("link set web eth1 up down", "up and down are given, and one of them is enough"),
+    ("link web up down", "up and down are given, and one of them is enough"),
+    ("link web set eth9", "set what of eth9? no setting is given"),
+    ("link web show eth0 eth1", "show lists all links, or the one whose name is behind it"),
+    ("link web eth1 mtu 1400", "invalid value 'eth1' for '[ACTION]'"),
+    ("link web set eth1 mtu 67", "MTU 67 is too small: every IP link carries at least 68 bytes (RFC 791)"),
     ("link host: set eth0 down", "host: is this host itself; plumb changes containers"),
 ];
 
@@ -243,6 +262,11 @@ fn a_way_out_is_hinted_at() {
             "flat web -i eth0 --ip fd00::2/64 --driver ipvlan --mode l3 --gateway fd00::1",
             "--route ::/0 instead of --gateway makes the interface the way out",
         ),
+        ("route web del", "such as plumb route web del 10.0.0.0/8; plumb route web lists them"),
+        (
+            "route web add default nexthop via 10.0.0.1",
+            "via ADDR, dev IFNAME or both, without nexthop; append puts another route behind it",
+        ),
         ("ls --store redis://here", "give a directory, such as /var/lib/plumb, or etcd://HOST"),
     ] {
         let plumb = Plumb::new();
@@ -257,6 +281,11 @@ fn a_slip_of_the_fingers_is_answered_with_what_was_meant() {
         ("flta", "a similar subcommand exists: 'flat'"),
         ("ls --jsno", "a similar argument exists: '--json'"),
         ("flat web --ip none --mode sourec", "a similar value exists: 'source'"),
+        ("route web ad 10.0.0.0/8", "a similar value exists: 'add'"),
+        ("link web eth1 mtu 1400", "the whole command: plumb link web set eth1 mtu 1400"),
+        ("route web default dev eth1", "the whole command: plumb route web add default dev eth1"),
+        ("route web -6 from::/8 dev eth1", "the whole command: plumb route web -6 add from::/8 dev eth1"),
+        ("rule web from 10.0.0.0/8 table 7", "the whole command: plumb rule web add from 10.0.0.0/8 table 7"),
     ] {
         let ran = Plumb::new().run(typed);
         assert!(ran.err.contains(meant), "{ran:#?}");

@@ -1,6 +1,6 @@
 //! Routes, rules and links are changed, remembered with the attachment, and taken back with it.
 
-use crate::lab::{ALSO_FREE, FREE, FREE6, Lab, ROUTER, ROUTER6, Ran, kernel_state, sh};
+use crate::lab::{ALSO_FREE, FREE, FREE6, Lab, PLUMB, ROUTER, ROUTER6, Ran, kernel_state, sh};
 
 /// A lab whose box has eth1 on the LAN, with a default route of its own.
 pub fn attached() -> Lab {
@@ -248,6 +248,8 @@ fn what_is_said_is_what_is_there() {
     let links = change(&lab, "link", "show --json").ok().json();
     let eth1 = links["links"].as_array().unwrap().iter().find(|link| link["name"] == "eth1").unwrap();
     assert_eq!((&eth1["mtu"], &eth1["goes_with"]), (&1500.into(), &"eth1".into()));
+    let only = change(&lab, "link", "show eth1 --json").ok().json();
+    assert_eq!(only["links"], serde_json::json!([eth1]));
     let again = change(&lab, "route", "replace 10.0.0.0/8 via 192.168.9.254 --json").ok().json();
     assert_eq!((&again["changed"], &again["commands"]), (&false.into(), &serde_json::json!([])));
     assert_eq!(change(&lab, "route", "replace 10.0.0.0/8 via 192.168.9.254 -q").ok().out, "");
@@ -293,11 +295,12 @@ fn what_cannot_be_is_refused_and_nothing_is_changed() {
             "eth0 loses its routes when it goes down, and the detach of eth1 would not bring them back",
         ),
         ("link", "set eth9 up", 3, "TARGET has no interface eth9"),
+        ("link", "show eth9", 3, "TARGET has no interface eth9"),
         (
             "link",
             "set eth1 name a234567890123456",
             2,
-            "name a234567890123456: interface name \"a234567890123456\" has 16 bytes, the kernel takes at most 15",
+            "interface name \"a234567890123456\" has 16 bytes, the kernel takes at most 15",
         ),
     ] {
         change(&lab, verb, words).refused(code, &message.replace("TARGET", &target));
@@ -306,7 +309,7 @@ fn what_cannot_be_is_refused_and_nothing_is_changed() {
     // The kernel's own refusal, after another step had been done.
     let nic = lab.ip("host", "-br link show nic0").split_whitespace().nth(2).unwrap().to_owned();
     change(&lab, "link", &format!("set eth1 mtu 1400 mac {nic}"))
-        .refused(4, &format!("MAC {nic} is in use on the parent of eth1 already; nothing was changed"));
+        .refused(4, &format!("MAC {nic} is in use on nic0 already, by nic0 itself; nothing was changed"));
     lab.state().is(&before);
     change(&lab, "rule", "add iif eth1 table 100 priority 100").ok();
     change(&lab, "link", "set eth1 name lan0")
@@ -315,6 +318,84 @@ fn what_cannot_be_is_refused_and_nothing_is_changed() {
     lab.plumb("route host: show").refused(2, "host: is this host itself; plumb changes containers");
     sh(&format!("ip -n {} link del eth1", lab.full("box")));
     change(&lab, "link", "set mtu 1400").refused(3, &format!("{target} has no interface eth1"));
+}
+
+#[test]
+fn a_refusal_says_what_there_is() {
+    let mut lab = attached();
+    for (verb, words, hint) in [
+        ("route", "add 10.0.0.0/8 dev eth1 src 10.1.1.1", "it has 172.17.0.2, 192.168.9.100"),
+        ("route", "add fd77::/48 dev eth1 src fd78::1", "it has fd17::2"),
+        ("route", "add 10.0.0.0/8 dev eth1 --with eth5", "plumb attached eth1"),
+        ("link", "show eth2", "did you mean eth0? it has lo, "),
+        ("rule", "del", "such as plumb rule TARGET del priority 100; plumb rule TARGET lists them"),
+    ] {
+        let ran = change(&lab, verb, words).hints(&hint.replace("TARGET", &lab.netns("box")));
+        assert_ne!(ran.code, 0);
+    }
+    // Whose MAC address it is, wherever that is.
+    lab.target("other");
+    let other = lab.netns("other");
+    lab.plumb(&format!("flat {other} -i nic0 --ip none --mac 02:00:00:00:09:55")).ok();
+    change(&lab, "link", "set eth1 mac 02:00:00:00:09:55").refused(
+        4,
+        &format!("MAC 02:00:00:00:09:55 is in use on nic0 already, by eth1 of {other}; nothing was changed"),
+    );
+}
+
+/// `ip route add`, and where plumb's own target is, in iproute2's order.
+#[test]
+fn fingers_that_know_iproute2_are_understood() {
+    let lab = attached();
+    let target = lab.netns("box");
+    let ran = lab.plumb(&format!("route add {target} 10.0.0.0/8 via 192.168.9.254")).ok();
+    assert_eq!(ran.out, format!("{target}: route 10.0.0.0/8 via 192.168.9.254 dev eth1 added\n"));
+    lab.plumb(&format!("link set {target} mtu 1400")).ok();
+    lab.plumb(&format!("link {target} down")).ok();
+    assert_eq!(
+        lab.plumb(&format!("link {target} up")).ok().out.lines().next(),
+        Some(&*format!("{target}: eth1 is up"))
+    );
+    lab.plumb(&format!("rule add {target} from 10.0.0.0/8 table 7 prio 7")).ok();
+    for list in ["ls", "list", "show"] {
+        assert!(change(&lab, "route", list).ok().out.contains("10.0.0.0/8 via 192.168.9.254 dev eth1"));
+        assert_eq!(lab.plumb(&format!("rule {list} {target}")).ok().out, change(&lab, "rule", "").ok().out);
+    }
+}
+
+/// As `ip -6` has it: in what is said, in lists and in comparisons.
+#[test]
+fn what_is_of_ipv6_is_known_as_such() {
+    let lab = Lab::new();
+    lab.flat(&format!("--ip {FREE6}")).ok();
+    let target = lab.netns("box");
+    let ran = change(&lab, "route", "add -6 default dev eth1 metric 10240").ok();
+    assert_eq!(ran.out, format!("{target}: route ::/0 dev eth1 metric 10240 added\n"));
+    change(&lab, "route", "add ::/0 dev eth1 metric 10240")
+        .refused(4, &format!("{target} has a route ::/0 by eth1 already"));
+    let ran = change(&lab, "route", "add unreachable ::/0 metric 7 table 100").ok();
+    assert_eq!(ran.out, format!("{target}: route unreachable ::/0 metric 7 table 100 added\n  it goes with eth1\n"));
+    assert!(change(&lab, "route", "").ok().out.contains("::/0 via fd17::1 dev eth0 metric 512"));
+    change(&lab, "route", "add unreachable ::/0 metric 7 table 100")
+        .refused(4, &format!("{target} has a route ::/0 by no interface (unreachable) already"));
+    let ran = change(&lab, "rule", "-6 add iif eth1 lookup 100 priority 7").ok();
+    assert_eq!(
+        ran.out,
+        format!("{target}: rule -6 from all iif eth1 lookup 100 priority 7 added\n  it goes with eth1\n")
+    );
+    let shown = lab.plumb(&format!("show {target}")).ok().out;
+    println!("{shown}");
+    for text in ["-6 from all iif eth1 lookup 100 priority 7", "::/0 by eth1", "::/0 leads nowhere in table 100"] {
+        assert!(shown.contains(text), "{text}: {shown}");
+    }
+    for (verb, words, command) in [
+        ("route", "del ::/0 metric 10240", "ip -6 route del default dev eth1 metric 10240"),
+        ("rule", "-6 del priority 7", "ip -6 rule del from all iif eth1 lookup 100 priority 7"),
+    ] {
+        let dry = change(&lab, verb, &format!("{words} --dry-run")).ok();
+        assert!(dry.out.contains(command), "{dry:#?}");
+        change(&lab, verb, words).ok();
+    }
 }
 
 #[test]
@@ -375,4 +456,112 @@ fn down_and_up_in_words_are_honest() {
         Ran::of(lab.on_host("sh").args(["-ec", &commands])).ok();
         kernel_state(&lab).is(state);
     }
+}
+
+/// What is changed goes with a restart: who attaches again is told, with the commands that change it again.
+#[test]
+fn a_restart_takes_changes_along_and_says_so() {
+    let mut lab = Lab::new();
+    let attach = format!("--ip {FREE} --ip {FREE6} --gateway {ROUTER}");
+    lab.flat(&attach).ok();
+    for (verb, words, _) in CHANGES {
+        change(&lab, verb, words).ok();
+    }
+    change(&lab, "route", "add ::/0 dev lan0 metric 7").ok();
+    change(&lab, "route", "del default via fd17::7 metric 512 --with eth1").ok();
+    // All but the MAC addresses that are by chance, and what is made of them.
+    let state = |lab: &Lab| {
+        let asked = ["route show table all", "-6 route show table all", "rule", "-6 rule", "link show lan0"];
+        let told: String = asked.iter().map(|asked| lab.ip("box", asked)).collect();
+        let lines = told.lines().filter(|line| !line.contains("fe80::") && !line.contains("altname"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (before, target) = (state(&lab), lab.netns("box"));
+    lab.restart("box");
+    let hint = format!("attach it again, as before: plumb flat {target} -i nic0 --ip {FREE} --ip {FREE6} …");
+    let gone = format!("{target} was restarted, and lan0 has gone with that");
+    for (verb, words) in [
+        ("route", "add 10.0.0.0/8 via 192.168.9.254"),
+        ("route", "add 10.0.0.0/8 dev eth1"),
+        ("route", "del 10.0.0.0/8"),
+        ("route", "replace default via 172.17.0.1 --with eth1"),
+        ("rule", "add from 10.0.0.0/8 table 100"),
+        ("link", "set mtu 1400"),
+        ("link", "set lan0 mtu 1400 --unrecorded"),
+    ] {
+        change(&lab, verb, words).refused(3, &gone).hints(&hint);
+    }
+    for verb in ["route", "rule", "link"] {
+        assert_eq!(change(&lab, verb, "").ok().err, format!("warning: {gone}; {hint}\n"));
+        assert_eq!(
+            change(&lab, verb, "show --json").ok().json()["warnings"],
+            serde_json::json!([format!("{gone}; {hint}")])
+        );
+    }
+    change(&lab, "route", "add 10.0.0.0/8 via 172.17.0.1 --unrecorded").ok();
+    change(&lab, "route", "del 10.0.0.0/8 --unrecorded").ok();
+    // In a dry run as well.
+    let dry = lab.flat(&format!("{attach} --dry-run")).ok();
+    let ran = lab.flat(&attach).ok();
+    assert_eq!(ran.err, dry.err);
+    let mut lines = ran.err.lines();
+    let said = "warning: what route, rule and link had changed went with the earlier eth1; to change it again:";
+    assert_eq!(lines.next(), Some(said), "{ran:#?}");
+    for line in lines {
+        lab.plumb(line.trim().strip_prefix("plumb ").unwrap()).ok();
+    }
+    assert_eq!(state(&lab), before);
+    let again = lab.plumb(&format!("show {target} --json")).ok().json();
+    assert_eq!(again["attachments"][0]["as_recorded"], true, "{again:#}");
+    assert_eq!(change(&lab, "route", "").ok().err, "");
+    // Once another is attached, the missing one is still told of by its name.
+    lab.restart("box");
+    lab.flat(&format!("--ip {ALSO_FREE} --name eth2")).ok();
+    change(&lab, "link", "set eth1 mtu 1400").refused(3, &gone);
+    change(&lab, "link", "set mtu 1400").ok();
+}
+
+/// Records of the target's name that tell of an earlier run do not hide those of its namespace's other name.
+#[test]
+fn what_is_attached_by_another_name_is_found_beside_stale_records() {
+    let mut lab = attached();
+    lab.restart("box");
+    let pid = lab.process("box");
+    lab.plumb(&format!("flat pid:{pid} -i nic0 --probe 0 --no-check --ip {ALSO_FREE} --name eth2")).ok();
+    change(&lab, "link", "set eth2 mtu 1400").ok();
+}
+
+/// Another process writes to the record between the reading of it and the change.
+#[test]
+fn what_another_remembers_meanwhile_is_not_lost() {
+    let lab = attached();
+    let record = lab.store().join("flat").read_dir().unwrap().next().unwrap().unwrap().path();
+    let text = || std::fs::read_to_string(&record).unwrap();
+    // It asks the kernel behind its reading, and waits half a second at each question.
+    let mut slow = lab.on_host("strace");
+    slow.args(["-f", "-o", "/dev/null", "-e", "trace=sendto", "-e", "inject=sendto:delay_enter=500000", PLUMB]);
+    slow.args(["route", &lab.netns("box"), "add", "10.0.0.0/8", "via", "192.168.9.254"]);
+    let mut running = slow.spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(1000));
+    assert!(!text().contains("changing"), "it was faster than this test");
+    std::fs::write(&record, text().replacen("{", "{\n  \"host_name\": \"another\",", 1)).unwrap();
+    assert!(running.wait().unwrap().success());
+    let text = text();
+    assert!(text.contains("\"another\"") && text.contains("\"changes\"") && !text.contains("changing"), "{text}");
+    change(&lab, "route", "del 10.0.0.0/8").ok();
+}
+
+/// As many as there are changes, at once.
+#[test]
+fn of_changes_at_once_each_is_made_and_remembered() {
+    let lab = attached();
+    let before = lab.state();
+    let add = |table: u32| lab.command(&format!("rule {} add priority {table} table {table}", lab.netns("box")));
+    let running: Vec<_> = (100..108).map(|table| add(table).spawn().unwrap()).collect();
+    running.into_iter().for_each(|mut one| assert!(one.wait().unwrap().success()));
+    let rules = change(&lab, "rule", "show --json").ok().json();
+    let ours = rules["rules"].as_array().unwrap().iter().filter(|rule| rule["goes_with"] == "eth1").count();
+    assert_eq!(ours, 8, "{rules:#}");
+    (100..108).for_each(|table| drop(change(&lab, "rule", &format!("del priority {table}")).ok()));
+    lab.state().is(&before);
 }

@@ -157,8 +157,13 @@ fn changes(kernel: &mut Kernel, wiring: &[Step]) -> Vec<Step> {
         bound: None,
         most: None,
     };
-    let mut present =
-        Present { target: "box".into(), inside, attached: vec![attached], with: With::Named(IfName::eth(1)) };
+    let mut present = Present {
+        target: "box".into(),
+        inside,
+        attached: vec![attached],
+        gone: Vec::new(),
+        with: With::Named(IfName::eth(1)),
+    };
     let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     let route = |text: &str| RouteWords::parse(&words(text), None).unwrap();
     let rule = |text: &str| RuleWords::parse(&words(text), None).unwrap();

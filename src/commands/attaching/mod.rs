@@ -19,7 +19,7 @@ pub use options::{
 };
 pub use report::Report;
 
-use super::{Context, namespace, qos, require_capabilities, shim, siblings, take_back};
+use super::{Context, changing, namespace, qos, refuse_host, require_capabilities, shim, siblings, take_back};
 use crate::{
     apply::{Transaction, all_or_nothing},
     config,
@@ -65,18 +65,9 @@ pub enum Uplink {
 
 /// Finds the target, attaches it, and says what is true then.
 pub fn run(target: &TargetName, wait: Option<Span>, wish: Wish, intent: &Intent, context: &Context) -> Result<()> {
-    refuse_host(target)?;
+    refuse_host(target, "attaches")?;
     attach(target, wait, wish, intent, context)?.say(context);
     Ok(())
-}
-
-/// This host itself is for plumb's own interfaces only.
-pub fn refuse_host(target: &TargetName) -> Result<()> {
-    match target {
-        TargetName::Host => Err(Error::usage("host: is this host itself; plumb attaches containers")
-            .hint("name a container, pid:N or netns:NAME")),
-        _ => Ok(()),
-    }
 }
 
 /// Attaches whatever the target, the host included.
@@ -167,6 +158,7 @@ impl Work<'_> {
         report.commands.splice(0..0, begun.first.drain(..).chain(rules));
         report.warn_about_published_ports(self.target, &begun.attachment.wish, &begun.wiring);
         report.warnings.extend(leftovers);
+        report.warnings.extend(begun.earlier.as_ref().and_then(changing::lost));
         report.earlier = begun.earlier;
         if self.intent.dry_run {
             report.dry_run = true;
@@ -193,17 +185,18 @@ impl Work<'_> {
     /// A run on this target that was killed has left its record and perhaps more, and an interface
     /// of ours that somebody deleted its record: both are taken back first. No other plumb is at
     /// work here: the namespace is locked.
-    fn clear_leftovers(&mut self, here: &mut Vec<Attachment>) -> Result<Option<String>> {
+    fn clear_leftovers(&mut self, here: &mut Vec<Attachment>) -> Result<Vec<String>> {
         if here.is_empty() {
-            return Ok(None);
+            return Ok(Vec::new());
         }
         let links = self.kernel.links()?;
         let is_left =
             |a: &mut Attachment| a.is_unfinished() || !links.iter().any(|link| link.tag.as_ref() == Some(&a.tag));
-        let mut said = None;
+        let mut said = Vec::new();
         for left in here.extract_if(.., is_left) {
             let when = if self.intent.dry_run { "would be" } else { "was" };
-            said = Some(format!("what was left of an earlier {} {when} taken back first", left.interface()));
+            said.push(format!("what was left of an earlier {} {when} taken back first", left.interface()));
+            said.extend(changing::lost(&left));
             if !self.intent.dry_run {
                 take_back::here(self.context, &left, self.namespace, self.kernel)?;
             }

@@ -321,15 +321,8 @@ impl Report {
     }
 
     pub fn say(&self, context: &Context) {
-        let output = context.output;
-        output.document(self);
-        if self.dry_run {
-            self.commands.iter().for_each(|command| output.line(command));
-        } else {
-            output.line(self);
-            self.remarks.iter().for_each(|remark| output.line(format_args!("  {remark}")));
-        }
-        self.warnings.iter().for_each(|warning| output.warn(warning));
+        let done = [self.to_string()].into_iter().chain(self.remarks.iter().map(|remark| format!("  {remark}")));
+        context.output.report(self, self.dry_run.then_some(&self.commands), done, &self.warnings);
     }
 }
 

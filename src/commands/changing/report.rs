@@ -3,17 +3,17 @@
 use comfy_table::{Table, presets};
 use serde::Serialize;
 
-use super::{attached_in, refuse_host};
+use super::{Recorded, gone_in_words};
 use crate::{
     cli::ChangeOptions,
-    commands::{Context, namespace},
+    commands::{Context, namespace, refuse_host},
     container,
     error::Result,
     kernel::{Kernel, Netns},
     output::flush_left,
     plan::{
         Inside,
-        changes::{Planned, Present},
+        changes::{Planned, Present, after_a_restart},
     },
     store::Attachment,
     types::TargetName,
@@ -38,6 +38,7 @@ pub struct Report {
 }
 
 impl Report {
+    /// Of what was planned, with commands for `namespace`.
     pub fn new(
         present: &Present,
         planned: &Planned,
@@ -59,21 +60,14 @@ impl Report {
         }
     }
 
+    /// On stdout and stderr, or as a document.
     pub fn say(&self, context: &Context) {
-        let output = context.output;
-        output.document(self);
-        if self.dry_run {
-            self.commands.iter().for_each(|command| output.line(command));
-        } else {
-            for said in &self.now {
-                match said.strip_prefix("  ") {
-                    Some(_) => output.line(said),
-                    None => output.line(format_args!("{}: {said}", self.target)),
-                }
-            }
-            self.remark.iter().for_each(|remark| output.line(format_args!("  {remark}")));
-        }
-        self.warnings.iter().for_each(|warning| output.warn(warning));
+        let said = self.now.iter().map(|said| match said.starts_with("  ") {
+            true => said.clone(),
+            false => format!("{}: {said}", self.target),
+        });
+        let done = said.chain(self.remark.iter().map(|remark| format!("  {remark}")));
+        context.output.report(self, self.dry_run.then_some(&self.commands), done, &self.warnings);
     }
 }
 
@@ -93,13 +87,13 @@ pub fn show(
     context: &Context,
     rows: impl FnOnce(&Inside, &[Attachment], &mut Kernel) -> Result<Vec<Row>> + Send,
 ) -> Result<()> {
-    refuse_host(target)?;
+    refuse_host(target, "changes")?;
     let target = container::find(target, &context.engines, None)?;
     let namespace = namespace::open(&target, &Netns::of_this_thread()?)?;
-    let rows = namespace.look_inside(|kernel| {
-        let attached = attached_in(&namespace, &target.name, kernel, context)?;
+    let (rows, gone) = namespace.look_inside(|kernel| {
+        let recorded = Recorded::of(&target, &namespace, kernel, context)?;
         let inside = kernel.look_at_all()?;
-        rows(&inside, &attached, kernel)
+        rows(&inside, &recorded.here, kernel).map(|rows| (rows, recorded.gone))
     })?;
     if rows.is_empty() {
         context.output.line(format_args!("{}: there is none", target.name));
@@ -112,6 +106,9 @@ pub fn show(
         }
         context.output.line(flush_left(table));
     }
-    context.output.document(&serde_json::json!({ "target": target.name, name: rows }));
+    let restarted = after_a_restart(&target.name.to_string(), &gone.iter().map(gone_in_words).collect::<Vec<_>>());
+    let warnings: Vec<String> = restarted.iter().map(|error| error.with_its_hint()).collect();
+    warnings.iter().for_each(|warning| context.output.warn(warning));
+    context.output.document(&serde_json::json!({ "target": target.name, name: rows, "warnings": warnings }));
     Ok(())
 }

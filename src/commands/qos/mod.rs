@@ -4,7 +4,7 @@ mod clear;
 mod report;
 mod show;
 
-use super::{Context, changing::attached_in, namespace, require_capabilities};
+use super::{Context, changing::Recorded, namespace, require_capabilities};
 use crate::{
     apply::{Transaction, all_or_nothing, undo},
     cli::{DirectionName, Qos, QosVerb},
@@ -126,8 +126,8 @@ impl Work<'_> {
         if links.iter().any(|link| link.name == name.as_str()) {
             return Ok(name.clone());
         }
-        let attached = attached_in(self.namespace, &self.target.name, self.kernel, self.context)?;
-        let renamed = attached.iter().find(|record| record.interface() == name.as_str());
+        let recorded = Recorded::of(self.target, self.namespace, self.kernel, self.context)?;
+        let renamed = recorded.here.iter().find(|record| record.interface() == name.as_str());
         renamed.map_or_else(|| Ok(name.clone()), |record| record.name_now().parse().map_err(Error::failed))
     }
 

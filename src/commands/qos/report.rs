@@ -59,16 +59,8 @@ impl Report {
     }
 
     pub fn say(&self, context: &Context) {
-        let output = context.output;
-        output.document(self);
-        if self.dry_run {
-            self.commands.iter().for_each(|command| output.line(command));
-        } else {
-            for limit in &self.limits {
-                output.line(format_args!("{}: {limit}", self.target));
-            }
-        }
-        self.warnings.iter().for_each(|warning| output.warn(warning));
+        let done = self.limits.iter().map(|limit| format!("{}: {limit}", self.target));
+        context.output.report(self, self.dry_run.then_some(&self.commands), done, &self.warnings);
     }
 }
 
