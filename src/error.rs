@@ -6,6 +6,9 @@ use serde::Serialize;
 
 pub type Result<T> = std::result::Result<T, Error>;
 
+/// The hint of whatever only root may do.
+pub const RUN_AS_ROOT: &str = "run plumb as root, such as with sudo";
+
 /// The kind of a failure. It decides the exit code, and scripts may rely on both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]

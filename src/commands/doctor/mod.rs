@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use super::Context;
 use crate::{
-    cli::{Doctor, DoctorVerb, Global},
+    cli::{Doctor, Global},
     config::{self, Config},
     docker::EngineKind,
     error::{Error, Kind, Result},
@@ -49,8 +49,7 @@ pub fn run(options: Doctor, global: Global, output: Output) -> Result<()> {
         asked.into_iter().chain(here).collect()
     });
     interrupt::check()?;
-    let verb = options.verb.unwrap_or(DoctorVerb::Flat);
-    Report::new(verb, areas, begun.elapsed()).say(output)
+    Report::new(options.verb, areas, begun.elapsed()).say(output)
 }
 
 /// What could not be looked at.

@@ -2,6 +2,7 @@
 
 use caps::Capability;
 
+use super::report::Area;
 use crate::{cli::DoctorVerb, kernel::features::Feature};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -11,6 +12,19 @@ pub enum Need {
     /// An interface that others can hang on.
     Parent,
     Store,
+}
+
+/// Whether the verb has to do with this part of the machine, be it only in some of its forms.
+pub fn concerns(verb: DoctorVerb, area: Area) -> bool {
+    use DoctorVerb::{Agent, Attach, Bench, CreateVlan, Dhcp, Flat, Pipework, Restore, Shim};
+    match area {
+        Area::Kernel | Area::Permissions => true,
+        Area::Engines => !matches!(verb, CreateVlan | Bench),
+        Area::Parents | Area::Forwarding => {
+            matches!(verb, Flat | Dhcp | Attach | CreateVlan | Shim | Pipework | Restore | Agent)
+        }
+        Area::Store => verb != Bench,
+    }
 }
 
 pub fn of(verb: DoctorVerb) -> Vec<Need> {
