@@ -302,10 +302,7 @@ impl Attachment {
     /// address; that of a network for all hosts that share it.
     pub fn claims(&self) -> Vec<Key> {
         // Nobody else is where a dummy is.
-        if self.link().is_some_and(|link| link.parent.is_nowhere()) {
-            return Vec::new();
-        }
-        let lan = self.link().map_or_else(String::new, Link::lan);
+        let Some(lan) = self.link().map_or_else(|| Some(String::new()), Link::lan) else { return Vec::new() };
         let claim = |ip: String| match &self.network {
             Some(network) => Key::new([POOL, &network.to_string(), &ip]),
             None => Key::of_host(CLAIM, self.host.as_deref(), &[&lan, &ip]),
