@@ -18,6 +18,7 @@ impl<'a> Words<'a> {
         Words { words: words.iter().peekable(), what, known }
     }
 
+    /// The next word, whatever it is.
     pub fn next(&mut self) -> Option<&'a str> {
         self.words.next().map(String::as_str)
     }
@@ -38,6 +39,7 @@ impl<'a> Words<'a> {
         self.value_by(word, into, |text| text.parse().map_err(|error: T::Err| error.to_string()))
     }
 
+    /// The same for a number.
     pub fn number<T: FromStr>(&mut self, word: &str, into: &mut Option<T>) -> Result<()> {
         self.value_by(word, into, |text| text.parse().map_err(|_| format!("{text:?} is no number")))
     }

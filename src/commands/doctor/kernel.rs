@@ -3,6 +3,7 @@
 use super::{needs::Need, not_looked_at, report::Finding};
 use crate::kernel::features::{self, Feature, Presence};
 
+/// The release and each feature. Without CAP_SYS_ADMIN the features are not looked at, which is said.
 pub fn look() -> Vec<Finding> {
     let release = nix::sys::utsname::uname().map(|names| names.release().to_string_lossy().into_owned());
     let release = release.unwrap_or_default();

@@ -24,6 +24,7 @@ use crate::{
 };
 use report::{Area, Finding, Report, State};
 
+/// Looks at everything at once and says it all. An error if something is missing that the verb needs.
 pub fn run(options: Doctor, global: Global, output: Output) -> Result<()> {
     let begun = Instant::now();
     let config = Config::read(config::path(global.config.clone()).as_deref())?;

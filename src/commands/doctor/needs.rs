@@ -5,6 +5,7 @@ use caps::Capability;
 use super::report::Area;
 use crate::{cli::DoctorVerb, kernel::features::Feature};
 
+/// One thing that verbs cannot do without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Need {
     Feature(Feature),
@@ -27,6 +28,7 @@ pub fn concerns(verb: DoctorVerb, area: Area) -> bool {
     }
 }
 
+/// All that the verb cannot do without.
 pub fn of(verb: DoctorVerb) -> Vec<Need> {
     const ATTACHING: [Need; 4] =
         [Need::Feature(Feature::Macvlan), Need::Feature(Feature::PacketSockets), Need::Parent, Need::Store];

@@ -13,6 +13,7 @@ pub fn lacking(capability: Capability) -> Option<Error> {
     lacks(capability).then(|| Error::not_permitted(format!("{capability} is missing")).hint(RUN_AS_ROOT))
 }
 
+/// A finding for each capability.
 pub fn look() -> Vec<Finding> {
     let needed = CAPABILITIES.map(|(capability, purpose)| {
         let name = capability.to_string();

@@ -19,6 +19,8 @@ use crate::{
     store::{Store, attachment, lease, network, shaped},
 };
 
+/// The store, its damaged records, the agent and this host's identity. `place` is the store's; `context` has it,
+/// or tells why there is none.
 pub fn look(place: &str, context: std::result::Result<&Context, &Error>) -> Vec<Finding> {
     let store = match context {
         Ok(context) => &*context.store,

@@ -27,6 +27,7 @@ pub struct Finding {
     pub need: Option<Need>,
 }
 
+/// How something stands, from good to bad.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
@@ -56,26 +57,32 @@ impl Finding {
         Finding { what: what.to_owned(), state, found: found.into(), remedy: None, need: None }
     }
 
+    /// It is as it should be.
     pub fn ok(what: &str, found: impl Into<String>) -> Finding {
         Finding::new(State::Ok, what, found)
     }
 
+    /// Good to know; there need be nothing to do.
     pub fn note(what: &str, found: impl Into<String>) -> Finding {
         Finding::new(State::Note, what, found)
     }
 
+    /// It works, but may surprise.
     pub fn warning(what: &str, found: impl Into<String>) -> Finding {
         Finding::new(State::Warning, what, found)
     }
 
+    /// What needs it does not work.
     pub fn missing(what: &str, found: impl Into<String>) -> Finding {
         Finding::new(State::Missing, what, found)
     }
 
+    /// With what to do about it.
     pub fn remedy(self, remedy: impl Into<String>) -> Finding {
         Finding { remedy: Some(remedy.into()), ..self }
     }
 
+    /// With what it is to verbs.
     pub fn of(self, need: Need) -> Finding {
         Finding { need: Some(need), ..self }
     }
