@@ -42,6 +42,8 @@ pub struct Transaction<'a, E: Execute> {
 }
 
 impl<E: Execute> Transaction<'_, E> {
+    /// Does one step, to be taken back if a later one fails. Errors: the refusal, or that SIGINT or SIGTERM came
+    /// before.
     pub fn run(&mut self, step: &Step) -> Result<()> {
         interrupt::check()?;
         let outcome = timed(self.executor, step, self.observe);
@@ -62,6 +64,7 @@ impl<E: Execute> Transaction<'_, E> {
         Ok(())
     }
 
+    /// The same for each in turn, up to the first that fails.
     pub fn run_all<'s>(&mut self, steps: impl IntoIterator<Item = &'s Step>) -> Result<()> {
         steps.into_iter().try_for_each(|step| self.run(step))
     }

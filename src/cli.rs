@@ -1166,7 +1166,8 @@ pub struct Gc {
 ///
 /// Looks at the kernel, permissions, engines, the host's interfaces, forwarding, the store, and what killed
 /// runs left. Nothing is changed, and no module is loaded. The exit code is 0 only if nothing is missing that
-/// VERB needs in its ordinary form; with --quiet nothing but that is said.
+/// VERB needs in its ordinary form; with --quiet nothing but that is said. With VERB only what has to do with it
+/// is listed; without, all is, and each verb that lacks something is named.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  plumb doctor\n  plumb doctor attach -q && plumb attach web blue\n  \
     plumb doctor --json | jq -r '.findings[] | select(.state != \"ok\") | .remedy'")]
@@ -1197,6 +1198,7 @@ pub enum DoctorVerb {
 }
 
 impl DoctorVerb {
+    /// The verb as it is typed, such as `create-vlan`.
     pub fn name(self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }

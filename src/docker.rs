@@ -19,7 +19,7 @@ use futures_util::StreamExt;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr};
 use tokio::runtime::Runtime;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, RUN_AS_ROOT, Result};
 
 /// A local engine answers in about a millisecond; one that is silent for so long is stuck.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -391,7 +391,7 @@ fn no_answer(kind: EngineKind, socket: &Path) -> Error {
     let (name, path) = (kind.name(), socket.display());
     match knock(socket).map_err(|error| error.kind()) {
         Err(ErrorKind::PermissionDenied) => {
-            Error::not_permitted(format!("not permitted to use {name}'s socket {path}")).hint("run plumb as root")
+            Error::not_permitted(format!("not permitted to use {name}'s socket {path}")).hint(RUN_AS_ROOT)
         }
         Err(ErrorKind::ConnectionRefused) => {
             Error::failed(format!("nobody listens on {name}'s socket {path}")).hint(kind.how_to_start())

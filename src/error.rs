@@ -6,6 +6,9 @@ use serde::Serialize;
 
 pub type Result<T> = std::result::Result<T, Error>;
 
+/// The hint of whatever only root may do.
+pub const RUN_AS_ROOT: &str = "run plumb as root, such as with sudo";
+
 /// The kind of a failure. It decides the exit code, and scripts may rely on both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -67,30 +70,37 @@ impl Error {
         Error { kind, message: message.into(), hint: None, leftovers: Vec::new(), also: Vec::new(), said: false }
     }
 
+    /// The command failed: exit code 1.
     pub fn failed(message: impl Into<String>) -> Self {
         Error::new(Kind::Failed, message)
     }
 
+    /// The command line is wrong: exit code 2.
     pub fn usage(message: impl Into<String>) -> Self {
         Error::new(Kind::Usage, message)
     }
 
+    /// There is no such target, interface or network: exit code 3.
     pub fn not_found(message: impl Into<String>) -> Self {
         Error::new(Kind::NotFound, message)
     }
 
+    /// It is in use by another: exit code 4.
     pub fn conflict(message: impl Into<String>) -> Self {
         Error::new(Kind::Conflict, message)
     }
 
+    /// A capability or permission is missing: exit code 5.
     pub fn not_permitted(message: impl Into<String>) -> Self {
         Error::new(Kind::NotPermitted, message)
     }
 
+    /// Somebody did not answer in time: exit code 7.
     pub fn timed_out(message: impl Into<String>) -> Self {
         Error::new(Kind::TimedOut, message)
     }
 
+    /// SIGINT or SIGTERM came: exit code 130.
     pub fn interrupted() -> Self {
         Error::new(Kind::Interrupted, "interrupted")
     }
@@ -120,6 +130,7 @@ impl Error {
         format!("{}{hint}", self.message)
     }
 
+    /// With the next step, as an order or a command without a full stop.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self

@@ -68,6 +68,7 @@ pub fn is_same(record: &impl Placed, namespace: &Netns, kernel: &Kernel) -> bool
     *record.namespace() == mark(namespace, kernel)
 }
 
+/// Whether what is on record was made since the machine started: if not, its namespace has gone.
 pub fn is_of_this_boot(record: &impl Placed) -> bool {
     record.namespace().boot == boot()
 }
@@ -86,6 +87,7 @@ impl HostLock {
         if held.id() == host.id() { Ok(None) } else { HostLock::new().map(Some) }
     }
 
+    /// Waits for whoever has it. Errors: it took too long, or a signal came.
     pub fn new() -> Result<HostLock> {
         let host = Netns::open(Path::new(Place::HOST))?;
         host.lock()?;

@@ -13,7 +13,7 @@ use crate::{
     error::{Error, Kind, Result},
     ipam::{Pool, Unfit},
     kernel::Kernel,
-    plan::{Advertised, Driver, MacvlanMode, Parent, Tuning, Wish, wiring::Forwarding},
+    plan::{Driver, MacvlanMode, Parent, Wish, wiring::Forwarding},
     store::{
         Network,
         network::{self, Created, GatewayHost, Stored},
@@ -267,8 +267,6 @@ fn become_gateway(stored: &Stored, options: &CreateVlan, context: &Context) -> R
         keep_default: true,
         allow_wifi: true,
         skip_dad: probe.is_zero(),
-        advertised: Advertised::Nothing,
-        tuning: Tuning::default(),
         forwarding: Some(Forwarding {
             masquerade: network.pools.iter().map(|pool| pool.subnet).filter(|_| options.router.nat).collect(),
         }),

@@ -150,9 +150,9 @@ impl Row {
                 .map(|a| a.to_string())
                 .collect(),
             gateways: wish.gateways.iter().filter(|_| !wish.keep_default).map(|gateway| gateway.to_string()).collect(),
-            parent: link.filter(|link| !link.parent.is_nowhere()).map(|link| link.parent.name.to_string()),
+            parent: link.and_then(|link| link.parent.interface()).map(|name| name.to_string()),
             vlan: wish.driver.vlan(),
-            on: link.filter(|link| !link.parent.is_nowhere()).map(Link::on),
+            on: link.and_then(Link::on),
             driver: wish.driver.kind(),
             mode: wish.driver.mode(),
             lease: Leased::of(attachment, &*context.store),

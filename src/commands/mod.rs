@@ -40,7 +40,7 @@ use crate::{
     config::{self, Config},
     container::Engines,
     docker::EngineKind,
-    error::{Error, Result},
+    error::{Error, RUN_AS_ROOT, Result},
     namespace,
     output::Output,
     store::{Access, Store},
@@ -138,8 +138,6 @@ const CAPABILITIES: [(Capability, &str); 3] = [
     (Capability::CAP_SYS_ADMIN, "to enter namespaces"),
     (Capability::CAP_NET_RAW, "to speak ARP"),
 ];
-
-const RUN_AS_ROOT: &str = "run plumb as root, such as with sudo";
 
 /// Whether the process has no such capability.
 fn lacks(capability: Capability) -> bool {

@@ -99,7 +99,7 @@ impl Shown {
             .ok_or_else(|| Error::failed(format!("the record of {} names no link", attachment.key())))?;
         let lease = Leased::of(attachment, &*context.store);
         let by_lease = lease.as_ref().map_or(String::new(), |lease| format!(", {lease}"));
-        let on = if link.parent.is_nowhere() { String::new() } else { format!(" on {}", link.on()) };
+        let on = link.on().map_or_else(String::new, |on| format!(" on {on}"));
         let title = format!(
             "{}: {}{on} ({}), {}{by_lease}",
             attachment.target.in_words(),

@@ -38,6 +38,7 @@ pub struct Counted {
 }
 
 impl Counters {
+    /// Of a namespace, opened once. Errors where it cannot be entered or has no `/proc/net`.
     pub fn of(namespace: &Netns) -> Result<Counters> {
         namespace.look_inside(|_| {
             let open = |name: &str| {
@@ -48,6 +49,7 @@ impl Counters {
         })
     }
 
+    /// What they are at this moment, counted since each interface was made.
     pub fn read(&self) -> Result<Reading> {
         let failed = |error| Error::io("cannot read the kernel's counters", &error);
         let devices = whole(&self.devices).map_err(failed)?;
@@ -61,6 +63,7 @@ impl Counters {
 }
 
 impl Reading {
+    /// The busiest interface between two readings, and what TCP and UDP counted meanwhile.
     pub fn since(&self, earlier: &Reading) -> Counted {
         let before =
             |name: &str| earlier.devices.iter().find(|(other, _)| other == name).map_or([0; 4], |(_, counts)| *counts);

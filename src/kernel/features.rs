@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     apply::Execute,
-    error::{Error, Result},
+    error::{Error, RUN_AS_ROOT, Result},
     plan::{
         Ifb, Masquerade, Qdisc, Redirect, Step,
         qdisc::{Device, Discipline, INGRESS, Side, Slot},
@@ -270,7 +270,7 @@ fn is_known(answer: std::result::Result<(), Refusal>, unknown: Errno) -> Outcome
     match answer {
         Err(refusal) if refusal.errno == unknown => Ok(Presence::Lacking),
         Err(refusal) if refusal.errno == Errno::EPERM => {
-            Err(Error::not_permitted("cannot make interfaces: CAP_NET_ADMIN is missing").hint("run plumb as root"))
+            Err(Error::not_permitted("cannot make interfaces: CAP_NET_ADMIN is missing").hint(RUN_AS_ROOT))
         }
         _ => Ok(Presence::There),
     }

@@ -18,7 +18,7 @@ use nix::{
 
 use super::Kernel;
 use crate::{
-    error::{Error, Result, plain},
+    error::{Error, RUN_AS_ROOT, Result, plain},
     interrupt,
 };
 
@@ -175,7 +175,7 @@ fn setns(file: BorrowedFd<'_>, path: &Path) -> Result<()> {
         match errno {
             nix::errno::Errno::EPERM => {
                 Error::not_permitted(format!("cannot enter {}: CAP_SYS_ADMIN is missing", path.display()))
-                    .hint("run plumb as root")
+                    .hint(RUN_AS_ROOT)
             }
             _ => Error::failed(format!("cannot enter {}: {reason}", path.display())),
         }

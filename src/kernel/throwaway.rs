@@ -17,7 +17,7 @@ use super::{Kernel, Netns, Refusal, links::kernel_mode as ipvlan_mode, netns::on
 use crate::{
     apply::{Execute, StepError},
     bench::layout::{Layout, Make, Site},
-    error::{Error, Result},
+    error::{Error, RUN_AS_ROOT, Result},
     plan::{Driver, LinkAddress, Parent, Route, Step},
     types::IfName,
 };
@@ -67,7 +67,7 @@ impl Throwaway {
         on_a_thread(|| {
             nix::sched::unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| match errno {
                 Errno::EPERM => {
-                    Error::not_permitted("cannot make a namespace: CAP_SYS_ADMIN is missing").hint("run plumb as root")
+                    Error::not_permitted("cannot make a namespace: CAP_SYS_ADMIN is missing").hint(RUN_AS_ROOT)
                 }
                 _ => Error::failed(format!("cannot make a namespace: {}", errno.desc().to_lowercase())),
             })?;

@@ -18,6 +18,7 @@ pub struct Masquerade {
 }
 
 impl Masquerade {
+    /// The one chain of the table.
     pub const CHAIN: &str = "postrouting";
 
     /// The nftables family of the table.

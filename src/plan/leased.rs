@@ -28,6 +28,7 @@ impl Leased {
         self
     }
 
+    /// All of them, in the order in which they are done.
     pub fn steps(&self) -> impl Iterator<Item = &Step> {
         self.addresses.iter().chain(&self.routes)
     }

@@ -46,20 +46,20 @@ impl Link {
         if self.driver.moves() { MOVED } else { GROUP }
     }
 
-    /// The layer 2 that it is on: its parent's, or of a bridge's port the VLAN's there.
-    pub fn lan(&self) -> String {
-        match self.driver.vlan() {
-            Some(id) => format!("{}.{id}", self.parent.name),
-            None => self.parent.name.to_string(),
-        }
+    /// The layer 2 that it is on, as claims name it: its parent's, or of a bridge's port "br0.10". `None` where it
+    /// leads nowhere.
+    pub fn lan(&self) -> Option<String> {
+        self.parent_and_vlan(".")
     }
 
-    /// What it hangs on, as messages name it: "eth0", or of a bridge's port "br0 VLAN 10".
-    pub fn on(&self) -> String {
-        match self.driver.vlan() {
-            Some(id) => format!("{} VLAN {id}", self.parent.name),
-            None => self.parent.name.to_string(),
-        }
+    /// The same as messages name it: "eth0", or of a bridge's port "br0 VLAN 10".
+    pub fn on(&self) -> Option<String> {
+        self.parent_and_vlan(" VLAN ")
+    }
+
+    fn parent_and_vlan(&self, between: &str) -> Option<String> {
+        let vlan = self.driver.vlan().map_or_else(String::new, |id| format!("{between}{id}"));
+        self.parent.interface().map(|name| format!("{name}{vlan}"))
     }
 
     /// The end outside of a pair, and its MAC address: that of the end inside with another first byte. A
@@ -74,7 +74,7 @@ impl Link {
     }
 }
 
-/// The host's interface that a link hangs on.
+/// The host's interface that a link hangs on, or nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ParentLink {
     pub name: IfName,
@@ -87,9 +87,11 @@ impl ParentLink {
         ParentLink { name: IfName::nowhere(), index: 0 }
     }
 
-    /// Interfaces count from 1.
-    pub fn is_nowhere(&self) -> bool {
-        self.index == 0 && self.name == IfName::nowhere()
+    /// The interface's name; none where the link hangs on nothing.
+    pub fn interface(&self) -> Option<&IfName> {
+        // Interfaces count from 1.
+        let is_nowhere = self.index == 0 && self.name == IfName::nowhere();
+        (!is_nowhere).then_some(&self.name)
     }
 }
 

@@ -187,6 +187,12 @@ pub(crate) mod samples {
         }
     }
 
+    /// A macvlan for `web` with nothing on it yet.
+    pub fn wish() -> Wish {
+        let mac = wiring::MacRule::Derived { host: Some("0123456789abcdef0123456789abcdef".into()) };
+        Wish::of(&"web".parse().unwrap(), Driver::Macvlan(MacvlanMode::Bridge), mac)
+    }
+
     pub fn segments(size: u32) -> Segments {
         Segments { gso: size, gro: size, gso_ipv4: size, gro_ipv4: size }
     }

@@ -61,6 +61,7 @@ pub struct Qdisc {
     pub discipline: Discipline,
 }
 
+/// What a qdisc does with packets, of the kinds that plumb sets; and of others.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Discipline {
@@ -105,6 +106,7 @@ pub struct Netem {
     pub reorder: Option<Percent>,
 }
 
+/// A qdisc of any kind, as the kernel described it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AsRead {
     pub kind: String,

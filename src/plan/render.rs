@@ -126,8 +126,7 @@ fn add_link(link: &Link, namespace: &str) -> String {
             join_bridge(link, &outside)
         );
     }
-    let on =
-        if link.parent.is_nowhere() { String::new() } else { format!("link {} ", quote(link.parent.name.as_str())) };
+    let on = link.parent.interface().map_or_else(String::new, |name| format!("link {} ", quote(name.as_str())));
     format!(
         "ip link add {on}name {} index {}{mac} mtu {}{length}{queues} group {GROUP}{netns} up {}{broadcasts}",
         quote(link.name.as_str()),

@@ -278,6 +278,7 @@ impl Work<'_> {
 }
 
 impl Port {
+    /// What stands at its root, whosever it is.
     pub fn root(&self) -> Option<&Qdisc> {
         self.qdiscs.iter().find(|qdisc| qdisc.slot == Slot::Root)
     }

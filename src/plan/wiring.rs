@@ -53,16 +53,11 @@ pub struct Wish {
     #[serde(default, skip_serializing_if = "Tuning::is_none")]
     pub tuning: Tuning,
     /// What the bridge passes on is accepted where iptables would drop it.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub allow_forward: bool,
     /// The target is to forward for a network: it is its gateway.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forwarding: Option<Forwarding>,
-}
-
-/// As serde asks for it.
-fn is_false(flag: &bool) -> bool {
-    !*flag
 }
 
 /// What an interface takes from the advertisements of IPv6 routers (RFC 4861). The kernel does that, for as

@@ -52,6 +52,7 @@ pub struct Attachment {
     pub changing: Vec<Step>,
 }
 
+/// The number of the record's format; one with a higher number is refused.
 pub const FORMAT: u32 = 1;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -190,6 +191,7 @@ impl Attachment {
         self.name_now() == name || self.interface() == name
     }
 
+    /// The name that it was attached under; empty in a record that names no link.
     pub fn interface(&self) -> &str {
         self.link().map_or("", |link| link.name.as_str())
     }
@@ -199,6 +201,7 @@ impl Attachment {
         self.target == TargetName::Host && self.wish.forwarding.is_some()
     }
 
+    /// Whether its steps may be half done: a run is at work on it, or was killed.
     pub fn is_unfinished(&self) -> bool {
         self.progress == Progress::Unfinished
     }
@@ -214,6 +217,7 @@ impl Attachment {
         store.commit_if(&conditions, &changes)
     }
 
+    /// Writes the record in the place of the one that is there.
     pub fn save(&self, store: &dyn Store) -> Result<()> {
         done(store.commit(&[Change::Put(self.key(), super::text(self)?)])?)
     }
@@ -302,10 +306,7 @@ impl Attachment {
     /// address; that of a network for all hosts that share it.
     pub fn claims(&self) -> Vec<Key> {
         // Nobody else is where a dummy is.
-        if self.link().is_some_and(|link| link.parent.is_nowhere()) {
-            return Vec::new();
-        }
-        let lan = self.link().map_or_else(String::new, Link::lan);
+        let Some(lan) = self.link().map_or_else(|| Some(String::new()), Link::lan) else { return Vec::new() };
         let claim = |ip: String| match &self.network {
             Some(network) => Key::new([POOL, &network.to_string(), &ip]),
             None => Key::of_host(CLAIM, self.host.as_deref(), &[&lan, &ip]),

@@ -119,6 +119,7 @@ pub struct Ipv6Lease {
     pub problem: Option<String>,
 }
 
+/// How a lease stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Holding {

@@ -145,10 +145,12 @@ impl Key {
         &self.0
     }
 
+    /// The first part: what kind of thing it names.
     pub fn kind(&self) -> &str {
         self.0.first().map_or("", String::as_str)
     }
 
+    /// The last part, such as an address or the name of an interface.
     pub fn last(&self) -> &str {
         self.0.last().map_or("", String::as_str)
     }

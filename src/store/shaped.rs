@@ -96,6 +96,7 @@ impl Shaped {
         Change::Remove(self.key_of(UNFINISHED))
     }
 
+    /// Writes the record in the place of the one that is there.
     pub fn save(&self, store: &dyn Store) -> Result<()> {
         done(store.commit(&[Change::Put(self.key(), super::text(self)?)])?)
     }
@@ -110,6 +111,7 @@ impl Shaped {
         record::read(store, &self.key_of(QOS))
     }
 
+    /// Whether the change is on record as begun at this moment, whatever this copy says.
     pub fn is_still_unfinished(&self, store: &dyn Store) -> Result<bool> {
         Ok(store.get(&self.key_of(UNFINISHED))?.is_some())
     }

@@ -11,6 +11,7 @@ use super::{NetworkName, VlanId};
 pub struct IfName(String);
 
 impl IfName {
+    /// The kernel's `IFNAMSIZ` without the byte that ends it.
     pub const MAX_BYTES: usize = 15;
 
     pub fn as_str(&self) -> &str {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 pub struct Mtu(u32);
 
 impl Mtu {
+    /// The least that IPv4 lets a link have, RFC 791 section 3.2.
     pub const LEAST: u32 = 68;
     /// The kernel's upper bound, `ETH_MAX_MTU`.
     pub const MOST: u32 = 65535;

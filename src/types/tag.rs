@@ -12,6 +12,7 @@ use super::{hex, unhex};
 pub struct StoreMark(String);
 
 impl StoreMark {
+    /// Of a store's place, such as `/var/lib/plumb`.
     pub fn of(place: &str) -> StoreMark {
         StoreMark(hex(&Sha256::digest(place)[..4]))
     }

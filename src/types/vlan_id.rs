@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 pub struct VlanId(u16);
 
 impl VlanId {
+    /// 4095 is reserved, IEEE 802.1Q section 9.6.
     pub const MAX: u16 = 4094;
 
     pub fn number(self) -> u16 {

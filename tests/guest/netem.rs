@@ -2,8 +2,6 @@
 
 use std::{net::UdpSocket, process::Command, time::Duration};
 
-use nix::sched::{CloneFlags, setns};
-
 use crate::{
     boot::in_guest,
     lab::{FREE, Lab, ROUTER, Ran},
@@ -29,9 +27,7 @@ fn arrived(lab: &Lab) -> i64 {
 
 /// Sends so many datagrams from the target, not faster than any queue takes them.
 fn send(lab: &Lab, count: usize) {
-    let inside = std::fs::File::open(format!("/run/netns/{}", lab.full("box"))).unwrap();
-    let work = || {
-        setns(inside, CloneFlags::CLONE_NEWNET).unwrap();
+    lab.inside("box", || {
         let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
         for number in 0..count {
             // An answer that nobody listens there is no failure.
@@ -40,8 +36,7 @@ fn send(lab: &Lab, count: usize) {
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
-    };
-    std::thread::scope(|scope| scope.spawn(work).join().unwrap());
+    });
 }
 
 #[test]

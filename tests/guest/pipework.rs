@@ -1,7 +1,5 @@
 //! pipework's lines that need VLANs, dummies and netem.
 
-use std::path::PathBuf;
-
 use crate::{
     boot::in_guest,
     lab::{Lab, sh},
@@ -12,7 +10,7 @@ use crate::{
 fn each_line_does_what_pipeworks_did() {
     in_guest(|| {
         let lab = Lab::new();
-        let (target, inside) = (lab.netns("box"), PathBuf::from(format!("/run/netns/{}", lab.full("box"))));
+        let (target, inside) = (lab.netns("box"), lab.path("box"));
         let place = Place::on(lab, target, inside);
         let host = place.lab.full("host");
         sh(&format!(

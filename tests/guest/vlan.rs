@@ -280,24 +280,9 @@ fn a_network_can_be_joined_by_ipvlan() {
 #[test]
 fn attaching_to_a_network_killed_anywhere_is_taken_back() {
     in_guest(|| {
-        let (lab, before) = blue();
+        let (lab, _) = blue();
         let arguments = format!("attach {} blue --probe 0 --no-check", lab.netns("box"));
-        let mut kills = 0;
-        for call in ["sendto", "rename", "symlink"] {
-            for number in 1.. {
-                let killed = lab.killed(&arguments, call, number);
-                kills += usize::from(killed);
-                if !killed {
-                    lab.plumb("detach --all").ok();
-                }
-                let gc = lab.plumb("gc").ok();
-                println!("killed before {call} number {number}; gc said {gc:?}");
-                lab.state().is(&before);
-                if !killed {
-                    break;
-                }
-            }
-        }
+        let kills = lab.killed_anywhere(&["sendto", "rename", "symlink"], &arguments, || lab.state());
         assert!(kills >= 12, "only {kills} kills");
     });
 }

@@ -28,8 +28,7 @@ fn dhcp(lan: &Lan, arguments: &str) -> Ran {
 
 /// The clients that are at work in the lab's target, by their process ids.
 fn clients(lan: &Lan) -> Vec<u32> {
-    let there =
-        std::os::unix::fs::MetadataExt::ino(&fs::metadata(format!("/run/netns/{}", lan.lab.full("box"))).unwrap());
+    let there = std::os::unix::fs::MetadataExt::ino(&fs::metadata(lan.lab.path("box")).unwrap());
     let is_one = |pid: &u32| {
         let net = fs::metadata(format!("/proc/{pid}/ns/net")).map(|net| std::os::unix::fs::MetadataExt::ino(&net));
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
@@ -232,17 +231,7 @@ fn clients_do_not_meet_and_keep_nobodys_network() {
 #[test]
 fn an_address_in_use_is_declined_in_each_ones_name() {
     for client in ALL {
-        let mut lan = Lan::bare(Server {
-            prepare: |folder| (DNSMASQ.prepare)(folder).replace("192.168.9.60", "192.168.9.51"),
-            ..DNSMASQ
-        });
-        lan.lab.namespace("squatter");
-        let (host, squatter) = (lan.lab.full("host"), lan.lab.full("squatter"));
-        sh(&format!(
-            "ip -n {host} link add link nic0 name eth1 netns {squatter} type macvlan mode bridge
-             ip -n {squatter} link set eth1 up
-             ip -n {squatter} addr add 192.168.9.50/24 dev eth1"
-        ));
+        let lan = Lan::with_a_squatter();
         let target = lan.lab.netns("box");
         let ran = lan.lab.plumb(&format!(
             "dhcp {target} -i nic0 --probe 60ms --no-check --no-renew --timeout 14s --client {client}"

@@ -31,10 +31,14 @@ fn of_twenty_with_one_address_exactly_one_wins() {
 
 #[test]
 fn of_twenty_containers_that_want_one_address_exactly_one_gets_it() {
-    let mut lab = Lab::new();
+    of_twenty_exactly_one_gets_it(&mut Lab::new());
+}
+
+/// Whatever the lab's store is.
+pub fn of_twenty_exactly_one_gets_it(lab: &mut Lab) {
     (0..20).for_each(|n| lab.namespace(&format!("c{n}")));
     let all =
-        at_once(&lab, (0..20).map(|n| format!("flat {} -i nic0 --ip {FREE} --probe 0", lab.netns(&format!("c{n}")))));
+        at_once(lab, (0..20).map(|n| format!("flat {} -i nic0 --ip {FREE} --probe 0", lab.netns(&format!("c{n}")))));
     assert_eq!(all.iter().filter(|ran| ran.code == 0).count(), 1, "{all:#?}");
     assert!(
         all.iter().all(|ran| ran.code == 0 || ran.code == 4 && ran.err.contains("192.168.9.100 is given to ")),

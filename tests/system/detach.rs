@@ -147,7 +147,7 @@ fn a_namespace_attached_under_two_names_gets_its_route_back() {
 fn waiting_for_a_lock_ends_at_ctrl_c() {
     let lab = Lab::new();
     lab.flat(&format!("--ip {FREE}")).ok();
-    let held = std::fs::File::open(format!("/run/netns/{}", lab.full("box"))).unwrap();
+    let held = std::fs::File::open(lab.path("box")).unwrap();
     held.lock().unwrap();
     for arguments in ["detach --all".to_owned(), format!("flat {} -i nic0 --ip none", lab.netns("box"))] {
         let child = lab

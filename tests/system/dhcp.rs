@@ -259,6 +259,22 @@ impl Lan {
         Lan::of(Lab::new(), server)
     }
 
+    /// Of its two addresses the first is somebody's, who has not told the server.
+    pub fn with_a_squatter() -> Lan {
+        let mut lan = Lan::bare(Server {
+            prepare: |folder| (DNSMASQ.prepare)(folder).replace("192.168.9.60", "192.168.9.51"),
+            ..DNSMASQ
+        });
+        lan.lab.namespace("squatter");
+        let (host, squatter) = (lan.lab.full("host"), lan.lab.full("squatter"));
+        sh(&format!(
+            "ip -n {host} link add link nic0 name eth1 netns {squatter} type macvlan mode bridge
+             ip -n {squatter} link set eth1 up
+             ip -n {squatter} addr add {FIRST}/24 dev eth1"
+        ));
+        lan
+    }
+
     pub fn of(lab: Lab, server: Server) -> Lan {
         let folder = lab.folder().join("dhcp");
         fs::create_dir(&folder).unwrap();
@@ -289,7 +305,7 @@ impl Lan {
     }
 
     fn namespace(&self, name: &str) -> Netns {
-        Netns::open(&Path::new("/run/netns").join(self.lab.full(name))).unwrap()
+        Netns::open(&self.lab.path(name)).unwrap()
     }
 
     fn give(&self, name: &str, lease: &Lease) {

@@ -107,10 +107,20 @@ fn it_ends_well_if_nothing_is_missing_that_the_verb_needs() {
         }
     }
     let ran = lab.plumb("doctor").ok();
-    assert!(
-        ran.out.contains("\n  ok       macvlan ") && ran.out.contains("\nflat: nothing that it needs is missing (")
-    );
+    assert!(ran.out.contains("\n  ok       macvlan ") && ran.out.ends_with("\nflat has all that it needs\n"));
     assert!(!ran.out.lines().any(|line| line.ends_with(' ')), "{}", ran.out);
+    let lacks_vlans = of(&doctor(&lab, ""), "8021q")["state"] == "missing";
+    assert_eq!(ran.out.contains("\nattach lacks 8021q\n"), lacks_vlans, "{}", ran.out);
+    // Of one verb only what has to do with it is listed; it is all in the document.
+    let bench = lab.plumb("doctor bench").ok().out;
+    assert!(bench.contains("\n  ok       veth ") && bench.ends_with("\n\nbench has all that it needs\n"), "{bench}");
+    for foreign in ["8021q", "Docker", "nic0", "ip_forward", "the store"] {
+        assert!(ran.out.contains(&format!(" {foreign} ")) && !bench.contains(&format!(" {foreign} ")), "{bench}");
+    }
+    let all = findings(&doctor(&lab, "bench")).len();
+    let listed = bench.lines().filter(|line| line.starts_with("  ") && !line.contains('→')).count();
+    let rest = format!("\nbench does without the other {}: plumb doctor lists them\n", all - listed);
+    assert!(bench.contains(&rest), "{all} {bench}");
     let ran = lab.plumb("doctor flta");
     assert!(ran.code == 2 && ran.err.starts_with("error: invalid value 'flta' for '[VERB]'"), "{ran:#?}");
     assert!(ran.err.contains("a similar value exists: 'flat'"), "{ran:#?}");
@@ -170,17 +180,20 @@ fn of_the_store_it_says_what_is_damaged_left_behind_or_cannot_be_written() {
     // Killed before its record is whole.
     let arguments = format!("flat {} -i nic0 --ip {FREE} --probe 0 --no-check", lab.netns("box"));
     assert!(lab.killed(&arguments, "fsync", 1));
-    let left = format!("warning: for plumb gc: {}: eth1 taken back, its run was killed (plumb gc)", lab.netns("box"));
+    let left = format!("warning: would be done: {}: eth1 taken back, its run was killed (plumb gc)", lab.netns("box"));
     says(&doctor(&lab, ""), "leftovers", &left);
     lab.plumb("gc").ok();
     lab.flat(&format!("--ip {FREE}")).ok();
     let document = doctor(&lab, "");
     says(&document, "leftovers", "ok: none ()");
-    says(&document, "the store", &format!("ok: {place}: 1 attachment, 0 networks, 0 limits ()"));
+    says(&document, "the store", &format!("ok: {place}: 1 attachment ()"));
     fs::write(lab.store().join("flat/web@eth1.json"), "{}").unwrap();
     let damaged = format!("{place}/flat/web@eth1.json is damaged: it has no format number");
     assert!(said(&doctor(&lab, ""), "a record")[0].starts_with(&format!("warning: the record {damaged} (")));
     let ran = lab.plumb("doctor --store /dev/null -q");
+    let said = lab.plumb("doctor --store /dev/null");
+    assert!(said.out.ends_with("\nflat lacks the store\n"), "{said:#?}");
+    assert!(said.err.starts_with("plumb: flat needs the store: "), "{said:#?}");
     ran.refused(1, "flat needs the store: cannot read the store's folder /dev/null/unfinished: not a directory")
         .hints("a store is a directory, and this is a file: --store DIR");
 }
@@ -194,7 +207,22 @@ fn without_permissions_it_says_what_it_could_not_look_at() {
     let _engine = UnixListener::bind(&socket).unwrap();
     fs::set_permissions(&socket, fs::Permissions::from_mode(0o000)).unwrap();
     let mut command = lab.on_host("setpriv");
-    command.args(["--bounding-set", "-all", "--inh-caps", "-all", PLUMB, "doctor", "--json", "--docker"]).arg(&socket);
+    command.args(["--bounding-set", "-all", "--inh-caps", "-all", PLUMB, "doctor", "--docker"]).arg(&socket);
+    let read = Ran::of(&mut command);
+    // What helps with all is said once.
+    let (why, remedy) = ("this process lacks it; it is needed to", "run plumb as root, such as with sudo");
+    let permissions = format!(
+        "permissions
+  missing  CAP_NET_ADMIN       {why} make interfaces
+  missing  CAP_SYS_ADMIN       {why} enter namespaces
+  missing  CAP_NET_RAW         {why} speak ARP
+                               → {remedy}
+  warning  CAP_SYS_PTRACE      "
+    );
+    assert!(read.out.contains(&permissions), "{read:#?}");
+    let lacking = "\nflat lacks CAP_NET_ADMIN, CAP_SYS_ADMIN, CAP_NET_RAW, the store\n";
+    assert!(read.out.ends_with(lacking) && read.err.starts_with("plumb: flat needs CAP_NET_ADMIN: "), "{read:#?}");
+    command.arg("--json");
     let ran = Ran::of(&mut command);
     assert_eq!(ran.code, 1);
     let document = ran.json();
@@ -208,7 +236,10 @@ fn without_permissions_it_says_what_it_could_not_look_at() {
         assert!(said[0].starts_with(&format!("note: not looked at: {why} (run plumb as root")), "{said:?}");
     }
     assert_eq!(of(&document, "CAP_NET_RAW")["state"], "missing");
-    let locked = format!("warning: not permitted to use Docker's socket {} (run plumb as root)", socket.display());
+    let locked = format!(
+        "warning: not permitted to use Docker's socket {} (run plumb as root, such as with sudo)",
+        socket.display()
+    );
     says(&document, "Docker", &locked);
     says(&document, "nic0", "ok: up, MTU 1500 ()");
     assert!(said(&document, "the store")[0].contains("cannot be written to: permission denied"), "{document:#}");

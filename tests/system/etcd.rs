@@ -1,14 +1,12 @@
 //! plumb with its records in a real etcd: one that is well, one that is gone, one that goes in the
 //! middle of a command.
 
-use std::{
-    process::Stdio,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use crate::{
+    concurrency::of_twenty_exactly_one_gets_it,
     etcd_cluster::{Cluster, base64},
     etcd_fault::{Fault, cut_at_each_call, with_etcd, within_limit},
     lab::{FREE, Lab, ROUTER, Ran, files, sh},
@@ -42,20 +40,7 @@ fn what_is_attached_is_on_record_under_readable_keys_and_gone_after_detach() {
 #[test]
 fn of_twenty_containers_that_want_one_address_exactly_one_gets_it() {
     let (mut lab, _cluster) = with_etcd();
-    (0..20).for_each(|n| lab.namespace(&format!("c{n}")));
-    let start = |n: usize| {
-        let arguments = format!("flat {} -i nic0 --ip {FREE} --probe 0", lab.netns(&format!("c{n}")));
-        lab.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-    };
-    let running: Vec<_> = (0..20).map(start).collect();
-    let all: Vec<Ran> = running.into_iter().map(|child| Ran::from(child.wait_with_output().unwrap())).collect();
-    assert_eq!(all.iter().filter(|ran| ran.code == 0).count(), 1, "{all:#?}");
-    assert!(
-        all.iter().all(|ran| ran.code == 0 || ran.code == 4 && ran.err.contains("192.168.9.100 is given to ")),
-        "{all:#?}"
-    );
-    let have = (0..20).filter(|n| lab.ip(&format!("c{n}"), "addr").contains("192.168.9.100")).count();
-    assert_eq!(have, 1);
+    of_twenty_exactly_one_gets_it(&mut lab);
 }
 
 #[test]

@@ -63,7 +63,7 @@ impl Cluster {
 
     fn await_health(&self, lab: &Lab, member: usize) {
         let is_well = || get(port(member) + 2, "/health").is_some_and(|health| health["health"] == "true");
-        lab.inside(|| wait_for("etcd", is_well));
+        lab.inside("host", || wait_for("etcd", is_well));
     }
 
     /// The address of the members in this order.
@@ -107,7 +107,7 @@ impl Cluster {
     pub fn leader(&self, lab: &Lab) -> usize {
         let running: Vec<usize> = (0..self.members.len()).filter(|member| self.members[*member].is_some()).collect();
         let mut leader = None;
-        lab.inside(|| {
+        lab.inside("host", || {
             wait_for("a leader", || {
                 let said: Vec<Option<Value>> =
                     running.iter().map(|member| post(port(*member), "/v3/maintenance/status", &json!({}))).collect();
@@ -127,7 +127,7 @@ impl Cluster {
 
     /// `POST PATH` to the first member, which must agree.
     pub fn ask(&self, lab: &Lab, path: &str, body: &Value) -> Value {
-        lab.inside(|| post(port(0), path, body).unwrap_or_else(|| panic!("{path} {body}")))
+        lab.inside("host", || post(port(0), path, body).unwrap_or_else(|| panic!("{path} {body}")))
     }
 
     pub fn put(&self, lab: &Lab, key: &str, value: &str) {

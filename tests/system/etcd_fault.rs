@@ -73,7 +73,7 @@ const PROXY: &str = "127.0.0.1:4001";
 
 impl Proxy {
     fn start(lab: &Lab) -> Proxy {
-        let listener = lab.inside(|| TcpListener::bind(PROXY).unwrap());
+        let listener = lab.inside("host", || TcpListener::bind(PROXY).unwrap());
         listener.set_nonblocking(true).unwrap();
         let proxy = Proxy {
             plan: Arc::new(Mutex::new(Plan { fault: None, left: 0, cut: false })),
@@ -81,7 +81,7 @@ impl Proxy {
         };
         let (plan, ended) = (proxy.plan.clone(), proxy.ended.clone());
         // On a thread that stays in the lab's host, as connections to etcd are made from it.
-        let namespace = std::fs::File::open(format!("/run/netns/{}", lab.full("host"))).unwrap();
+        let namespace = std::fs::File::open(lab.path("host")).unwrap();
         std::thread::spawn(move || {
             nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
             while !ended.load(Ordering::Relaxed) {

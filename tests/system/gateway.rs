@@ -1,26 +1,21 @@
 //! A host as the gateway of a network: what it forwards, what it masquerades, and that nothing stays.
 
 use std::{
-    fs::File,
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
-    path::PathBuf,
     time::Duration,
 };
 
 use netplumb::{
     apply::{self, Execute, StepError, all_or_nothing},
-    error::{Error, Kind, Result},
-    kernel::{Kernel, Netns},
-    plan::{
-        Advertised, Driver, Facts, MacvlanMode, Masquerade, Step, Wiring, Wish, undo, wiring,
-        wiring::{Forwarding, MacRule},
-    },
-    types::{StoreMark, Tag},
+    error::{Kind, Result},
+    kernel::Kernel,
+    plan::{Driver, Facts, MacvlanMode, Masquerade, Step, Wiring, Wish, undo, wiring, wiring::Forwarding},
+    types::TargetName,
 };
 
 use crate::{
     lab::{Lab, ROUTER, ROUTER6, Ran, State, output, sh},
-    refused_steps::Refusing,
+    refused_steps::{derived_mac, each_refused, facts, refusing, tag},
 };
 
 /// The host's own addresses on the LAN.
@@ -55,86 +50,41 @@ fn lab() -> Lab {
 
 fn wish(masquerade: &[&str]) -> Wish {
     Wish {
-        target: "host:".into(),
-        driver: Driver::Macvlan(MacvlanMode::Bridge),
         name: Some("gw-blue".parse().unwrap()),
-        mac: MacRule::Derived { host: Some("a host".into()) },
-        mtu: None,
         addresses: ["10.1.0.1/24", "fd10::1/64"].map(|text| text.parse().unwrap()).to_vec(),
-        gateways: vec![],
-        routes: vec![],
-        metric: None,
         keep_default: true,
-        off_link_gateway: false,
-        allow_wifi: false,
-        force: false,
         skip_dad: true,
-        advertised: Advertised::Nothing,
-        tuning: netplumb::plan::Tuning::default(),
-        allow_forward: false,
         forwarding: Some(Forwarding { masquerade: masquerade.iter().map(|text| text.parse().unwrap()).collect() }),
+        ..Wish::of(&TargetName::Host, Driver::Macvlan(MacvlanMode::Bridge), derived_mac())
     }
 }
 
 const BOTH: [&str; 2] = ["10.1.0.0/24", "fd10::/64"];
 
-fn tag() -> Tag {
-    Tag::new(StoreMark::of("a store"), [1; 8])
-}
-
-fn namespace(lab: &Lab, name: &str) -> Netns {
-    Netns::open(&PathBuf::from(format!("/run/netns/{}", lab.full(name)))).unwrap()
-}
-
-/// On a thread in one of the lab's namespaces.
-fn inside<T: Send>(lab: &Lab, name: &str, work: impl FnOnce() -> T + Send) -> T {
-    let file = File::open(namespace(lab, name).path()).unwrap();
-    let body = || {
-        nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-        work()
-    };
-    std::thread::scope(|scope| scope.spawn(body).join().unwrap())
-}
-
-/// With the lab's host as plumb's own.
-fn on_host<T: Send>(lab: &Lab, work: impl FnOnce(&mut Kernel) -> Result<T> + Send) -> Result<T> {
-    inside(lab, "host", || namespace(lab, "host").enter(work))
-}
-
 fn planned(kernel: &mut Kernel, masquerade: &[&str]) -> Result<Wiring> {
-    let facts = Facts {
-        parent: kernel.parent(&"wire0".parse().unwrap())?.unwrap(),
-        bridged_drops: vec![],
-        moving: None,
-        sibling: None,
-        inside: kernel.look()?,
-        on_record: vec![],
-        is_host: true,
-        forwarding: Some(kernel.ipv4_forwarding(&"wire0".parse().unwrap())?),
-    };
+    let forwarding = Some(kernel.ipv4_forwarding(&"wire0".parse().unwrap())?);
+    let facts = Facts { is_host: true, forwarding, ..facts(kernel, "wire0")? };
     wiring::plan(&wish(masquerade), &facts, &tag())
 }
 
 fn become_gateway(lab: &Lab, masquerade: &[&str]) -> Wiring {
-    let work = |kernel: &mut Kernel| {
+    lab.enter("host", |kernel| {
         let wiring = planned(kernel, masquerade)?;
         all_or_nothing(kernel, &mut |_, _| {}, "N", |tx| tx.run_all(wiring.steps()))?;
         Ok(wiring)
-    };
-    on_host(lab, work).unwrap()
+    })
 }
 
 fn detach(lab: &Lab, wiring: &Wiring) {
     let steps: Vec<Step> = wiring.steps().cloned().collect();
-    let work = |kernel: &mut Kernel| {
+    lab.enter("host", |kernel| {
         let undone = undo::undo(&steps, &tag(), &kernel.look_at_links_and_routes()?);
         apply::undo(kernel, &undone, &mut |_, _| {}, "N")
-    };
-    on_host(lab, work).unwrap();
+    });
 }
 
 fn execute(lab: &Lab, step: &Step) -> std::result::Result<(), StepError> {
-    on_host(lab, |kernel| Ok(kernel.execute(step))).unwrap()
+    lab.enter("host", |kernel| Ok(kernel.execute(step)))
 }
 
 /// A command's output on the lab's host.
@@ -156,9 +106,9 @@ fn rules(lab: &Lab) -> String {
 /// Whose connection a server on the LAN sees when `client` connects to it.
 fn seen(lab: &Lab, server: &str) -> IpAddr {
     let server: IpAddr = server.parse().unwrap();
-    let listener = inside(lab, "lan", || TcpListener::bind(SocketAddr::from((server, 0)))).unwrap();
+    let listener = lab.inside("lan", || TcpListener::bind(SocketAddr::from((server, 0)))).unwrap();
     let address = listener.local_addr().unwrap();
-    let connected = inside(lab, "client", || TcpStream::connect_timeout(&address, Duration::from_secs(5)));
+    let connected = lab.inside("client", || TcpStream::connect_timeout(&address, Duration::from_secs(5)));
     connected.unwrap_or_else(|error| panic!("{address}: {error}"));
     listener.accept().unwrap().1.ip()
 }
@@ -223,26 +173,13 @@ fn the_gateway_alone_answers_for_its_address() {
 #[test]
 fn whichever_step_is_refused_the_host_is_as_before() {
     let lab = lab();
-    let before = state(&lab);
     let attempt = |refused: usize| {
-        let work = |kernel: &mut Kernel| {
+        lab.enter("host", |kernel| {
             let wiring = planned(kernel, &BOTH)?;
-            let mut refusing = Refusing { kernel, calls: 0, refused };
-            let outcome = all_or_nothing(&mut refusing, &mut |_, _| {}, "N", |tx| {
-                tx.run_all(wiring.steps())?;
-                Err::<(), _>(Error::failed("one past the end"))
-            });
-            Ok((wiring.steps().count(), outcome.unwrap_err().message))
-        };
-        on_host(&lab, work).unwrap()
+            Ok((refusing(kernel, wiring.steps(), refused), wiring.steps().count()))
+        })
     };
-    let (steps, message) = attempt(usize::MAX);
-    assert_eq!(message, "one past the end; nothing was changed");
-    state(&lab).is(&before);
-    for refused in 1..=steps {
-        assert_eq!(attempt(refused).1, "refused by the test; nothing was changed");
-        state(&lab).is(&before);
-    }
+    each_refused(|| state(&lab), attempt);
 }
 
 #[test]
@@ -293,11 +230,11 @@ fn a_table_that_is_there_is_left_alone_and_one_that_has_gone_counts_as_taken_bac
     let masquerade = Masquerade { interface: "gw-blue".parse().unwrap(), subnet: "10.1.0.0/24".parse().unwrap() };
     sh(&format!("nsenter --net=/run/netns/{} nft add table ip plumb-gw-blue", lab.full("host")));
     let before = state(&lab);
-    let outcome = on_host(&lab, |kernel| {
+    let outcome = lab.enter("host", |kernel| {
         let wiring = planned(kernel, &BOTH)?;
         Ok(all_or_nothing(kernel, &mut |_, _| {}, "N", |tx| tx.run_all(wiring.steps())))
     });
-    let error = outcome.unwrap().unwrap_err();
+    let error = outcome.unwrap_err();
     assert_eq!(error.kind, Kind::Conflict);
     assert_eq!(error.message, "there is a table ip plumb-gw-blue already; nothing was changed");
     assert!(error.hint.unwrap().starts_with("nft list table ip plumb-gw-blue shows it"));
@@ -313,8 +250,7 @@ fn a_table_that_is_there_is_left_alone_and_one_that_has_gone_counts_as_taken_bac
 fn a_firewall_that_drops_is_warned_of_and_the_commands_given_let_through() {
     let lab = lab();
     let host = format!("nsenter --net=/run/netns/{}", lab.full("host"));
-    let accept_in =
-        || on_host(&lab, |kernel| Ok(kernel.ipv4_forwarding(&"wire0".parse().unwrap())?.accept_in)).unwrap();
+    let accept_in = || lab.enter("host", |kernel| Ok(kernel.ipv4_forwarding(&"wire0".parse().unwrap())?.accept_in));
     assert_eq!(accept_in(), None);
     sh(&format!("{host} iptables -P FORWARD ACCEPT"));
     assert_eq!(accept_in(), None);

@@ -1,30 +1,6 @@
 //! Killed at every point where something has changed: `plumb gc` finds it and the state is as before.
 
-use crate::lab::{ALSO_FREE, FREE, FREE6, Lab, ROUTER, Ran, State};
-
-/// Kills `arguments` at each call in turn; each time `plumb gc` must restore `before`.
-fn gc_restores(lab: &Lab, arguments: &str, before: &State, prepare: impl Fn()) -> usize {
-    let mut kills = 0;
-    // Everything by which plumb changes the kernel or the store goes through one of these.
-    for call in ["sendto", "sendmsg", "rename", "symlink", "write", "fsync", "unlink", "openat"] {
-        for number in 1.. {
-            prepare();
-            let was_killed = lab.killed(arguments, call, number);
-            if was_killed {
-                kills += 1;
-            } else {
-                lab.plumb("detach --all").ok();
-            }
-            let gc = lab.plumb("gc").ok();
-            println!("killed before {call} number {number}; gc said {gc:?}");
-            lab.state().is(before);
-            if !was_killed {
-                break;
-            }
-        }
-    }
-    kills
-}
+use crate::lab::{ALSO_FREE, FREE, FREE6, Lab, ROUTER, Ran, at_each};
 
 #[test]
 fn attaching_killed_anywhere_is_taken_back() {
@@ -33,8 +9,9 @@ fn attaching_killed_anywhere_is_taken_back() {
         "flat {} -i nic0 --ip {FREE} --ip {FREE6} --gateway {ROUTER} --route 10.0.0.0/8 --probe 0 --no-check",
         lab.netns("box")
     );
-    let before = lab.state();
-    let kills = gc_restores(&lab, &arguments, &before, || {});
+    // Everything by which plumb changes the kernel or the store goes through one of these.
+    let calls = ["sendto", "sendmsg", "rename", "symlink", "write", "fsync", "unlink", "openat"];
+    let kills = lab.killed_anywhere(&calls, &arguments, || lab.state());
     assert!(kills >= 30, "only {kills} kills");
 }
 
@@ -43,7 +20,7 @@ fn a_change_killed_anywhere_is_taken_back() {
     let lab = Lab::new();
     lab.flat(&format!("--ip {FREE} --ip {FREE6} --gateway {ROUTER}")).ok();
     let (target, before) = (lab.netns("box"), lab.state());
-    let mut kills = 0;
+    let mut taken_back = 0;
     for (change, finish) in [
         (
             format!("route {target} replace default via 192.168.9.254"),
@@ -60,25 +37,21 @@ fn a_change_killed_anywhere_is_taken_back() {
         let done = lab.state();
         lab.plumb(&finish).ok();
         lab.state().is(&before);
-        for call in ["sendto", "rename", "fsync"] {
-            for number in 1.. {
-                let was_killed = lab.killed(&change, call, number);
-                let gc = lab.plumb("gc").ok();
-                println!("{change} killed before {call} number {number}; gc said {gc:?}");
-                let is_done = lab.state() == done;
-                assert!(is_done || was_killed);
-                if is_done {
-                    lab.plumb(&finish).ok();
-                }
-                lab.state().is(&before);
-                if !was_killed {
-                    break;
-                }
-                kills += usize::from(!is_done);
+        println!("{change}");
+        at_each(&["sendto", "rename", "fsync"], |call, number| {
+            let was_killed = lab.killed(&change, call, number);
+            println!("gc said {:?}", lab.plumb("gc").ok());
+            let is_done = lab.state() == done;
+            assert!(is_done || was_killed);
+            if is_done {
+                lab.plumb(&finish).ok();
             }
-        }
+            lab.state().is(&before);
+            taken_back += usize::from(was_killed && !is_done);
+            was_killed
+        });
     }
-    assert!(kills >= 25, "only {kills} kills");
+    assert!(taken_back >= 25, "only {taken_back} were taken back");
 }
 
 #[test]
@@ -87,41 +60,35 @@ fn after_a_change_that_was_killed_neither_the_next_nor_detach_needs_gc() {
     let before = lab.state();
     let target = lab.netns("box");
     let down = format!("link {target} set eth1 mtu 1400 down");
-    for number in 1.. {
+    at_each(&["sendto"], |call, number| {
         lab.flat(&format!("--ip {FREE} --gateway {ROUTER}")).ok();
-        let was_killed = lab.killed(&down, "sendto", number);
+        let was_killed = lab.killed(&down, call, number);
         let next = lab.plumb(&format!("link {target} set eth1 promisc on")).ok();
         assert!(was_killed || !next.err.contains("earlier"), "{next:#?}");
         assert_eq!(lab.ip("box", "route").contains(&format!("default via {ROUTER} dev eth1")), was_killed);
         lab.plumb("detach --all").ok();
         lab.state().is(&before);
-        if !was_killed {
-            break;
-        }
-    }
+        was_killed
+    });
 }
 
 #[test]
 fn detaching_killed_anywhere_can_be_finished() {
     let lab = Lab::new();
     let (target, before) = (lab.netns("box"), lab.state());
-    for call in ["sendto", "unlink", "fsync", "rename", "write", "openat"] {
-        for number in 1.. {
-            lab.flat(&format!("--ip {FREE} --gateway {ROUTER}")).ok();
-            // The second replaces the first one's default route, and inherits what that had replaced.
-            lab.flat(&format!("--ip {ALSO_FREE} --gateway {ROUTER}")).ok();
-            let was_killed = lab.killed(&format!("detach {target} eth1"), call, number);
-            lab.plumb(&format!("detach {target} eth1")).ok();
-            assert!(lab.ip("box", "route").contains(&format!("default via {ROUTER} dev eth2")), "{call} {number}");
-            lab.plumb(&format!("detach {target}")).ok();
-            // A half-written file is the only thing that is not detach's to remove.
-            lab.plumb("gc").ok();
-            lab.state().is(&before);
-            if !was_killed {
-                break;
-            }
-        }
-    }
+    at_each(&["sendto", "unlink", "fsync", "rename", "write", "openat"], |call, number| {
+        lab.flat(&format!("--ip {FREE} --gateway {ROUTER}")).ok();
+        // The second replaces the first one's default route, and inherits what that had replaced.
+        lab.flat(&format!("--ip {ALSO_FREE} --gateway {ROUTER}")).ok();
+        let was_killed = lab.killed(&format!("detach {target} eth1"), call, number);
+        lab.plumb(&format!("detach {target} eth1")).ok();
+        assert!(lab.ip("box", "route").contains(&format!("default via {ROUTER} dev eth2")), "{call} {number}");
+        lab.plumb(&format!("detach {target}")).ok();
+        // A half-written file is the only thing that is not detach's to remove.
+        lab.plumb("gc").ok();
+        lab.state().is(&before);
+        was_killed
+    });
 }
 
 #[test]

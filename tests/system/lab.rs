@@ -9,6 +9,10 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
+use netplumb::{
+    error::Result,
+    kernel::{Kernel, Netns},
+};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -103,6 +107,11 @@ END"
     /// The name under /run/netns of what the lab calls `name`.
     pub fn full(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
+    }
+
+    /// What to open of a namespace.
+    pub fn path(&self, name: &str) -> PathBuf {
+        Path::new("/run/netns").join(self.full(name))
     }
 
     /// The target as plumb names it.
@@ -202,9 +211,9 @@ END"
         command
     }
 
-    /// Does `work` on a thread in the lab's host.
-    pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        let namespace = fs::File::open(format!("/run/netns/{}", self.full("host"))).unwrap();
+    /// Does `work` on a thread in the namespace.
+    pub fn inside<T: Send>(&self, name: &str, work: impl FnOnce() -> T + Send) -> T {
+        let namespace = fs::File::open(self.path(name)).unwrap();
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
                 nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
@@ -212,6 +221,11 @@ END"
             });
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
+    }
+
+    /// Does `work` in the namespace as plumb would on the lab's host.
+    pub fn enter<T: Send>(&self, name: &str, work: impl FnOnce(&mut Kernel) -> Result<T> + Send) -> T {
+        self.inside("host", || Netns::open(&self.path(name)).unwrap().enter(work)).unwrap()
     }
 
     pub fn plumb(&self, arguments: &str) -> Ran {
@@ -232,7 +246,6 @@ END"
         serde_json::from_str(&self.ip(name, &format!("-j {arguments}"))).unwrap()
     }
 
-    /// Whether a ping from one of the lab's namespaces is answered.
     /// Runs `plumb ARGUMENTS` and kills it just before its `number`th call of `call`. Says whether that
     /// call was reached.
     pub fn killed(&self, arguments: &str, call: &str, number: usize) -> bool {
@@ -244,6 +257,22 @@ END"
         let killed = output.status.signal() == Some(9) || output.status.code() == Some(137);
         assert!(killed || output.status.success(), "{call} {number}: {output:?}");
         killed
+    }
+
+    /// Holds that `plumb ARGUMENTS`, killed before each of the `calls` as `at_each` goes through them, leaves what
+    /// `plumb gc` takes back, so that the state is as before; a run that comes to its end is detached. Returns the
+    /// number of kills.
+    pub fn killed_anywhere(&self, calls: &[&str], arguments: &str, state: impl Fn() -> State) -> usize {
+        let before = state();
+        at_each(calls, |call, number| {
+            let was_killed = self.killed(arguments, call, number);
+            if !was_killed {
+                self.plumb("detach --all").ok();
+            }
+            println!("gc said {:?}", self.plumb("gc").ok());
+            state().is(&before);
+            was_killed
+        })
     }
 
     /// As a reboot leaves it: the host's own records are of an earlier boot.
@@ -259,6 +288,7 @@ END"
         }
     }
 
+    /// Whether a ping from one of the lab's namespaces is answered.
     pub fn pings(&self, from: &str, to: &str) -> bool {
         let version = if to.contains(':') { "ping6" } else { "ping" };
         let mut ping = Command::new("nsenter");
@@ -314,6 +344,21 @@ impl Drop for Lab {
             let _ = Command::new("ip").args(["netns", "del", full]).output();
         }
     }
+}
+
+/// Goes through the system calls before which plumb is to be killed: `attempt` is told the name of one and its number,
+/// and says whether a run came so far; if not, the next name is due. Of `openat/5` every fifth is tried. Returns the
+/// number of kills.
+pub fn at_each(calls: &[&str], mut attempt: impl FnMut(&str, usize) -> bool) -> usize {
+    let of = |call: &&str| {
+        let (call, every) = call.split_once('/').map_or((*call, 1), |(call, every)| (call, every.parse().unwrap()));
+        let numbers = (1..).step_by(every).take_while(|number| {
+            println!("killed before {call} number {number}");
+            attempt(call, *number)
+        });
+        numbers.count()
+    };
+    calls.iter().map(of).sum()
 }
 
 /// The kernel tells of a carrier a moment after it is there.

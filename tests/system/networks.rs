@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use crate::lab::{Lab, Ran, files};
+use crate::lab::{Lab, Ran, at_each, files};
 
 fn create(lab: &Lab, arguments: &str) -> Ran {
     lab.plumb(&format!("create-vlan {arguments}"))
@@ -185,23 +185,19 @@ fn creating_and_deleting_killed_anywhere_leaves_a_network_or_none() {
     let empty = lab.state();
     let mut kills = 0;
     for (prepare, arguments) in [("networks", blue), (blue, "delete-vlan blue")] {
-        for call in ["symlink", "rename", "write", "openat", "unlink", "fsync", "flock"] {
-            for number in 1.. {
-                lab.plumb(prepare).ok();
-                let was_killed = lab.killed(arguments, call, number);
-                kills += usize::from(was_killed);
-                lab.plumb("gc").ok();
-                let is_there = lab.plumb("networks").ok().out.contains("blue");
-                let red = lab.plumb("create-vlan red --subnet 10.2.0.0/24 -i nic0 --id 10");
-                assert_eq!(red.code, if is_there { 4 } else { 0 }, "{arguments} killed at {call} {number}: {red:#?}");
-                lab.plumb(&format!("delete-vlan {}", if is_there { "blue" } else { "red" })).ok();
-                lab.plumb("gc").ok();
-                lab.state().is(&empty);
-                if !was_killed {
-                    break;
-                }
-            }
-        }
+        let calls = ["symlink", "rename", "write", "openat", "unlink", "fsync", "flock"];
+        kills += at_each(&calls, |call, number| {
+            lab.plumb(prepare).ok();
+            let was_killed = lab.killed(arguments, call, number);
+            lab.plumb("gc").ok();
+            let is_there = lab.plumb("networks").ok().out.contains("blue");
+            let red = lab.plumb("create-vlan red --subnet 10.2.0.0/24 -i nic0 --id 10");
+            assert_eq!(red.code, if is_there { 4 } else { 0 }, "{arguments} killed at {call} {number}: {red:#?}");
+            lab.plumb(&format!("delete-vlan {}", if is_there { "blue" } else { "red" })).ok();
+            lab.plumb("gc").ok();
+            lab.state().is(&empty);
+            was_killed
+        });
     }
     assert!(kills >= 20, "only {kills} kills");
 }

@@ -65,26 +65,11 @@ fn its_ports_are_in_their_vlans_and_go_with_their_containers() {
 #[test]
 fn killed_or_refused_it_leaves_no_port() {
     let lab = lab();
-    let before = state(&lab);
     let arguments = format!(
         "flat {} -i ovs0 --ip {FREE} --vlan 10 --driver veth --keep-default --probe 0 --no-check",
         lab.netns("box")
     );
-    let mut kills = 0;
-    for call in ["sendto", "rename"] {
-        for number in 1.. {
-            let killed = lab.killed(&arguments, call, number);
-            kills += usize::from(killed);
-            if !killed {
-                lab.plumb("detach --all").ok();
-            }
-            lab.plumb("gc").ok();
-            state(&lab).is(&before);
-            if !killed {
-                break;
-            }
-        }
-    }
+    let kills = lab.killed_anywhere(&["sendto", "rename"], &arguments, || state(&lab));
     assert!(kills >= 10, "only {kills} kills");
     // Somebody else's port is in the way of the last step but the addresses.
     vsctl(&lab, "ovs-vsctl add-port ovs0 boxes -- set Interface boxes type=internal");

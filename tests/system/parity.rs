@@ -181,7 +181,7 @@ END
     }
 
     fn look(&self) -> Seen {
-        let host = PathBuf::from(format!("/run/netns/{}", self.lab.full("host")));
+        let host = self.lab.path("host");
         let [(host, names), (web, _)] = [&host, &self.inside].map(|file| seen(file));
         let host = host.into_iter().chain(self.ports()).map(|line| format!("host {line}"));
         // A link's parent is told by its number.

@@ -2,7 +2,7 @@
 
 use crate::{
     dhcp::{DNSMASQ, Lan},
-    lab::{FREE, Lab, ROUTER, ROUTER6, Ran, State, sh},
+    lab::{FREE, Lab, ROUTER, ROUTER6, Ran, State, at_each, sh},
 };
 
 fn phys(lab: &Lab, target: &str, arguments: &str) -> Ran {
@@ -419,32 +419,15 @@ fn killed_anywhere_it_is_at_home_again() {
     let before = state(&lab);
     let target = lab.netns("box");
     let attach = format!("flat {target} -i nic0 --driver phys --ip {FREE} --gateway {ROUTER} --probe 0 --no-check");
-    let mut kills = 0;
-    for call in ["sendto", "rename", "write"] {
-        for number in 1.. {
-            let killed = lab.killed(&attach, call, number);
-            kills += usize::from(killed);
-            if !killed {
-                lab.plumb("detach --all").ok();
-            }
-            lab.plumb("gc").ok();
-            state(&lab).is(&before);
-            if !killed {
-                break;
-            }
-        }
-        // On the way home.
-        for number in 1.. {
-            phys(&lab, "box", &format!("--ip {FREE} --gateway {ROUTER}")).ok();
-            let killed = lab.killed("detach --all", call, number);
-            kills += usize::from(killed);
-            lab.plumb("detach --all").ok();
-            lab.plumb("gc").ok();
-            state(&lab).is(&before);
-            if !killed {
-                break;
-            }
-        }
-    }
-    assert!(kills >= 30, "only {kills} kills");
+    let calls = ["sendto", "rename", "write"];
+    let kills = lab.killed_anywhere(&calls, &attach, || state(&lab));
+    let on_the_way_home = at_each(&calls, |call, number| {
+        phys(&lab, "box", &format!("--ip {FREE} --gateway {ROUTER}")).ok();
+        let was_killed = lab.killed("detach --all", call, number);
+        lab.plumb("detach --all").ok();
+        lab.plumb("gc").ok();
+        state(&lab).is(&before);
+        was_killed
+    });
+    assert!(kills + on_the_way_home >= 30, "only {kills} and {on_the_way_home} kills");
 }

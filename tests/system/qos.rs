@@ -1,20 +1,14 @@
 //! Limits on what containers send and receive: set, shown, replaced, taken away, and held to.
 
-use std::path::PathBuf;
-
 use netplumb::{
-    apply::all_or_nothing,
-    error::{Error, Result},
+    error::Error,
     kernel::Netns,
-    plan::{
-        Step,
-        shaping::{self, Displaced, Limits, RateLimit, Shape},
-    },
+    plan::shaping::{self, Displaced, Limits, RateLimit, Shape},
 };
 
 use crate::{
-    lab::{FREE, Lab, ROUTER, Ran, sh},
-    refused_steps::Refusing,
+    lab::{FREE, Lab, ROUTER, Ran, at_each, sh},
+    refused_steps::{each_refused, refusing},
 };
 
 /// A target with a macvlan, eth1, and with `dock0`, whose other end is on the host as Docker would make it.
@@ -358,25 +352,15 @@ fn limit(rate: &str) -> Option<Shape> {
     Some(Shape { limit: Some(limit), impairment: None })
 }
 
-/// Sets limits with call number `refused` refused; says what came of it and how many steps there were.
-fn set(lab: &Lab, name: &str, wanted: &Limits, refused: usize) -> (Result<()>, usize) {
-    let open = |name: &str| Netns::open(&PathBuf::from(format!("/run/netns/{}", lab.full(name)))).unwrap();
-    let (host, inside) = (open("host"), open("box"));
-    lab.inside(|| {
-        inside
-            .enter(|kernel| {
-                let links = kernel.links()?;
-                let link = links.iter().find(|link| link.name == name).unwrap();
-                let queues = kernel.queues("box", link, &links, &host)?;
-                let shaping = shaping::plan(wanted, &queues, &Displaced::default(), kernel.tick()?, false)?;
-                let mut refusing = Refusing { kernel, calls: 0, refused };
-                let outcome = all_or_nothing(&mut refusing, &mut |_, _| {}, "N", |tx| {
-                    tx.run_all(shaping.steps.iter().collect::<Vec<&Step>>())?;
-                    Err::<(), _>(Error::failed("one past the end"))
-                });
-                Ok((outcome, shaping.steps.len()))
-            })
-            .unwrap()
+/// Sets limits as `each_refused` asks for it.
+fn set(lab: &Lab, name: &str, wanted: &Limits, refused: usize) -> (Error, usize) {
+    let host = Netns::open(&lab.path("host")).unwrap();
+    lab.enter("box", |kernel| {
+        let links = kernel.links()?;
+        let link = links.iter().find(|link| link.name == name).unwrap();
+        let queues = kernel.queues("box", link, &links, &host)?;
+        let steps = shaping::plan(wanted, &queues, &Displaced::default(), kernel.tick()?, false)?.steps;
+        Ok((refusing(kernel, &steps, refused), steps.len()))
     })
 }
 
@@ -393,16 +377,8 @@ fn whichever_step_is_refused_the_state_is_as_before() {
         if !first.is_empty() {
             qos(&lab, first).ok();
         }
-        let before = lab.state();
         for (name, wanted) in ["eth1", "dock0"].into_iter().flat_map(|name| wishes.iter().map(move |w| (name, w))) {
-            let (error, steps) = set(&lab, name, wanted, usize::MAX);
-            assert_eq!(error.unwrap_err().message, "one past the end; nothing was changed");
-            lab.state().is(&before);
-            for refused in 1..=steps {
-                let error = set(&lab, name, wanted, refused).0.unwrap_err();
-                assert_eq!(error.message, "refused by the test; nothing was changed");
-                lab.state().is(&before);
-            }
+            each_refused(|| lab.state(), |refused| set(&lab, name, wanted, refused));
         }
     }
 }
@@ -412,28 +388,22 @@ fn setting_killed_anywhere_is_taken_back_or_set() {
     let lab = shaped_lab();
     let before = lab.state();
     let arguments = format!("qos {} --rate 10mbit --direction both", lab.netns("box"));
-    let (mut kills, mut taken_back) = (0, 0);
-    for call in ["sendto", "rename", "write", "fsync", "unlink"] {
-        for number in 1.. {
-            let was_killed = lab.killed(&arguments, call, number);
-            kills += usize::from(was_killed);
-            let gc = lab.plumb("gc").ok();
-            println!("killed before {call} number {number}; gc said {}", gc.out);
-            let shown = lab.plumb("qos show --json").ok().json();
-            let limits = shown["limits"].as_array().unwrap();
-            // Confirmed at the end, and for all interfaces or, where the kill came in between, for some.
-            if limits.is_empty() {
-                taken_back += 1;
-            } else {
-                assert!(limits.iter().all(|limit| limit["state"] == "holds"), "{shown:#}");
-                clear(&lab, "").ok();
-            }
-            lab.state().is(&before);
-            if !was_killed {
-                break;
-            }
+    let mut taken_back = 0;
+    let kills = at_each(&["sendto", "rename", "write", "fsync", "unlink"], |call, number| {
+        let was_killed = lab.killed(&arguments, call, number);
+        println!("gc said {}", lab.plumb("gc").ok().out);
+        let shown = lab.plumb("qos show --json").ok().json();
+        let limits = shown["limits"].as_array().unwrap();
+        // Confirmed at the end, and for all interfaces or, where the kill came in between, for some.
+        if limits.is_empty() {
+            taken_back += 1;
+        } else {
+            assert!(limits.iter().all(|limit| limit["state"] == "holds"), "{shown:#}");
+            clear(&lab, "").ok();
         }
-    }
+        lab.state().is(&before);
+        was_killed
+    });
     assert!(kills >= 20 && taken_back >= 15, "{taken_back} of {kills} kills were taken back");
 }
 
@@ -444,22 +414,18 @@ fn another_limit_killed_anywhere_leaves_the_first_or_is_set() {
     set();
     let before = lab.state();
     let arguments = format!("qos {} eth1 --rate 10mbit --direction both", lab.netns("box"));
-    for call in ["sendto", "rename", "write", "fsync"] {
-        for number in 1.. {
-            let was_killed = lab.killed(&arguments, call, number);
-            lab.plumb("gc").ok();
-            let shown = lab.plumb("qos show --json").ok().json();
-            for limit in shown["limits"].as_array().unwrap() {
-                // What is on record is what holds.
-                assert_eq!(limit["limit"]["rate"], limit["in_force"]["rate"], "{call} {number}: {limit:#}");
-            }
-            set();
-            lab.state().is(&before);
-            if !was_killed {
-                break;
-            }
+    at_each(&["sendto", "rename", "write", "fsync"], |call, number| {
+        let was_killed = lab.killed(&arguments, call, number);
+        lab.plumb("gc").ok();
+        let shown = lab.plumb("qos show --json").ok().json();
+        for limit in shown["limits"].as_array().unwrap() {
+            // What is on record is what holds.
+            assert_eq!(limit["limit"]["rate"], limit["in_force"]["rate"], "{call} {number}: {limit:#}");
         }
-    }
+        set();
+        lab.state().is(&before);
+        was_killed
+    });
 }
 
 #[test]
@@ -467,15 +433,11 @@ fn clearing_killed_anywhere_can_be_finished() {
     let lab = shaped_lab();
     let before = lab.state();
     let arguments = format!("qos clear {}", lab.netns("box"));
-    for call in ["sendto", "unlink", "fsync"] {
-        for number in 1.. {
-            qos(&lab, "eth1 --rate 3mbit --direction both").ok();
-            let was_killed = lab.killed(&arguments, call, number);
-            clear(&lab, "").ok();
-            lab.state().is(&before);
-            if !was_killed {
-                break;
-            }
-        }
-    }
+    at_each(&["sendto", "unlink", "fsync"], |call, number| {
+        qos(&lab, "eth1 --rate 3mbit --direction both").ok();
+        let was_killed = lab.killed(&arguments, call, number);
+        clear(&lab, "").ok();
+        lab.state().is(&before);
+        was_killed
+    });
 }

@@ -1,13 +1,13 @@
 //! Every step refused in turn, and one past the end: the state is as before.
 
-use std::path::PathBuf;
+use std::collections::HashSet;
 
 use netplumb::{
     apply::{Execute, StepError, all_or_nothing},
     error::{Error, Result},
     kernel::{Kernel, Netns},
     plan::{
-        Advertised, Driver, Facts, MacvlanMode, Moving, Step, Tuning, Wish,
+        Driver, Facts, MacvlanMode, Moving, Step, Wish,
         changes::{self, Attached, How, Planned, Present, With},
         undo, wiring,
         wiring::MacRule,
@@ -15,13 +15,13 @@ use netplumb::{
     types::{IfName, LinkWords, RouteWords, RuleWords, StoreMark, Tag},
 };
 
-use crate::lab::{Lab, ROUTER, ROUTER6, sh};
+use crate::lab::{Lab, ROUTER, ROUTER6, State, sh};
 
 /// The real kernel, but for one call.
-pub struct Refusing<'a> {
-    pub kernel: &'a mut Kernel,
-    pub calls: usize,
-    pub refused: usize,
+struct Refusing<'a> {
+    kernel: &'a mut Kernel,
+    calls: usize,
+    refused: usize,
 }
 
 impl Execute for Refusing<'_> {
@@ -34,69 +34,88 @@ impl Execute for Refusing<'_> {
     }
 }
 
+/// Runs the steps with call number `refused` refused, or to their end, where it fails as well.
+pub fn refusing<'a>(kernel: &mut Kernel, steps: impl IntoIterator<Item = &'a Step>, refused: usize) -> Error {
+    let mut refusing = Refusing { kernel, calls: 0, refused };
+    let outcome = all_or_nothing(&mut refusing, &mut |_, _| {}, "N", |tx| {
+        tx.run_all(steps)?;
+        Err::<(), _>(Error::failed("one past the end"))
+    });
+    outcome.unwrap_err()
+}
+
+/// Holds that whichever step is refused, and one past the end, the state is as before. `attempt` is told the number of
+/// the one to refuse, and returns what `refusing` does and how many steps there are, as does this.
+pub fn each_refused(state: impl Fn() -> State, mut attempt: impl FnMut(usize) -> (Error, usize)) -> usize {
+    let before = state();
+    let (error, steps) = attempt(usize::MAX);
+    assert_eq!(error.message, "one past the end; nothing was changed");
+    state().is(&before);
+    for refused in 1..=steps {
+        let (error, _) = attempt(refused);
+        assert_eq!(error.message, "refused by the test; nothing was changed", "step {refused}");
+        state().is(&before);
+    }
+    steps
+}
+
+pub fn tag() -> Tag {
+    Tag::new(StoreMark::of("a store"), [1; 8])
+}
+
+/// By which the lab's host is known, so that MAC addresses stay the same.
+pub fn derived_mac() -> MacRule {
+    MacRule::Derived { host: Some("a host".into()) }
+}
+
+/// What is to be known of a container whose interface shall hang on the parent.
+pub fn facts(kernel: &mut Kernel, parent: &str) -> Result<Facts> {
+    Ok(Facts {
+        parent: kernel.parent(&parent.parse().unwrap())?.unwrap(),
+        sibling: None,
+        inside: kernel.look()?,
+        on_record: vec![],
+        is_host: false,
+        forwarding: None,
+        bridged_drops: vec![],
+        moving: None,
+    })
+}
+
 /// A wish that needs every kind of step.
 fn wish() -> Wish {
     Wish {
-        target: "box".into(),
-        driver: Driver::Macvlan(MacvlanMode::Bridge),
-        name: None,
-        mac: MacRule::Derived { host: Some("a host".into()) },
-        mtu: None,
         addresses: ["192.168.9.100/24", "fd09::100/64"].map(|text| text.parse().unwrap()).to_vec(),
         gateways: [ROUTER, ROUTER6].map(|text| text.parse().unwrap()).to_vec(),
         routes: vec!["10.0.0.0/8".parse().unwrap()],
-        metric: None,
-        keep_default: false,
-        off_link_gateway: false,
-        allow_wifi: false,
-        force: false,
         skip_dad: true,
-        advertised: Advertised::Nothing,
-        tuning: Tuning::default(),
-        allow_forward: false,
-        forwarding: None,
+        ..Wish::of(&"netns:box".parse().unwrap(), Driver::Macvlan(MacvlanMode::Bridge), derived_mac())
     }
 }
 
 /// Attaches with call number `refused` refused; says how many calls there were.
-fn attach(lab: &Lab, refused: usize) -> (Result<()>, usize) {
+fn attach(lab: &Lab, refused: usize) -> (Error, usize) {
     attach_as(lab, &wish(), 7, refused)
 }
 
 /// The same for any wish, which needs so many kinds of steps.
-fn attach_as(lab: &Lab, wish: &Wish, kinds_of_steps: usize, refused: usize) -> (Result<()>, usize) {
-    let open = |name: &str| Netns::open(&PathBuf::from(format!("/run/netns/{}", lab.full(name)))).unwrap();
-    let (host, inside) = (open("host"), open("box"));
-    // The test's thread goes to the lab's host; plumb itself never leaves its own so.
-    let run = || {
-        let file = std::fs::File::open(host.path()).unwrap();
-        nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-        inside.enter(|kernel| {
-            let parent = kernel.parent(&"nic0".parse().unwrap())?.unwrap();
-            let tag = Tag::new(StoreMark::of("a store"), [1; 8]);
-            let home = wish.driver.moves().then(|| host.look_inside(|on_host| on_host.home(&parent, &tag)));
-            let facts = Facts {
-                parent,
-                inside: kernel.look()?,
-                bridged_drops: vec![],
-                moving: home.transpose()?.map(|home| Moving { home, children: vec![], carries: None }),
-                sibling: None,
-                on_record: vec![],
-                is_host: false,
-                forwarding: None,
-            };
-            let wiring = wiring::plan(wish, &facts, &tag)?;
-            let kinds: std::collections::HashSet<_> = wiring.steps().map(std::mem::discriminant).collect();
-            assert_eq!(kinds.len(), kinds_of_steps, "every kind of step that attaching has");
-            let mut refusing = Refusing { kernel, calls: 0, refused };
-            let outcome = all_or_nothing(&mut refusing, &mut |_, _| {}, "N", |tx| {
-                tx.run_all(wiring.steps())?;
-                Err::<(), _>(Error::failed("one past the end"))
-            });
-            Ok((outcome, wiring.steps().count()))
-        })
-    };
-    std::thread::scope(|scope| scope.spawn(run).join().unwrap()).unwrap()
+fn attach_as(lab: &Lab, wish: &Wish, kinds_of_steps: usize, refused: usize) -> (Error, usize) {
+    let host = Netns::open(&lab.path("host")).unwrap();
+    lab.enter("box", |kernel| {
+        let mut facts = facts(kernel, "nic0")?;
+        if wish.driver.moves() {
+            let home = host.look_inside(|on_host| on_host.home(&facts.parent, &tag()))?;
+            facts.moving = Some(Moving { home, children: vec![], carries: None });
+        }
+        let wiring = wiring::plan(wish, &facts, &tag())?;
+        assert_eq!(kinds(wiring.steps()), kinds_of_steps, "every kind of step that attaching has");
+        Ok((refusing(kernel, wiring.steps(), refused), wiring.steps().count()))
+    })
+}
+
+/// Of how many kinds the steps are.
+fn kinds<'a>(steps: impl IntoIterator<Item = &'a Step>) -> usize {
+    steps.into_iter().map(std::mem::discriminant).collect::<HashSet<_>>().len()
 }
 
 #[test]
@@ -106,15 +125,8 @@ fn the_whole_state_is_as_before() {
         "nsenter --net=/run/netns/{} sh -c 'echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6'",
         lab.full("box")
     ));
-    let before = lab.state();
-    let (_, steps) = attach(&lab, usize::MAX);
-    lab.state().is(&before);
+    let steps = each_refused(|| lab.state(), |refused| attach(&lab, refused));
     assert!(steps >= 9, "{steps}");
-    for refused in 1..=steps {
-        let error = attach(&lab, refused).0.unwrap_err();
-        assert_eq!(error.message, "refused by the test; nothing was changed");
-        lab.state().is(&before);
-    }
 }
 
 #[test]
@@ -122,15 +134,8 @@ fn an_interface_that_moved_is_at_home_again() {
     let lab = Lab::new();
     let host = lab.full("host");
     sh(&format!("ip -n {host} addr add 192.168.9.2/24 dev nic0; ip -n {host} route add 10.0.0.0/8 via {ROUTER}"));
-    let before = lab.state().steady();
     let wish = Wish { driver: Driver::Phys { home: None }, mtu: Some(1400.try_into().unwrap()), ..wish() };
-    let (_, steps) = attach_as(&lab, &wish, 6, usize::MAX);
-    lab.state().steady().is(&before);
-    for refused in 1..=steps {
-        let error = attach_as(&lab, &wish, 6, refused).0.unwrap_err();
-        assert_eq!(error.message, "refused by the test; nothing was changed");
-        lab.state().steady().is(&before);
-    }
+    each_refused(|| lab.state().steady(), |refused| attach_as(&lab, &wish, 6, refused));
 }
 
 #[test]
@@ -138,7 +143,7 @@ fn an_undo_that_is_refused_is_told_with_its_command() {
     let lab = Lab::new();
     let (_, steps) = attach(&lab, usize::MAX);
     // Undoing runs newest first: the last of its calls deletes the link.
-    let error = attach(&lab, 2 * steps).0.unwrap_err();
+    let (error, _) = attach(&lab, 2 * steps);
     assert_eq!(error.message, "one past the end; could not be taken back: refused by the test");
     assert_eq!(error.leftovers, ["nsenter --net=N ip link del dev eth1"]);
 }
@@ -193,41 +198,13 @@ fn changes(kernel: &mut Kernel, wiring: &[Step]) -> Vec<Step> {
 #[test]
 fn of_changes_too() {
     let lab = Lab::new();
-    let open = |name: &str| Netns::open(&PathBuf::from(format!("/run/netns/{}", lab.full(name)))).unwrap();
-    let (host, inside) = (open("host"), open("box"));
-    let run = || {
-        let file = std::fs::File::open(host.path()).unwrap();
-        nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-        inside.enter(|kernel| {
-            let facts = Facts {
-                moving: None,
-                parent: kernel.parent(&"nic0".parse().unwrap())?.unwrap(),
-                inside: kernel.look()?,
-                bridged_drops: vec![],
-                sibling: None,
-                on_record: vec![],
-                is_host: false,
-                forwarding: None,
-            };
-            let wiring = wiring::plan(&wish(), &facts, &Tag::new(StoreMark::of("a store"), [1; 8]))?;
-            let wiring: Vec<Step> = wiring.steps().cloned().collect();
-            all_or_nothing(kernel, &mut |_, _| {}, "N", |tx| tx.run_all(&wiring))?;
-            let steps = changes(kernel, &wiring);
-            let kinds: std::collections::HashSet<_> = steps.iter().map(std::mem::discriminant).collect();
-            assert_eq!(kinds.len(), 10, "{steps:#?}");
-            let before = lab.state();
-            for refused in (1..=steps.len()).chain([usize::MAX]) {
-                let mut refusing = Refusing { kernel, calls: 0, refused };
-                let outcome = all_or_nothing(&mut refusing, &mut |_, _| {}, "N", |tx| {
-                    tx.run_all(&steps)?;
-                    Err::<(), _>(Error::failed("one past the end"))
-                });
-                let error = outcome.unwrap_err();
-                assert!(error.message.ends_with("; nothing was changed"), "{refused}: {error:?}");
-                lab.state().is(&before);
-            }
-            Ok(())
-        })
-    };
-    std::thread::scope(|scope| scope.spawn(run).join().unwrap()).unwrap();
+    lab.enter("box", |kernel| {
+        let wiring = wiring::plan(&wish(), &facts(kernel, "nic0")?, &tag())?;
+        let wiring: Vec<Step> = wiring.steps().cloned().collect();
+        all_or_nothing(kernel, &mut |_, _| {}, "N", |tx| tx.run_all(&wiring))?;
+        let steps = changes(kernel, &wiring);
+        assert_eq!(kinds(&steps), 10, "{steps:#?}");
+        each_refused(|| lab.state(), |refused| (refusing(kernel, &steps, refused), steps.len()));
+        Ok(())
+    });
 }

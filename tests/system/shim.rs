@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::lab::{ALSO_FREE, FREE, Lab, ROUTER, Ran, State, sh, wait_for};
+use crate::lab::{ALSO_FREE, FREE, Lab, ROUTER, Ran, State, at_each, sh, wait_for};
 
 const OWN: &str = "192.168.9.2";
 const SHIM: &str = "192.168.9.254/32";
@@ -231,7 +231,7 @@ fn the_host_is_never_cut_off() {
          ip -n {visitor} route add default via 10.5.0.1
          nsenter --net=/run/netns/{lan} sh -c 'echo 1 > /proc/sys/net/ipv4/ip_forward'"
     ));
-    let server = lab.inside(|| std::net::TcpListener::bind((OWN, 22)).unwrap());
+    let server = lab.inside("host", || std::net::TcpListener::bind((OWN, 22)).unwrap());
     let session = std::thread::spawn(move || {
         let namespace = std::fs::File::open(format!("/run/netns/{visitor}")).unwrap();
         nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
@@ -340,22 +340,16 @@ fn killed_anywhere_it_is_taken_back() {
     let lab = lab();
     let before = lab.state();
     let arguments = format!("shim nic0 --ip {SHIM} --probe 0");
-    let mut kills = 0;
-    for call in ["sendto", "rename", "symlink", "write", "fsync"] {
-        for number in 1.. {
-            let was_killed = lab.killed(&arguments, call, number);
-            kills += usize::from(was_killed);
-            lab.plumb("gc").ok();
-            // Whatever is on record then leads to what is attached.
-            if lab.plumb("shim ls").ok().out != "there is no shim\n" {
-                assert_eq!(routes(&lab), set(&["192.168.9.100"]), "{call} {number}");
-                lab.plumb("shim rm nic0").ok();
-            }
-            lab.state().is(&before);
-            if !was_killed {
-                break;
-            }
+    let kills = at_each(&["sendto", "rename", "symlink", "write", "fsync"], |call, number| {
+        let was_killed = lab.killed(&arguments, call, number);
+        lab.plumb("gc").ok();
+        // Whatever is on record then leads to what is attached.
+        if lab.plumb("shim ls").ok().out != "there is no shim\n" {
+            assert_eq!(routes(&lab), set(&["192.168.9.100"]), "{call} {number}");
+            lab.plumb("shim rm nic0").ok();
         }
-    }
+        lab.state().is(&before);
+        was_killed
+    });
     assert!(kills >= 15, "only {kills} kills");
 }

@@ -41,7 +41,7 @@ fn a_directory_keeps_each_promise() {
 fn etcd_keeps_each_promise() {
     let lab = Lab::new();
     let cluster = Cluster::single(&lab);
-    lab.inside(|| {
+    lab.inside("host", || {
         for (at, (promise, check)) in PROMISES.into_iter().enumerate() {
             println!("{promise}");
             check(&etcd(&cluster, &format!("/promise{at}")));
@@ -214,7 +214,7 @@ fn large(store: &dyn Store) {
 fn behind_sixty_thousand_claims_the_next_is_found_at_once() {
     let lab = Lab::new();
     let cluster = Cluster::single(&lab);
-    lab.inside(|| {
+    lab.inside("host", || {
         let folder = tempfile::tempdir().unwrap();
         sixty_thousand("a directory", &Directory::new(folder.path().join("store")).unwrap());
         sixty_thousand("etcd", &etcd(&cluster, ""));

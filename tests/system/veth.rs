@@ -2,7 +2,7 @@
 
 use crate::{
     dhcp::{DNSMASQ, Lan},
-    lab::{ALSO_FREE, FREE, Lab, ROUTER, ROUTER6, Ran, State, sh, wait_for},
+    lab::{ALSO_FREE, FREE, Lab, ROUTER, ROUTER6, Ran, State, at_each, sh, wait_for},
 };
 
 fn veth(lab: &Lab, target: &str, arguments: &str) -> Ran {
@@ -240,20 +240,16 @@ fn what_iptables_drops_passes_for_as_long_as_somebody_needs_it() {
     // And so does gc after a kill.
     let arguments = format!("flat {} --driver veth --keep-default --no-check {box_is}", lab.netns("box"));
     let mut with_rule = 0;
-    for call in ["sendto", "rename"] {
-        for number in 1.. {
-            let killed = lab.killed(&arguments, call, number);
-            with_rule += usize::from(rules() != before);
-            if !killed {
-                lab.plumb("detach --all").ok();
-            }
-            lab.plumb("gc").ok();
-            assert_eq!(rules(), before, "{call} {number}");
-            if !killed {
-                break;
-            }
+    at_each(&["sendto", "rename"], |call, number| {
+        let was_killed = lab.killed(&arguments, call, number);
+        with_rule += usize::from(rules() != before);
+        if !was_killed {
+            lab.plumb("detach --all").ok();
         }
-    }
+        lab.plumb("gc").ok();
+        assert_eq!(rules(), before, "{call} {number}");
+        was_killed
+    });
     assert!(with_rule >= 5, "{with_rule}");
     // What is printed does the same.
     Ran::of(lab.on_host("sh").args(["-ec", &dry])).ok();
@@ -309,24 +305,9 @@ fn what_the_older_iptables_drops_is_seen_and_left_to_a_person() {
 #[test]
 fn killed_anywhere_it_is_taken_back() {
     let lab = Lab::new();
-    let before = state(&lab);
     let target = lab.netns("box");
     let arguments = format!("flat {target} -i br7 --ip {FREE} --driver veth --keep-default --probe 0 --no-check");
-    let mut kills = 0;
-    for call in ["sendto", "rename"] {
-        for number in 1.. {
-            let killed = lab.killed(&arguments, call, number);
-            kills += usize::from(killed);
-            if !killed {
-                lab.plumb("detach --all").ok();
-            }
-            lab.plumb("gc").ok();
-            state(&lab).is(&before);
-            if !killed {
-                break;
-            }
-        }
-    }
+    let kills = lab.killed_anywhere(&["sendto", "rename"], &arguments, || state(&lab));
     assert!(kills >= 8, "only {kills} kills");
 }
 

@@ -145,10 +145,12 @@ impl Tended {
         })
     }
 
+    /// `TARGET: INTERFACE`, as messages begin.
     pub fn name(&self) -> String {
         format!("{}: {}", self.record.target, self.record.interface)
     }
 
+    /// When there is something to do next, since boot; none: only once something is heard.
     pub fn wake(&self) -> Option<Duration> {
         let begins = self.begin.as_ref().map(|(at, _)| *at);
         let next = begins.or_else(|| self.machine.wake());
@@ -333,6 +335,7 @@ impl Tended {
         there.visit(&self.home, inside).map_err(|error| io::Error::other(error.message))?
     }
 
+    /// Ends an exchange that is under way: its socket is closed and no longer watched.
     pub fn close(&mut self, watch: &Watch) {
         if let Some(exchange) = self.exchange.take() {
             let _ = exchange.socket.watched(|descriptor| {

@@ -97,7 +97,7 @@ pub fn attach(
         let left = take_back::on_the_host(context, report.earlier.as_slice());
         report.warnings.extend(left.err().map(|error| error.message));
         // The container is attached, whether the host has a way to it or not.
-        report.warnings.extend(shim::follow([&report.parent], context));
+        report.warnings.extend(shim::follow(&report.parent, context));
     }
     Ok(report)
 }

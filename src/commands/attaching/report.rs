@@ -34,13 +34,13 @@ pub struct Report {
     mtu: u32,
     pub addresses: Vec<String>,
     pub gateways: Vec<IpAddr>,
-    #[serde(skip_serializing_if = "is_nowhere")]
-    pub parent: IfName,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent: Option<IfName>,
     /// That of a bridge's port.
     #[serde(skip_serializing_if = "Option::is_none")]
     vlan: Option<VlanId>,
     #[serde(skip)]
-    on: String,
+    on: Option<String>,
     /// The earlier attachment of the name.
     #[serde(skip)]
     pub earlier: Option<Attachment>,
@@ -63,10 +63,6 @@ pub struct Report {
     dropped: bool,
     #[serde(skip)]
     remarks: Vec<String>,
-}
-
-fn is_nowhere(parent: &IfName) -> bool {
-    *parent == IfName::nowhere()
 }
 
 /// `leased from 192.168.0.1 for 12 h, and renewed in time`
@@ -157,7 +153,7 @@ impl Report {
             addresses: wish.addresses.iter().map(|address| address.to_string()).collect(),
             gateways,
             earlier: None,
-            parent: wiring.link.parent.name.clone(),
+            parent: wiring.link.parent.interface().cloned(),
             vlan: wiring.link.driver.vlan(),
             on: wiring.link.on(),
             driver: wiring.link.driver.kind(),
@@ -340,8 +336,8 @@ impl std::fmt::Display for Report {
             write!(f, " in {network}")?;
         }
         let mode = self.mode.map_or(String::new(), |mode| format!(" {mode}"));
-        if !is_nowhere(&self.parent) {
-            write!(f, " on {}", self.on)?;
+        if let Some(on) = &self.on {
+            write!(f, " on {on}")?;
         }
         write!(f, " ({}{mode})", self.driver)
     }

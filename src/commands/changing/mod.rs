@@ -139,8 +139,8 @@ impl Recorded {
 /// What was there before a restart, and how it is attached again.
 fn gone_in_words(gone: &Attachment) -> Gone {
     let target = quote(&gone.target.to_string());
-    let parent = gone.link().filter(|link| !link.parent.is_nowhere());
-    let on = parent.map_or_else(String::new, |link| format!(" -i {}", quote(link.parent.name.as_str())));
+    let parent = gone.link().and_then(|link| link.parent.interface());
+    let on = parent.map_or_else(String::new, |name| format!(" -i {}", quote(name.as_str())));
     let again = match (&gone.network, &gone.dhcp) {
         (Some(network), _) => format!("plumb attach {target} {network} …"),
         (None, Some(_)) => format!("plumb dhcp {target}{on} …"),

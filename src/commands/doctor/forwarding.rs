@@ -7,6 +7,7 @@ use caps::Capability;
 use super::{not_looked_at, permissions::lacking, report::Finding};
 use crate::kernel::{self, features};
 
+/// The findings on forwarding, iptables and the reverse path filter.
 pub fn look() -> Vec<Finding> {
     let all = [Some(ip_forward()), Some(forward_policy()), legacy(), Some(rp_filter())];
     all.into_iter().flatten().collect()

@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use super::Context;
 use crate::{
-    cli::{Doctor, DoctorVerb, Global},
+    cli::{Doctor, Global},
     config::{self, Config},
     docker::EngineKind,
     error::{Error, Kind, Result},
@@ -24,6 +24,7 @@ use crate::{
 };
 use report::{Area, Finding, Report, State};
 
+/// Looks at everything at once and says it all. An error if something is missing that the verb needs.
 pub fn run(options: Doctor, global: Global, output: Output) -> Result<()> {
     let begun = Instant::now();
     let config = Config::read(config::path(global.config.clone()).as_deref())?;
@@ -49,8 +50,7 @@ pub fn run(options: Doctor, global: Global, output: Output) -> Result<()> {
         asked.into_iter().chain(here).collect()
     });
     interrupt::check()?;
-    let verb = options.verb.unwrap_or(DoctorVerb::Flat);
-    Report::new(verb, areas, begun.elapsed()).say(output)
+    Report::new(options.verb, areas, begun.elapsed()).say(output)
 }
 
 /// What could not be looked at.

@@ -2,8 +2,10 @@
 
 use caps::Capability;
 
+use super::report::Area;
 use crate::{cli::DoctorVerb, kernel::features::Feature};
 
+/// One thing that verbs cannot do without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Need {
     Feature(Feature),
@@ -13,6 +15,20 @@ pub enum Need {
     Store,
 }
 
+/// Whether the verb has to do with this part of the machine, be it only in some of its forms.
+pub fn concerns(verb: DoctorVerb, area: Area) -> bool {
+    use DoctorVerb::{Agent, Attach, Bench, CreateVlan, Dhcp, Flat, Pipework, Restore, Shim};
+    match area {
+        Area::Kernel | Area::Permissions => true,
+        Area::Engines => !matches!(verb, CreateVlan | Bench),
+        Area::Parents | Area::Forwarding => {
+            matches!(verb, Flat | Dhcp | Attach | CreateVlan | Shim | Pipework | Restore | Agent)
+        }
+        Area::Store => verb != Bench,
+    }
+}
+
+/// All that the verb cannot do without.
 pub fn of(verb: DoctorVerb) -> Vec<Need> {
     const ATTACHING: [Need; 4] =
         [Need::Feature(Feature::Macvlan), Need::Feature(Feature::PacketSockets), Need::Parent, Need::Store];

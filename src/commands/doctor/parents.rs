@@ -11,6 +11,7 @@ use crate::{
     plan::facts::InsideLink,
 };
 
+/// One finding or more for each; a missing one where none can carry containers.
 pub fn look() -> Vec<Finding> {
     match interfaces() {
         Ok(interfaces) => {

@@ -13,12 +13,14 @@ use super::{
 };
 use crate::{
     agent::presence::Place,
-    commands::{Context, RUN_AS_ROOT, gc},
+    commands::{Context, gc},
     config,
-    error::{Error, Result, plain},
+    error::{Error, RUN_AS_ROOT, Result, plain},
     store::{Store, attachment, lease, network, shaped},
 };
 
+/// The store, its damaged records, the agent and this host's identity. `place` is the store's; `context` has it,
+/// or tells why there is none.
 pub fn look(place: &str, context: std::result::Result<&Context, &Error>) -> Vec<Finding> {
     let store = match context {
         Ok(context) => &*context.store,
@@ -59,18 +61,13 @@ impl Records {
     }
 
     fn finding(&self, place: &str) -> Finding {
-        let counted = |many: usize, what: &str| match many {
-            1 => format!("1 {what}"),
-            many => format!("{many} {what}s"),
-        };
-        let (attachments, networks) = (counted(self.attachments, "attachment"), counted(self.networks, "network"));
-        let holds = format!("{attachments}, {networks}, {}", counted(self.limits, "limit"));
+        let all = [(self.attachments, "attachment"), (self.networks, "network"), (self.limits, "limit")];
+        let some: Vec<String> =
+            all.iter().filter(|(many, _)| *many > 0).map(|(many, what)| counted(*many, what)).collect();
         let finding = match unwritable(place) {
             Some(why) => missing(&why),
-            None if self.attachments + self.networks + self.limits == 0 => {
-                Finding::ok("the store", format!("{place}: nothing is on record"))
-            }
-            None => Finding::ok("the store", format!("{place}: {holds}")),
+            None if some.is_empty() => Finding::ok("the store", format!("{place}: nothing is on record")),
+            None => Finding::ok("the store", format!("{place}: {}", some.join(", "))),
         };
         finding.of(Need::Store)
     }
@@ -113,17 +110,17 @@ fn agent(records: &Records, store: &dyn Store) -> Finding {
         return Finding::ok(NAME, "nothing is leased, so nobody has to renew anything");
     }
     match Place::of(store).holder() {
-        Some(pid) => Finding::ok(NAME, format!("renews {} as process {pid}", leases(records.leases))),
+        Some(pid) => Finding::ok(NAME, format!("renews {} as process {pid}", counted(records.leases, "lease"))),
         None if lacking(Capability::CAP_NET_ADMIN).is_some() => {
             not_looked_at(NAME, Error::not_permitted("it answers root only").hint(RUN_AS_ROOT))
         }
-        None => Finding::warning(NAME, format!("does not run, and {} will run out", leases(records.leases)))
+        None => Finding::warning(NAME, format!("does not run, and {} will run out", counted(records.leases, "lease")))
             .remedy("plumb agent; or its unit file, which is in scripts/systemd"),
     }
 }
 
-fn leases(count: usize) -> String {
-    if count == 1 { "1 lease".into() } else { format!("{count} leases") }
+fn counted(many: usize, what: &str) -> String {
+    if many == 1 { format!("1 {what}") } else { format!("{many} {what}s") }
 }
 
 /// By which this host's MAC addresses and client ids stay what they are.
@@ -148,7 +145,7 @@ pub fn leftovers(context: Option<&Context>) -> Vec<Finding> {
         Err(error) => vec![not_looked_at(NAME, error)],
         Ok((pending, _)) if pending.is_empty() => vec![Finding::ok(NAME, "none")],
         Ok((pending, _)) => {
-            let finding = |text: String| Finding::warning(NAME, format!("for plumb gc: {text}")).remedy("plumb gc");
+            let finding = |text: String| Finding::warning(NAME, format!("would be done: {text}")).remedy("plumb gc");
             pending.into_iter().map(finding).collect()
         }
     }

@@ -1,36 +1,21 @@
 //! Leases that come, change and go, without a kernel.
 
 use super::super::{
-    Driver, MacvlanMode, Route,
+    Route,
     facts::{InsideAddress, InsideLink},
     samples::{self, default_via, link},
-    wiring::{Advertised, MacRule},
 };
 use super::*;
-use crate::{plan::Tuning, types::HostAddress};
+use crate::types::HostAddress;
 
 const DOCKERS: &str = "172.17.0.1";
 
 fn wish(address: &str, gateway: &str) -> Wish {
     Wish {
-        target: "web".into(),
-        driver: Driver::Macvlan(MacvlanMode::Bridge),
-        name: None,
-        mac: MacRule::Derived { host: None },
-        mtu: None,
         addresses: vec![address.parse().unwrap()],
         gateways: vec![gateway.parse().unwrap()],
-        routes: vec![],
-        metric: None,
-        keep_default: false,
         off_link_gateway: true,
-        allow_wifi: false,
-        force: false,
-        skip_dad: false,
-        advertised: Advertised::Nothing,
-        tuning: Tuning::default(),
-        allow_forward: false,
-        forwarding: None,
+        ..samples::wish()
     }
 }
 

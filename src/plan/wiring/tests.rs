@@ -61,24 +61,9 @@ fn facts() -> Facts {
 
 fn wish() -> Wish {
     Wish {
-        target: "web".into(),
-        driver: Driver::Macvlan(MacvlanMode::Bridge),
-        name: None,
-        mac: MacRule::Derived { host: Some("0123456789abcdef0123456789abcdef".into()) },
-        mtu: None,
         addresses: vec!["192.168.0.100/24".parse().unwrap()],
         gateways: vec!["192.168.0.1".parse().unwrap()],
-        routes: vec![],
-        metric: None,
-        keep_default: false,
-        off_link_gateway: false,
-        allow_wifi: false,
-        force: false,
-        skip_dad: false,
-        advertised: Advertised::Nothing,
-        tuning: Tuning::default(),
-        allow_forward: false,
-        forwarding: None,
+        ..samples::wish()
     }
 }
 
