@@ -182,7 +182,10 @@ impl Kernel {
         }
         let is_at_home = self.is_inside(self.host_namespace().map_err(StepError::Refused)?);
         if let Some(now) = there {
-            self.name_is_free(&now, home)?;
+            if self.another_at_home(home).map_err(StepError::Refused)?.is_some() {
+                let message = format!("the host has another {} by now, so {} cannot come home", home.name, now.name);
+                return Err(StepError::Refused(Error::conflict(message)));
+            }
             if !is_at_home {
                 self.send_home(&now, home)?;
             }
@@ -191,17 +194,10 @@ impl Kernel {
         host.look_inside(|host| host.furnish(home)).map_err(StepError::Refused)
     }
 
-    /// The kernel would move it first, and then find that it cannot rename it.
-    fn name_is_free(&mut self, now: &InsideLink, home: &Home) -> Outcome {
-        let name = &home.name;
-        let other = self.host_link(name).map_err(StepError::Refused)?;
-        if other.is_none_or(|other| other.tag.as_ref() == Some(&home.tag)) {
-            return Ok(());
-        }
-        let message = format!("the host has another {name} by now, so {} cannot come home", now.name);
-        Err(StepError::Refused(
-            Error::conflict(message).hint(format!("rename that one: ip link set {name} name OTHER")),
-        ))
+    /// The host's interface that has taken the name meanwhile under which this one is to come home. The kernel would
+    /// move it first, and then find that it cannot rename it.
+    pub fn another_at_home(&mut self, home: &Home) -> Result<Option<InsideLink>> {
+        Ok(self.host_link(&home.name)?.filter(|other| other.tag.as_ref() != Some(&home.tag)))
     }
 
     fn send_home(&mut self, now: &InsideLink, home: &Home) -> Outcome {

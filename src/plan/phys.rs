@@ -101,6 +101,7 @@ impl OwnAddress {
         Some(OwnAddress(message))
     }
 
+    /// The host's own end of it, where it has a peer; `None` for a message that names neither.
     pub fn ip(&self) -> Option<IpAddr> {
         let find = |pick: fn(&AddressAttribute) -> Option<IpAddr>| self.0.attributes.iter().find_map(pick);
         let local = find(|a| if let AddressAttribute::Local(ip) = a { Some(*ip) } else { None });

@@ -248,16 +248,33 @@ fn a_name_that_the_host_gave_to_another_meanwhile_is_told() {
     let lab = Lab::new();
     lived_in(&lab);
     let before = state(&lab);
-    let host = lab.full("host");
-    phys(&lab, "box", "--ip none").ok();
+    let (host, target) = (lab.full("host"), lab.netns("box"));
+    phys(&lab, "box", &format!("--ip {FREE} --gateway {ROUTER}")).ok();
     sh(&format!("ip -n {host} link add nic0 type bridge"));
-    let left = lab.plumb("detach --all");
-    assert_eq!(left.code, 6, "{left:#?}");
-    assert!(left.err.contains("the host has another nic0 by now, so eth1 cannot come home"), "{left:#?}");
-    assert!(lab.ip("box", "link").contains("eth1"), "nothing is lost");
-    sh(&format!("ip -n {host} link del nic0"));
+    let attached = state(&lab);
+    for how in ["", " --dry-run"] {
+        lab.plumb(&format!("detach {target}{how}"))
+            .refused(4, "the host has another nic0 by now, so eth1 cannot come home; nothing was changed")
+            .hints(&format!("ip link set nic0 name OTHER, then plumb detach {target} again"));
+        state(&lab).is(&attached);
+    }
+    sh(&format!("ip -n {host} link set nic0 name other; ip -n {host} link property add dev other altname nic0"));
+    lab.plumb(&format!("detach {target}"))
+        .refused(4, "the host has another nic0 by now, so eth1 cannot come home; nothing was changed")
+        .hints(&format!("ip link property del dev other altname nic0, then plumb detach {target} again"));
+    // Nor where it came back by itself, under its name inside.
+    sh(&format!("ip -n {0} link set eth1 netns {host}", lab.full("box")));
+    let look = || lab.ip("host", "-br link") + &lab.ip("box", "route");
+    let back = look();
+    lab.plumb(&format!("detach {target}"))
+        .refused(4, "the host has another nic0 by now, so eth1 cannot come home; nothing was changed");
+    assert_eq!(look(), back);
+    sh(&format!("ip -n {host} link del other"));
     lab.plumb("detach --all").ok();
-    state(&lab).is(&before);
+    assert!(lab.ip("box", "route").contains("default via 172.17.0.1 dev eth0"));
+    // By hand it was given another number.
+    let numbers = |state: State| state.0.replace("4: nic0", "2: nic0").replace("lan0@if4", "lan0@if2");
+    assert_eq!(numbers(state(&lab)), numbers(before));
 }
 
 #[test]
@@ -305,6 +322,18 @@ fn a_route_that_the_host_does_not_take_again_is_told_once() {
     assert!(home.contains("192.168.9.2/24") && !home.contains("altname"), "{home}");
     lab.plumb("detach --all").ok();
     assert_eq!(lab.plumb("detach --all").ok().out, "nothing is attached\n");
+}
+
+#[test]
+fn one_that_came_home_without_all_it_had_has_not_gone_with_its_container() {
+    let mut lab = Lab::new();
+    lab.target("brief");
+    with_a_route_that_is_not_taken_again(&lab, "nic0");
+    phys(&lab, "brief", "--ip none").ok();
+    assert_eq!(lab.plumb("detach --all").code, 6);
+    sh(&format!("ip netns del {}", lab.full("brief")));
+    assert_eq!(lab.plumb("detach --all").ok().err, "");
+    lab.namespace("brief");
 }
 
 #[test]

@@ -1,7 +1,11 @@
 //! Limits hold: what arrives over time, measured by a sender of our own. Other work on the machine makes
 //! any single measurement wrong, so each is made up to three times, and all values are told.
 
-use std::{io::Write, path::PathBuf, time::{Duration, Instant}};
+use std::{
+    io::Write,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use crate::{
     flow::{Arrived, Flow},
