@@ -449,9 +449,10 @@ impl Work<'_> {
             // What was left behind must stay on record, or gc could not find it.
             Err(error) if error.kind == Kind::LeftBehind => Err(error),
             Err(error) => {
+                let inherited = take_back::inherited_segments(self.context, attachment);
                 // The failure is what the user must hear of; what cannot be forgotten now gc finds.
                 let _ = attachment.forget(store).and_then(|()| store.flush(&attachment.key()));
-                match self.clear_the_host(attachment, wiring, &parent.name) {
+                match apply::both(inherited, self.clear_the_host(attachment, wiring, &parent.name)) {
                     Ok(()) => Err(error),
                     Err(left) => Err(apply::failed_and_left(error, left)),
                 }

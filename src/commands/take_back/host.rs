@@ -33,7 +33,23 @@ pub fn parents_segments(context: &Context, gone: &Attachment) -> Result<()> {
     let _lock = HostLock::new()?;
     // Who raised them before it may have gone meanwhile, and have left it what to give back.
     let gone = &attachment::again(&*context.store, gone)?.unwrap_or_else(|| gone.clone());
-    let Some((parent, before, raised)) = tuning::raised(&gone.steps) else { return Ok(()) };
+    tuning::raised(&gone.steps).map_or(Ok(()), |(on, before, raised)| give_back(context, gone, on, before, raised))
+}
+
+/// An attempt that `failed` has put the parent's segments back to what it found. Who had raised them to that may have
+/// gone meanwhile, and have left it what was before.
+pub fn inherited_segments(context: &Context, failed: &Attachment) -> Result<()> {
+    let Some((parent, found, _)) = tuning::raised(&failed.steps) else { return Ok(()) };
+    let _lock = HostLock::new()?;
+    let mut now = failed.clone();
+    now.inherit(&*context.store)?;
+    match tuning::raised(&now.steps) {
+        Some((_, before, _)) if before != found => give_back(context, failed, parent, before, found),
+        _ => Ok(()),
+    }
+}
+
+fn give_back(context: &Context, gone: &Attachment, parent: &Device, before: Segments, raised: Segments) -> Result<()> {
     let kept: Vec<Attachment> = attachment::all(&*context.store, None)?.into_iter().flatten().collect();
     for heir in heirs(gone, kept.iter()) {
         // Its namespace is not locked: somebody may be changing it.

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 pub use device::{delete_device, device, unused_device};
 pub use home::{come_home, way_home};
-pub use host::{on_the_host, parents_segments, port, rules, rules_nobody_needs, what_hung_on};
+pub use host::{inherited_segments, on_the_host, parents_segments, port, rules, rules_nobody_needs, what_hung_on};
 pub use preview::{Preview, preview};
 
 use super::{Context, agent, namespace, qos};
