@@ -28,9 +28,10 @@ use crate::{
     error::{Error, Kind, Result},
     interrupt,
     plan::{
-        Home, Link, Parent, Route, TaggedLink,
+        Home, Link, Parent, Qdisc, Route, TaggedLink,
         facts::InsideLink,
         phys::{self, OwnAddress},
+        qdisc::Device,
     },
     types::{IfName, Mac, Tag},
 };
@@ -68,6 +69,7 @@ impl Kernel {
             settings: sysctl::own(&name, link.mtu),
             addresses,
             routes,
+            qdisc: self.root_qdisc(index, &name)?,
             seen,
             name,
         })
@@ -267,6 +269,14 @@ impl Kernel {
         if home.up {
             let up = LinkUnspec::new_with_index(link.index).up().build();
             self.give(Message::SetLink(up), 0, || format!("cannot set {} up", home.name))?;
+        }
+        if let Some(kept) = home.qdisc_kept() {
+            let on = Device { index: link.index, ..kept.on.clone() };
+            let qdisc = Qdisc { on, ..kept.clone() };
+            // One of its kind may have been made already, and not every kind can be changed.
+            if self.root_qdisc(link.index, &home.name)?.as_ref() != Some(&qdisc) {
+                note(self.replace_qdisc(&qdisc, &qdisc), qdisc.command("replace"));
+            }
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(home.seen, |since| since.as_secs());
         let mut ran_out = Vec::new();

@@ -28,6 +28,7 @@ route add 192.0.2.1 via {ROUTER} table 77
 route add unreachable 10.11.0.0/16
 rule add to 192.0.2.0/24 lookup 77
 END
+nsenter --net=/run/netns/{host} tc qdisc replace dev nic0 root handle 7: tbf rate 500mbit burst 200k latency 50ms
 ip -n {host} -6 route add fd99::/48 via {ROUTER6}; ip -n {host} addr del $(ip -n {host} -6 -br addr show dev nic0 | grep -o 'fe80[^ ]*') dev nic0
 nsenter --net=/run/netns/{host} sh -c 'echo 2 >/proc/sys/net/ipv4/conf/nic0/rp_filter; echo 0 >/proc/sys/net/ipv6/conf/nic0/accept_ra; echo 1 >/proc/sys/net/ipv6/conf/nic0/addr_gen_mode'"
     ));
@@ -68,6 +69,18 @@ fn it_moves_in_and_comes_home_as_it_was() {
     lab.plumb("gc").ok();
     lab.plumb(&format!("detach {}", lab.netns("box"))).ok();
     state(&lab).is(&before);
+}
+
+#[test]
+fn a_root_qdisc_with_classes_is_told_of() {
+    let lab = Lab::new();
+    sh(&format!("nsenter --net=/run/netns/{} tc qdisc replace dev nic0 root htb", lab.full("host")));
+    assert_eq!(
+        phys(&lab, "box", "--ip none").ok().err,
+        "warning: nic0 loses its htb and the classes below it: detach does not give those back\n"
+    );
+    lab.plumb("detach --all").ok();
+    assert!(lab.ip("host", "link show dev nic0").contains("noqueue"));
 }
 
 #[test]
