@@ -99,9 +99,38 @@ pub fn all_or_nothing<E: Execute, T>(
     let Transaction { executor, observe, done } = transaction;
     let inverses: Vec<Step> = done.iter().rev().map(Step::inverse).collect();
     Err(match undo(executor, &inverses, observe, namespace) {
-        Ok(()) => Error { message: format!("{}; nothing was changed", cause.message), ..cause },
-        Err(left) => Error { kind: Kind::LeftBehind, message: format!("{}; {}", cause.message, left.message), ..left },
+        Ok(()) => Error { message: format!("{}{NOTHING_CHANGED}", cause.message), ..cause },
+        Err(left) => failed_and_left(cause, left),
     })
+}
+
+const NOTHING_CHANGED: &str = "; nothing was changed";
+
+/// What failed by `cause`, and `left` something.
+pub fn failed_and_left(cause: Error, left: Error) -> Error {
+    // As far as its own steps tell.
+    let why = cause.message.strip_suffix(NOTHING_CHANGED).unwrap_or(&cause.message);
+    let leftovers = cause.leftovers.into_iter().chain(left.leftovers).collect();
+    Error { kind: Kind::LeftBehind, message: format!("{why}; {}", left.message), leftovers, ..left }
+}
+
+/// That something could not be taken back, and the commands that do it by hand, as far as they are known.
+pub fn left_behind(error: Error, commands: Vec<String>) -> Error {
+    could_not(&[error.message], commands)
+}
+
+fn could_not(reasons: &[String], leftovers: Vec<String>) -> Error {
+    let hint = if leftovers.is_empty() { "plumb gc" } else { "run the commands listed here, or plumb gc" };
+    let message = format!("could not be taken back: {}", reasons.join("; "));
+    Error { leftovers, ..Error::new(Kind::LeftBehind, message).hint(hint) }
+}
+
+/// Both were tried, whether the first went well or not.
+pub fn both(first: Result<()>, second: Result<()>) -> Result<()> {
+    match (first, second) {
+        (Err(first), Err(second)) => Err(first.join(second)),
+        (first, second) => first.and(second),
+    }
 }
 
 /// Runs steps that take something back. A step that fails does not keep the others from being
@@ -125,8 +154,7 @@ pub fn undo<E: Execute>(executor: &mut E, steps: &[Step], observe: Observer<'_>,
     if leftovers.is_empty() {
         return Ok(());
     }
-    let message = format!("could not be taken back: {}", reasons.join("; "));
-    Err(Error { leftovers, ..Error::new(Kind::LeftBehind, message).hint("run the commands listed here, or plumb gc") })
+    Err(could_not(&reasons, leftovers))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::ErrorKind,
+    os::unix::fs::MetadataExt,
     path::Path,
     time::{Duration, Instant},
 };
@@ -38,8 +39,15 @@ pub struct Target {
 pub fn is_there(place: &Place) -> bool {
     match place {
         Place::Process { pid, started } => started_at(*pid) == Some(*started),
-        Place::Path(path) => path.exists(),
+        Place::Path(path) => fs::metadata(path).is_ok_and(|file| !is_bare(&file)),
     }
+}
+
+/// Whether nothing is mounted on the file yet, or any more: `ip netns add` makes it first.
+fn is_bare(file: &fs::Metadata) -> bool {
+    // All namespaces are files of one device.
+    let is_a_namespace = fs::metadata(Place::HOST).is_ok_and(|own| own.dev() == file.dev());
+    file.is_file() && file.len() == 0 && !is_a_namespace
 }
 
 /// A process that runs.
@@ -51,8 +59,7 @@ pub fn process(pid: u32) -> Option<Place> {
 pub fn host_name(place: &Place) -> Option<String> {
     let Place::Process { pid, .. } = place else { return None };
     let there = fs::File::open(format!("/proc/{pid}/ns/uts")).ok()?;
-    let is_this_hosts = std::os::unix::fs::MetadataExt::ino(&there.metadata().ok()?)
-        == std::os::unix::fs::MetadataExt::ino(&fs::metadata("/proc/self/ns/uts").ok()?);
+    let is_this_hosts = there.metadata().ok()?.ino() == fs::metadata("/proc/self/ns/uts").ok()?.ino();
     if is_this_hosts {
         return None;
     }
@@ -116,6 +123,11 @@ fn find_now(name: &TargetName, engines: &Engines, has_wait: bool) -> Result<Targ
         TargetName::NetnsName(_) | TargetName::NetnsPath(_) | TargetName::Host => {
             let path = name.netns_path().unwrap_or_default();
             match fs::metadata(&path) {
+                Ok(file) if is_bare(&file) => Err(Error::not_found(format!(
+                    "no namespace is mounted on {} yet: it is an empty file",
+                    path.display()
+                ))
+                .hint("ip netns del deletes it, if nobody is at work on it; ip netns add then makes the namespace")),
                 Ok(_) => Ok(Target {
                     name: name.clone(),
                     id: None,

@@ -58,24 +58,38 @@ pub fn follow(
         return Ok(Vec::new());
     }
     let _lock = HostLock::new()?;
-    let automatic = |shim: &Attachment| is_on(shim, parent) && is_automatic(shim) && shim.progress == Progress::Done;
-    let Some(shim) = all(store)?.into_iter().find(automatic) else { return Ok(Vec::new()) };
-    let wanted = wanted(parent, store)?;
+    let (steps, in_the_way) = following(parent, store, &[])?;
+    Netns::of_this_thread()?
+        .look_inside(|kernel| all_or_nothing(kernel, observe, Place::HOST, |tx| tx.run_all(&steps)))?;
+    Ok(in_the_way)
+}
+
+/// The steps that make them so, as if those who are `going` had gone.
+pub fn following(parent: &IfName, store: &dyn Store, going: &[Attachment]) -> Result<(Vec<Step>, Vec<InTheWay>)> {
+    let stays = |a: &Attachment| !going.iter().any(|gone| gone.tag == a.tag);
+    let automatic =
+        |shim: &Attachment| is_on(shim, parent) && is_automatic(shim) && shim.progress == Progress::Done && stays(shim);
+    let Some(shim) = all(store)?.into_iter().find(automatic) else { return Ok((Vec::new(), Vec::new())) };
+    let wanted = addresses(parent, store, stays)?;
     Netns::of_this_thread()?.look_inside(|kernel| {
         let links = kernel.links()?;
-        let Some(link) = links.iter().find(|link| link.tag.as_ref() == Some(&shim.tag)) else { return Ok(Vec::new()) };
+        let Some(link) = links.iter().find(|link| link.tag.as_ref() == Some(&shim.tag)) else {
+            return Ok((Vec::new(), Vec::new()));
+        };
         let own = shim.wish.addresses.iter().map(|address| address.ip().into()).collect();
-        let (steps, in_the_way) = plan(wanted, &own, (link.index, &link.name), &kernel.routes(&links)?);
-        all_or_nothing(kernel, observe, Place::HOST, |tx| tx.run_all(&steps))?;
-        Ok(in_the_way)
+        Ok(plan(wanted, &own, (link.index, &link.name), &kernel.routes(&links)?))
     })
 }
 
 /// The addresses of all that is attached to the parent, each as a network of its own.
 pub fn wanted(parent: &IfName, store: &dyn Store) -> Result<BTreeSet<IpNetwork>> {
+    addresses(parent, store, |_| true)
+}
+
+fn addresses(parent: &IfName, store: &dyn Store, counts: impl Fn(&Attachment) -> bool) -> Result<BTreeSet<IpNetwork>> {
     let here = |attachment: &Attachment| {
         let is_there = attachment.progress == Progress::Done && attachment.target != TargetName::Host;
-        is_there && is_on(attachment, parent)
+        is_there && is_on(attachment, parent) && counts(attachment)
     };
     let attached = attachment::all(store, None)?.into_iter().flatten().filter(here);
     Ok(attached.flat_map(|a| a.wish.addresses).map(|address| IpNetwork::from(address.ip())).collect())

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use nix::sys::resource::{Resource, getrlimit};
 
-use super::{Context, namespace, records, require_capabilities, take_back};
+use super::{
+    Context, records, require_capabilities,
+    take_back::{self, Preview},
+};
 use crate::{
     cli::Detach,
     error::{Error, Result},
-    plan::undo,
     store::{Attachment, Kept, Record, attachment},
-    types::Place,
 };
 
 pub fn run(options: Detach, context: &Context) -> Result<()> {
@@ -28,12 +29,12 @@ pub fn run(options: Detach, context: &Context) -> Result<()> {
         require_capabilities()?;
     }
     let outcome = take_all_back(&chosen, context);
-    take_back::on_the_host(context, &outcome.detached)?;
+    let left = take_back::on_the_host(context, &outcome.detached).err();
     // One for all: what is said to be detached shall not come back after a loss of power.
     if let Some(attachment) = outcome.detached.last() {
         context.store.flush(&attachment.key())?;
     }
-    let failures: Vec<Error> = outcome.failures.into_iter().chain(damaged).collect();
+    let failures: Vec<Error> = outcome.failures.into_iter().chain(left).chain(damaged).collect();
     say(&options, &outcome.detached, failures.is_empty(), context);
     let detached: Vec<_> =
         outcome.detached.iter().map(|a| serde_json::json!({ "target": a.target, "interface": a.name_now() })).collect();
@@ -62,30 +63,12 @@ fn choose(options: &Detach, context: &Context) -> Result<(Vec<Attachment>, Vec<E
     Ok((chosen, damaged))
 }
 
-/// The commands that do the same. What one attachment's leave is what the next one's begin with.
+/// The commands that do the same.
 fn dry_run(chosen: &[Attachment], damaged: Vec<Error>, context: &Context) -> Result<()> {
-    let mut commands = Vec::new();
-    for mut group in by_namespace(chosen).into_iter().map(|group| group.into_iter().cloned().collect::<Vec<_>>()) {
-        let Some(there) = group.first().and_then(namespace::reopen) else {
-            for away in &group {
-                commands.extend(take_back::way_home(away)?.map(|step| step.command(Place::HOST)));
-            }
-            continue;
-        };
-        let mut now = there.look_inside(|kernel| take_back::look(&group, kernel))?;
-        while !group.is_empty() {
-            let attachment = group.remove(0);
-            let steps = undo::all(&attachment.steps, &attachment.changes, &attachment.tag, &now);
-            commands.extend(steps.iter().map(|step| step.command(&there.path().display().to_string())));
-            now = undo::after(&steps, now);
-            for heir in &mut group {
-                undo::hand_down(attachment.all_steps(), &mut heir.changes);
-                undo::hand_down(attachment.all_steps(), &mut heir.steps);
-            }
-        }
-    }
+    let Preview { commands, refused, .. } = take_back::preview(context, by_namespace(chosen))?;
     commands.iter().for_each(|command| context.output.line(command));
-    context.output.conclude(serde_json::json!({ "dry_run": true, "commands": commands }), damaged)
+    let failures: Vec<Error> = refused.into_iter().chain(damaged).collect();
+    context.output.conclude(serde_json::json!({ "dry_run": true, "commands": commands }), failures)
 }
 
 /// The attachments of each namespace, by whatever name it was attached, in the order they come in.

@@ -1,6 +1,6 @@
 //! `plumb gc`: takes back what a killed run left, and forgets what no longer exists.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use serde::Serialize;
 
@@ -10,11 +10,11 @@ use crate::{
     container::{self, Engines},
     docker::{Engine, EngineKind},
     error::{Error, Kind, Result},
-    kernel::{Netns, ovs, survey},
+    kernel::{Netns, iptables, ovs, survey},
     namespace::HostLock,
     plan::{facts::InsideLink, link::GROUP},
     store::{Attachment, Change, Condition, Key, Placed, Record, attachment, lease, network, shaped},
-    types::{Tag, TargetName},
+    types::{IfName, Tag, TargetName},
 };
 
 pub fn run(options: Gc, context: &Context) -> Result<()> {
@@ -274,10 +274,10 @@ impl<'a> Sweep<'a> {
                 self.note("link", text, || ovs::delete_port(&port));
             }
         }
-        let bridges = ovs::unused_bridges().unwrap_or_default();
+        let bridges = ovs::own_bridges().unwrap_or_default();
         let _lock = if bridges.is_empty() { None } else { self.lock()? };
-        for name in bridges {
-            if let Some(unused) = take_back::unused_device(self.context, &name)? {
+        for (name, _) in bridges {
+            if let Some(unused) = take_back::unused_device(self.context, &name, &[])? {
                 let text = format!("{name} deleted, nobody uses the bridge");
                 self.note("link", text, || take_back::delete_device(&unused));
             }
@@ -288,12 +288,13 @@ impl<'a> Sweep<'a> {
     /// Rules of this store's for what bridges pass on, that nobody needs any more.
     fn rules(&mut self) -> Result<()> {
         let (context, store) = (self.context, self.context.store.mark());
-        let bridges = Netns::of_this_thread()?.look_inside(|kernel| kernel.accepted(&store))?;
+        let own = iptables::accepted(&store)?;
+        let bridges: BTreeSet<IfName> = own.into_iter().map(|rule| rule.bridge).collect();
         let _lock = if bridges.is_empty() { None } else { self.lock()? };
         for bridge in bridges {
-            if !take_back::is_accepted_for_somebody(context, &bridge)? {
+            if !take_back::rules_nobody_needs(context, &bridge, &[])?.is_empty() {
                 let text = format!("the rule for {bridge} deleted, nobody needs it");
-                self.note("rule", text, || take_back::acceptances(context, &bridge));
+                self.note("rule", text, || take_back::rules(context, &bridge));
             }
         }
         Ok(())
@@ -302,7 +303,7 @@ impl<'a> Sweep<'a> {
     /// A VLAN's device or a bridge has no record of its own: it stays as long as it is used.
     fn unused_device(&mut self, link: &InsideLink) -> Result<()> {
         let name = link.name.parse().map_err(Error::failed)?;
-        if let Some(unused) = take_back::unused_device(self.context, &name)? {
+        if let Some(unused) = take_back::unused_device(self.context, &name, &[])? {
             let what = if unused.is_bridge() { "bridge" } else { "VLAN" };
             let text = format!("{name} deleted, nobody uses the {what}");
             self.note("link", text, || take_back::delete_device(&unused));

@@ -3,11 +3,11 @@
 use super::{Context, namespace};
 use crate::{
     container,
-    error::Result,
+    error::{Error, Result},
     kernel::{Netns, dhcp::boot_time},
     plan::Advertised,
     store::{Attachment, Kept, attachment, lease},
-    types::{HostAddress, TargetName, nearest},
+    types::{HostAddress, IfName, TargetName, nearest},
 };
 
 /// What was attached to the target under this name, or to its namespace under another: who
@@ -26,6 +26,17 @@ pub fn of_target(target: &TargetName, context: &Context) -> Result<Vec<Kept>> {
     let inode = namespace::open(&found, &Netns::of_this_thread()?)?.id().0;
     let is_here = |a: &Attachment| a.namespace.inode == inode && namespace::reopen(a).is_some();
     Ok(everything.into_iter().filter(|kept| kept.as_ref().is_ok_and(is_here)).collect())
+}
+
+/// What an interface of the target's is called by now, if plumb renamed it since it was attached under this name and
+/// no other has the name.
+pub fn name_now(target: &TargetName, name: &IfName, context: &Context) -> Result<IfName> {
+    let kept: Vec<Attachment> = of_target(target, context)?.into_iter().flatten().collect();
+    let renamed = kept.iter().find(|a| a.interface() == name.as_str());
+    match renamed.filter(|_| !kept.iter().any(|a| a.name_now() == name.as_str())) {
+        Some(renamed) => renamed.name_now().parse().map_err(Error::failed),
+        None => Ok(name.clone()),
+    }
 }
 
 /// The line for a target that has no records; with the name that was meant, if it looks like a slip.

@@ -16,7 +16,7 @@ use crate::{
     cli::Show,
     container,
     error::{Error, Result},
-    kernel::{Kernel, Netns, ovs},
+    kernel::{Kernel, Netns, iptables, ovs},
     output::flush_left,
     plan::{
         Advertised, Inside, Step,
@@ -189,7 +189,7 @@ fn host_side(attachment: &Attachment, state: State) -> Result<Vec<Property>> {
             None => (None, None),
         };
         let end = end.map(|end| if end.up { end.name.clone() } else { format!("{} (down)", end.name) });
-        let drops = attachment.wish.allow_forward && !kernel.bridged_drops(&link.parent.name).is_empty();
+        let drops = attachment.wish.allow_forward && !iptables::bridged_drops(&link.parent.name).is_empty();
         Ok((end, bridge, vlan.flatten(), if drops { "dropped" } else { "accepted" }))
     };
     let now = match state {

@@ -14,7 +14,7 @@ use std::{
 use ipnetwork::IpNetwork;
 use nix::poll::{PollFd, PollFlags};
 
-use super::engines;
+use super::{Context, engines, records};
 use crate::{
     agent::watch::{Folders, Process},
     cli::{Global, Wait},
@@ -40,7 +40,10 @@ pub fn run(options: Wait, global: Global, output: Output) -> Result<()> {
         Some((target, there)) => (Changes::inside(there)?, Some(Departure::of(&target.place, there.id())?)),
     };
     let target = target.map(|(target, _)| target.name);
-    let wanted = Wanted { interface: options.interface.unwrap_or(IfName::eth(1)), target };
+    let name = options.interface.unwrap_or(IfName::eth(1));
+    let is_there = changes.look()?.0.iter().any(|link| link.name == name.as_str());
+    let renamed = target.as_ref().filter(|_| !is_there).and_then(|target| renamed(target, &name, global, output));
+    let wanted = Wanted { interface: renamed.unwrap_or(name), target };
     let standing = output.standing();
     // Since when nothing but an address has been lacking.
     let mut carried: Option<Instant> = None;
@@ -80,6 +83,11 @@ fn find(name: &TargetName, timeout: Option<Span>, global: &Global) -> Result<(Ta
     let target = container::find(name, &engines(global, &config), timeout.filter(|timeout| !timeout.is_zero()))?;
     let there = namespace::open(&target, &Netns::of_this_thread()?)?;
     Ok((target, there))
+}
+
+/// What plumb calls it by now. Who waits needs no store; where there is one it may tell.
+fn renamed(target: &TargetName, name: &IfName, global: Global, output: Output) -> Option<IfName> {
+    records::name_now(target, name, &Context::new(global, output).ok()?).ok()
 }
 
 /// What is waited for, and where; without a target in the namespace that plumb was started in.

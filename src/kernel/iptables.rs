@@ -17,12 +17,12 @@ use nix::libc;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST};
 
 use super::{
-    Kernel, Refusal,
+    Refusal,
     nftables::{compare, exchange, message, transaction},
 };
 use crate::{
     error::{Error, Result},
-    plan::bridged::{Acceptance, Dropping, Iptables},
+    plan::bridged::{Acceptance, Accepted, Dropping, Iptables},
     types::{IfName, StoreMark},
 };
 
@@ -44,85 +44,85 @@ fn accept_in_family(family: Family) -> Option<&'static str> {
     CHAINS.into_iter().find(|name| chain(family, name).is_some())
 }
 
-impl Kernel {
-    /// Who drops what `bridge` passes on, in the namespace of the calling thread. What a rule accepts already,
-    /// whoever put it there, is not dropped.
-    pub fn bridged_drops(&self, bridge: &IfName) -> Vec<Dropping> {
-        let mut found = Vec::new();
-        for (ipv6, family) in FAMILIES {
-            let setting = if ipv6 { "bridge-nf-call-ip6tables" } else { "bridge-nf-call-iptables" };
-            let sees = fs::read_to_string(format!("/proc/sys/net/bridge/{setting}"));
-            if sees.is_err() || sees.is_ok_and(|text| text.trim() != "1") {
-                continue;
-            }
-            if let Some(chain) = accept_in_family(family)
-                && !CHAINS.iter().any(|chain| rules(family, chain).iter().flatten().any(|rule| rule.accepts(bridge)))
-            {
-                found.push(Dropping { ipv6, by: Iptables::Nftables { chain } });
-            }
-            if legacy_drops(ipv6) {
-                found.push(Dropping { ipv6, by: Iptables::Legacy });
-            }
+/// Who drops what `bridge` passes on, in the namespace of the calling thread. What a rule accepts already,
+/// whoever put it there, is not dropped.
+pub fn bridged_drops(bridge: &IfName) -> Vec<Dropping> {
+    let mut found = Vec::new();
+    for (ipv6, family) in FAMILIES {
+        let setting = if ipv6 { "bridge-nf-call-ip6tables" } else { "bridge-nf-call-iptables" };
+        let sees = fs::read_to_string(format!("/proc/sys/net/bridge/{setting}"));
+        if sees.is_err() || sees.is_ok_and(|text| text.trim() != "1") {
+            continue;
         }
-        found
-    }
-
-    /// Adds the rule before all others of its chain.
-    pub fn accept(&self, acceptance: &Acceptance) -> Result<()> {
-        let attributes = vec![
-            RuleAttribute::Table("filter".into()),
-            RuleAttribute::Chain(acceptance.chain.into()),
-            RuleAttribute::Expressions(accepting(&acceptance.bridge)),
-            RuleAttribute::UserData(user_data(&acceptance.comment())),
-        ];
-        let rule = NfTablesMessage::NewRule(RuleMessage { attributes });
-        let family = if acceptance.ipv6 { Family::IPv6 } else { Family::IPv4 };
-        transaction(family, [(rule, NLM_F_CREATE)]).map_err(|refusal| {
-            let (bridge, chain) = (&acceptance.bridge, acceptance.chain);
-            Error::failed(format!("cannot accept in {chain} what {bridge} passes on: {refusal}"))
-        })
-    }
-
-    /// The bridges for which this store has a rule.
-    pub fn accepted(&self, store: &StoreMark) -> Result<Vec<IfName>> {
-        let mut found: Vec<IfName> = own(store)?.into_iter().filter_map(|(_, _, bridge)| bridge.parse().ok()).collect();
-        found.sort();
-        found.dedup();
-        Ok(found)
-    }
-
-    /// Deletes this store's rules for the bridge.
-    pub fn no_longer_accept(&self, bridge: &IfName, store: &StoreMark) -> Result<()> {
-        for (family, rule, _) in own(store)?.into_iter().filter(|(_, _, of)| of == bridge.as_str()) {
-            let attributes = vec![
-                RuleAttribute::Table("filter".into()),
-                RuleAttribute::Chain(rule.chain.into()),
-                RuleAttribute::Handle(rule.handle),
-            ];
-            let deletion = NfTablesMessage::DeleteRule(RuleMessage { attributes });
-            match transaction(family, [(deletion, 0)]) {
-                Ok(()) | Err(Refusal { errno: nix::errno::Errno::ENOENT, .. }) => {}
-                Err(refusal) => {
-                    let chain = rule.chain;
-                    return Err(Error::failed(format!("cannot delete the rule for {bridge} from {chain}: {refusal}")));
-                }
-            }
+        if let Some(chain) = accept_in_family(family)
+            && !CHAINS.iter().any(|chain| rules(family, chain).iter().flatten().any(|rule| rule.accepts(bridge)))
+        {
+            found.push(Dropping { ipv6, by: Iptables::Nftables { chain } });
         }
-        Ok(())
+        if legacy_drops(ipv6) {
+            found.push(Dropping { ipv6, by: Iptables::Legacy });
+        }
     }
+    found
+}
+
+/// Adds the rule before all others of its chain, in the namespace of the calling thread.
+pub fn accept(acceptance: &Acceptance) -> Result<()> {
+    let attributes = vec![
+        RuleAttribute::Table("filter".into()),
+        RuleAttribute::Chain(acceptance.chain.into()),
+        RuleAttribute::Expressions(accepting(&acceptance.bridge)),
+        RuleAttribute::UserData(user_data(&acceptance.comment())),
+    ];
+    let rule = NfTablesMessage::NewRule(RuleMessage { attributes });
+    transaction(family_of(acceptance.ipv6), [(rule, NLM_F_CREATE)]).map_err(|refusal| {
+        let (bridge, chain) = (&acceptance.bridge, acceptance.chain);
+        Error::failed(format!("cannot accept in {chain} what {bridge} passes on: {refusal}"))
+    })
+}
+
+/// This store's rules, in the namespace of the calling thread.
+pub fn accepted(store: &StoreMark) -> Result<Vec<Accepted>> {
+    let beginning = Acceptance::comments(store);
+    let mut found = Vec::new();
+    for ((ipv6, family), chain) in FAMILIES.into_iter().flat_map(|family| CHAINS.map(|chain| (family, chain))) {
+        for rule in rules(family, chain)? {
+            let bridge = rule.comment.as_ref().and_then(|comment| comment.strip_prefix(&beginning)?.parse().ok());
+            found.extend(bridge.map(|bridge| Accepted { bridge, ipv6, chain, handle: rule.handle }));
+        }
+    }
+    Ok(found)
+}
+
+/// Deletes one of them. That it has gone is no error.
+pub fn delete(rule: &Accepted) -> Result<()> {
+    let Accepted { bridge, chain, .. } = rule;
+    let attributes = vec![
+        RuleAttribute::Table("filter".into()),
+        RuleAttribute::Chain((*chain).into()),
+        RuleAttribute::Handle(rule.handle),
+    ];
+    let deletion = NfTablesMessage::DeleteRule(RuleMessage { attributes });
+    match transaction(family_of(rule.ipv6), [(deletion, 0)]) {
+        Ok(()) | Err(Refusal { errno: nix::errno::Errno::ENOENT, .. }) => Ok(()),
+        Err(refusal) => Err(Error::failed(format!("cannot delete the rule for {bridge} from {chain}: {refusal}"))),
+    }
+}
+
+fn family_of(ipv6: bool) -> Family {
+    if ipv6 { Family::IPv6 } else { Family::IPv4 }
 }
 
 /// A rule of one of [`CHAINS`].
 struct Rule {
-    chain: &'static str,
     handle: u64,
     expressions: Vec<Vec<ExpressionAttribute>>,
     comment: Option<String>,
 }
 
 impl Rule {
-    fn read(chain: &'static str, attributes: Vec<RuleAttribute>) -> Rule {
-        let mut rule = Rule { chain, handle: 0, expressions: Vec::new(), comment: None };
+    fn read(attributes: Vec<RuleAttribute>) -> Rule {
+        let mut rule = Rule { handle: 0, expressions: Vec::new(), comment: None };
         for attribute in attributes {
             match attribute {
                 RuleAttribute::Handle(handle) => rule.handle = handle,
@@ -142,19 +142,6 @@ impl Rule {
         };
         essence(&self.expressions) == essence(&elements(accepting(bridge)))
     }
-}
-
-/// The rules of this store, each with the bridge that it is for.
-fn own(store: &StoreMark) -> Result<Vec<(Family, Rule, String)>> {
-    let beginning = Acceptance::comments(store);
-    let mut found = Vec::new();
-    for (family, chain) in FAMILIES.into_iter().flat_map(|(_, family)| CHAINS.map(|chain| (family, chain))) {
-        for rule in rules(family, chain)? {
-            let bridge = rule.comment.as_ref().and_then(|comment| comment.strip_prefix(&beginning)).map(str::to_owned);
-            found.extend(bridge.map(|bridge| (family, rule, bridge)));
-        }
-    }
-    Ok(found)
 }
 
 /// `-i BRIDGE -o BRIDGE -j ACCEPT`, as iptables puts it, which can so list and delete it.
@@ -231,7 +218,7 @@ fn rules(family: Family, chain: &'static str) -> Result<Vec<Rule>> {
         }
     };
     let rule = |inner| match inner {
-        NetfilterMessageInner::NfTables(NfTablesMessage::NewRule(rule)) => Some(Rule::read(chain, rule.attributes)),
+        NetfilterMessageInner::NfTables(NfTablesMessage::NewRule(rule)) => Some(Rule::read(rule.attributes)),
         _ => None,
     };
     Ok(answers.into_iter().filter_map(|answer| rule(answer.inner)).collect())
@@ -239,7 +226,7 @@ fn rules(family: Family, chain: &'static str) -> Result<Vec<Rule>> {
 
 /// Whether the older tables have a policy to drop what is forwarded. Asked only where they are in use: the question
 /// would load their modules.
-pub(super) fn legacy_drops(ipv6: bool) -> bool {
+pub fn legacy_drops(ipv6: bool) -> bool {
     let names = if ipv6 { "/proc/net/ip6_tables_names" } else { "/proc/net/ip_tables_names" };
     let in_use = fs::read_to_string(names).is_ok_and(|names| names.lines().any(|name| name == "filter"));
     in_use && legacy_policy_drops(ipv6).unwrap_or(false)

@@ -10,7 +10,7 @@ pub mod dhcp6;
 pub mod features;
 mod icmp;
 mod interfaces;
-mod iptables;
+pub mod iptables;
 mod links;
 mod moving;
 mod netlink;
@@ -140,16 +140,6 @@ fn runtime() -> Result<Runtime> {
         .enable_io()
         .build()
         .map_err(|error| Error::io("cannot start the event loop", &error))
-}
-
-/// Whether the policy of iptables-legacy is to drop what the namespace of the calling thread forwards.
-pub fn legacy_iptables_drop(ipv6: bool) -> bool {
-    iptables::legacy_drops(ipv6)
-}
-
-/// Where to accept what the host passes on, if iptables drops it.
-pub fn forward_accept_in() -> Option<&'static str> {
-    iptables::accept_in()
 }
 
 /// An error for a question that the kernel refused to answer.

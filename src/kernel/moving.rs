@@ -28,9 +28,10 @@ use crate::{
     error::{Error, Kind, Result},
     interrupt,
     plan::{
-        Home, Link, Parent, Route, TaggedLink,
+        Home, Link, Parent, Qdisc, Route, TaggedLink,
         facts::InsideLink,
         phys::{self, OwnAddress},
+        qdisc::Device,
     },
     types::{IfName, Mac, Tag},
 };
@@ -68,6 +69,7 @@ impl Kernel {
             settings: sysctl::own(&name, link.mtu),
             addresses,
             routes,
+            qdisc: self.root_qdisc(index, &name)?,
             seen,
             name,
         })
@@ -182,7 +184,10 @@ impl Kernel {
         }
         let is_at_home = self.is_inside(self.host_namespace().map_err(StepError::Refused)?);
         if let Some(now) = there {
-            self.name_is_free(&now, home)?;
+            if self.another_at_home(home).map_err(StepError::Refused)?.is_some() {
+                let message = format!("the host has another {} by now, so {} cannot come home", home.name, now.name);
+                return Err(StepError::Refused(Error::conflict(message)));
+            }
             if !is_at_home {
                 self.send_home(&now, home)?;
             }
@@ -191,17 +196,10 @@ impl Kernel {
         host.look_inside(|host| host.furnish(home)).map_err(StepError::Refused)
     }
 
-    /// The kernel would move it first, and then find that it cannot rename it.
-    fn name_is_free(&mut self, now: &InsideLink, home: &Home) -> Outcome {
-        let name = &home.name;
-        let other = self.host_link(name).map_err(StepError::Refused)?;
-        if other.is_none_or(|other| other.tag.as_ref() == Some(&home.tag)) {
-            return Ok(());
-        }
-        let message = format!("the host has another {name} by now, so {} cannot come home", now.name);
-        Err(StepError::Refused(
-            Error::conflict(message).hint(format!("rename that one: ip link set {name} name OTHER")),
-        ))
+    /// The host's interface that has taken the name meanwhile under which this one is to come home. The kernel would
+    /// move it first, and then find that it cannot rename it.
+    pub fn another_at_home(&mut self, home: &Home) -> Result<Option<InsideLink>> {
+        Ok(self.host_link(&home.name)?.filter(|other| other.tag.as_ref() != Some(&home.tag)))
     }
 
     fn send_home(&mut self, now: &InsideLink, home: &Home) -> Outcome {
@@ -271,6 +269,14 @@ impl Kernel {
         if home.up {
             let up = LinkUnspec::new_with_index(link.index).up().build();
             self.give(Message::SetLink(up), 0, || format!("cannot set {} up", home.name))?;
+        }
+        if let Some(kept) = home.qdisc_kept() {
+            let on = Device { index: link.index, ..kept.on.clone() };
+            let qdisc = Qdisc { on, ..kept.clone() };
+            // One of its kind may have been made already, and not every kind can be changed.
+            if self.root_qdisc(link.index, &home.name)?.as_ref() != Some(&qdisc) {
+                note(self.replace_qdisc(&qdisc, &qdisc), qdisc.command("replace"));
+            }
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(home.seen, |since| since.as_secs());
         let mut ran_out = Vec::new();

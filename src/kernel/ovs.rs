@@ -10,7 +10,7 @@ use crate::{
     error::{Error, Result},
     plan::{
         Port,
-        bridge::{open_vswitch_addition, ovs_vsctl},
+        bridge::{open_vswitch_addition, open_vswitch_deletion, ovs_vsctl},
     },
     types::{IfName, Tag, VlanId},
 };
@@ -33,19 +33,20 @@ pub fn add_bridge(name: &IfName, tag: &Tag) -> Result<()> {
     Ok(run(&open_vswitch_addition(name, tag)).map(drop)?)
 }
 
+/// Deletes a bridge with its ports. That it has gone is no error.
 pub fn delete_bridge(name: &IfName) -> Result<()> {
-    Ok(run(&["--if-exists", "del-br", name.as_str()]).map(drop)?)
+    Ok(run(&open_vswitch_deletion(name.as_str())).map(drop)?)
 }
 
-/// The bridges that plumb has made and that have no port but their own.
-pub fn unused_bridges() -> Result<Vec<IfName>> {
-    let mut unused = Vec::new();
+/// The bridges that plumb has made, each with its ports but its own.
+pub fn own_bridges() -> Result<Vec<(IfName, Vec<IfName>)>> {
+    let mut own = Vec::new();
     for (name, _) in owned("Bridge")? {
-        if run(&["list-ports", name.as_str()])?.trim().is_empty() {
-            unused.push(name);
-        }
+        let ports = run(&["list-ports", name.as_str()])?;
+        let ports = ports.lines().map(|port| port.trim().parse().map_err(Error::failed)).collect::<Result<_>>()?;
+        own.push((name, ports));
     }
-    Ok(unused)
+    Ok(own)
 }
 
 /// On which bridge a port is, and in which VLAN untagged.
@@ -85,11 +86,15 @@ pub(super) fn add(port: &Port) -> std::result::Result<(), StepError> {
     }
 }
 
+/// Whether it is still the port that was made.
+pub fn has(port: &Port) -> Result<bool> {
+    let ours = port.external_ids.get(Port::TAG).and_then(|tag| tag.parse::<Tag>().ok());
+    Ok(ports()?.iter().any(|(name, tag)| *name == port.name && Some(tag) == ours.as_ref()))
+}
+
 /// Deletes the port if it is still the one that was made.
 pub(super) fn delete(port: &Port) -> std::result::Result<(), StepError> {
-    let ours = port.external_ids.get(Port::TAG).and_then(|tag| tag.parse::<Tag>().ok());
-    let there = ports().map_err(StepError::Refused)?;
-    if !there.iter().any(|(name, tag)| *name == port.name && Some(tag) == ours.as_ref()) {
+    if !has(port).map_err(StepError::Refused)? {
         return Err(StepError::Gone(format!("Open vSwitch has no port {} of plumb's", port.name)));
     }
     run(&port.deletion()).map(drop).map_err(|failed| StepError::Refused(failed.into()))
@@ -133,6 +138,7 @@ impl From<Failed> for Error {
     }
 }
 
+/// The error for a host without Open vSwitch's program.
 pub fn missing() -> Error {
     Error::not_found("Open vSwitch's program ovs-vsctl is not installed")
         .hint("apt-get install openvswitch-switch, or dnf install openvswitch; or name a bridge of the kernel's")

@@ -91,6 +91,11 @@ impl Kernel {
         Ok(Port { device, mtu: link.mtu, qdiscs })
     }
 
+    /// What somebody has put at the root of the interface inside with this index.
+    pub(super) fn root_qdisc(&mut self, index: u32, name: &IfName) -> Result<Option<Qdisc>> {
+        self.qdisc(&Device { side: Side::Inside, index, name: name.clone() }, Slot::Root)
+    }
+
     fn qdisc(&mut self, device: &Device, slot: Slot) -> Result<Option<Qdisc>> {
         let as_read = |message: TcMessage| {
             let options = message.attributes.iter().find_map(options);

@@ -85,6 +85,7 @@ impl Port {
         words
     }
 
+    /// The words of `ovs-vsctl` that delete it. That it has gone is no failure.
     pub fn deletion(&self) -> Vec<String> {
         // The daemon that looks after it may have ended; it hears of this when it is back.
         ["--no-wait", "--if-exists", "del-port", self.bridge.as_str(), self.name.as_str()].map(str::to_owned).to_vec()
@@ -95,6 +96,11 @@ impl Port {
 pub fn open_vswitch_addition(name: &IfName, tag: &Tag) -> Vec<String> {
     let id = format!("external-ids:{}={:?}", Port::TAG, tag.to_string());
     ["add-br", name.as_str(), "--", "set", "Bridge", name.as_str(), &id].map(str::to_owned).to_vec()
+}
+
+/// The words of `ovs-vsctl` that delete the bridge of this name with its ports. That it has gone is no failure.
+pub fn open_vswitch_deletion(name: &str) -> Vec<String> {
+    ["--if-exists", "del-br", name].map(str::to_owned).to_vec()
 }
 
 /// `ovs-vsctl` with these words, as a person would type it.

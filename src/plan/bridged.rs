@@ -45,10 +45,6 @@ pub struct Acceptance {
 }
 
 impl Acceptance {
-    pub fn family(&self) -> &'static str {
-        if self.ipv6 { "ip6" } else { "ip" }
-    }
-
     /// By which plumb knows it again: `plumb:STORE:BRIDGE`.
     pub fn comment(&self) -> String {
         format!("{}{}", Acceptance::comments(&self.store), self.bridge)
@@ -61,10 +57,32 @@ impl Acceptance {
 
     /// The command that adds it. By nft, as iptables has another place for comments.
     pub fn command(&self) -> String {
-        let (family, chain, bridge, comment) = (self.family(), self.chain, &self.bridge, self.comment());
+        let (family, chain, bridge, comment) = (family(self.ipv6), self.chain, &self.bridge, self.comment());
         let rule = format!("iifname \"{bridge}\" oifname \"{bridge}\" counter accept comment \"{comment}\"");
         format!("nft {}", quote(&format!("insert rule {family} filter {chain} {rule}")))
     }
+}
+
+/// Such a rule as it is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    pub bridge: IfName,
+    pub ipv6: bool,
+    pub chain: &'static str,
+    /// By which the kernel tells it from all others of its table.
+    pub handle: u64,
+}
+
+impl Accepted {
+    /// The command that deletes it.
+    pub fn deletion(&self) -> String {
+        format!("nft delete rule {} filter {} handle {}", family(self.ipv6), self.chain, self.handle)
+    }
+}
+
+/// As nft names it.
+fn family(ipv6: bool) -> &'static str {
+    if ipv6 { "ip6" } else { "ip" }
 }
 
 #[cfg(test)]

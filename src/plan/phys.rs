@@ -11,7 +11,7 @@ use rtnetlink::packet_route::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Driver, Link, Parent, Route, Wish,
+    Driver, Link, Parent, Qdisc, Route, Wish,
     link::GROUP,
     render::{inside, ip_route, quote},
 };
@@ -47,6 +47,9 @@ pub struct Home {
     pub addresses: Vec<OwnAddress>,
     /// In an order in which each is valid: what leads to a router comes before what leads by it.
     pub routes: Vec<Route>,
+    /// At its root, if somebody has put one there. What is below one with classes is not kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub qdisc: Option<Qdisc>,
     /// When it was all this, in seconds since 1970: leased addresses run down meanwhile.
     pub seen: u64,
 }
@@ -101,6 +104,7 @@ impl OwnAddress {
         Some(OwnAddress(message))
     }
 
+    /// The host's own end of it, where it has a peer; `None` for a message that names neither.
     pub fn ip(&self) -> Option<IpAddr> {
         let find = |pick: fn(&AddressAttribute) -> Option<IpAddr>| self.0.attributes.iter().find_map(pick);
         let local = find(|a| if let AddressAttribute::Local(ip) = a { Some(*ip) } else { None });
@@ -226,6 +230,10 @@ pub(super) fn check(wish: &Wish, parent: &Parent, moving: &Moving, warnings: &mu
             .push(format!("{name} leaves its access point: what logs in, such as wpa_supplicant, has to run inside"));
     }
     warnings.extend(moving.home.goes_along());
+    if let Some(qdisc) = moving.home.qdisc.as_ref().filter(|qdisc| qdisc.may_have_classes()) {
+        let kind = qdisc.discipline.kind();
+        warnings.push(format!("{name} loses its {kind} and the classes below it: detach does not give those back"));
+    }
     if wish.force {
         return Ok(());
     }
@@ -292,6 +300,7 @@ pub(super) fn move_out(link: &Link, home: &Home, namespace: &str) -> String {
     };
     commands.extend(home.settings.iter().map(|(key, value)| write(key, value)));
     commands.extend(home.up.then(|| format!("ip link set dev {to} up")));
+    commands.extend(home.qdisc_kept().map(|qdisc| qdisc.command("replace")));
     commands.extend(home.addresses.iter().map(|address| home.give_address(address)));
     commands.extend(home.routes.iter().map(give_route));
     commands.push(format!("ip link property del dev {to} altname {}", home.tag));
@@ -310,6 +319,11 @@ pub fn give_route(route: &Route) -> String {
 }
 
 impl Home {
+    /// What was at its root and is given back.
+    pub fn qdisc_kept(&self) -> Option<&Qdisc> {
+        self.qdisc.as_ref().filter(|qdisc| !qdisc.may_have_classes())
+    }
+
     /// The command that gives one of its addresses back.
     pub fn give_address(&self, address: &OwnAddress) -> String {
         format!("ip addr add {address} dev {}", quote(self.name.as_str()))
@@ -346,6 +360,7 @@ impl Home {
             settings: Vec::new(),
             addresses: Vec::new(),
             routes: Vec::new(),
+            qdisc: None,
             seen: 0,
         }
     }

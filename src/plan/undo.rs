@@ -199,7 +199,8 @@ pub fn after(steps: &[Step], mut now: Inside) -> Inside {
             Step::AddLink(_) | Step::AddTag(_) | Step::DeleteTag(_) | Step::SetSysctl { .. } => {}
             Step::AddAddress(_) | Step::SetSegments { .. } => {}
             Step::AddMasquerade(_) | Step::DeleteMasquerade(_) | Step::SetResolver { .. } => {}
-            Step::AddIfb(_) | Step::DeleteIfb(_) | Step::AddRedirect(_) | Step::DeleteRedirect(_) => {}
+            Step::DeleteIfb(ifb) => now.links.retain(|there| there.index != ifb.index),
+            Step::AddIfb(_) | Step::AddRedirect(_) | Step::DeleteRedirect(_) => {}
             Step::AddQdisc(_) | Step::DeleteQdisc(_) | Step::ReplaceQdisc { .. } => {}
             Step::AddPort(_) | Step::DeletePort(_) => {}
         }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Change, Committed, Condition, Dhcp, Key, LeaseRecord, Network, Record, Store, lease, network, record};
 use crate::{
     error::{Error, Result},
-    plan::{Link, Step, Wish, setting},
+    plan::{Link, Step, Wish, setting, tuning},
     types::{Mtu, NetworkName, Place, Tag, TargetName},
 };
 
@@ -240,8 +240,22 @@ impl Attachment {
     /// The attachment is made; `beside` is remembered with it, and first: what confirms comes last.
     /// The earlier record of its name, if there is one, is replaced.
     pub fn confirm(&mut self, beside: Option<Change>, store: &dyn Store) -> Result<()> {
+        self.inherit(store)?;
         let ours = Condition::Says(self.key(), super::text(self)?);
         self.finish(ours, beside, store)
+    }
+
+    /// Takes over what another has left it meanwhile ([`amend`]): who raised the parent's segments before it has gone,
+    /// and it is this one now that gives back what they were.
+    pub fn inherit(&mut self, store: &dyn Store) -> Result<()> {
+        if tuning::raised(&self.steps).is_none() {
+            return Ok(());
+        }
+        let now = read(store, &self.key())?.filter(|now| now.tag == self.tag);
+        if let Some((_, before, _)) = now.as_ref().and_then(|now| tuning::raised(&now.steps)) {
+            tuning::hand_down(&mut self.steps, before);
+        }
+        Ok(())
     }
 
     /// Confirms what another run began, in whatever layout that, or a hand since, has written it.

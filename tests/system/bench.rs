@@ -325,6 +325,33 @@ fn the_parents_segments_are_given_back_with_its_last_user() {
 }
 
 #[test]
+fn who_is_being_attached_inherits_the_parents_segments() {
+    let mut lab = Lab::new();
+    lab.target("peer");
+    let before = lab.state();
+    let ordinary = segments(&lab, "host", "nic0");
+    for succeeds in [true, false] {
+        lab.flat("--ip none --big-tcp=131072").ok();
+        let target = lab.netns("peer");
+        let asks = "--ip 192.168.9.101/24 --keep-default --probe 3s --no-check --big-tcp=262144";
+        let mut peer = lab.command(&format!("flat {target} -i nic0 {asks}"));
+        let peer = peer.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+        wait_for("it to ask the LAN", || segments(&lab, "host", "nic0") == [262_144; 2]);
+        lab.plumb(&format!("detach {}", lab.netns("box"))).ok();
+        assert_eq!(segments(&lab, "host", "nic0"), [262_144; 2]);
+        if !succeeds {
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(peer.id() as i32), nix::sys::signal::Signal::SIGINT)
+                .unwrap();
+        }
+        let ran = Ran::from(peer.wait_with_output().unwrap());
+        assert_eq!(ran.code, if succeeds { 0 } else { 130 }, "{ran:#?}");
+        lab.plumb("detach --all").ok();
+        assert_eq!(segments(&lab, "host", "nic0"), ordinary);
+        lab.state().is(&before);
+    }
+}
+
+#[test]
 fn the_parents_segments_are_given_back_however_the_user_went() {
     let mut lab = Lab::new();
     lab.target("peer");

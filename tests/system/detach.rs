@@ -1,6 +1,6 @@
 //! `plumb detach` gives back what was there, however things stand.
 
-use crate::lab::{FREE, FREE6, Lab, ROUTER, ROUTER6, Ran, sh};
+use crate::lab::{ALSO_FREE, FREE, FREE6, Lab, ROUTER, ROUTER6, Ran, kernel_state, sh};
 
 #[test]
 fn everything_is_as_before_verbatim() {
@@ -201,4 +201,50 @@ fn show_marks_what_differs_and_ls_says_how_it_stands() {
     sh(&format!("ip -n {full} link del eth1"));
     assert_eq!(state(), "missing");
     lab.plumb(&format!("show netns:{full}x")).refused(3, &format!("there is no namespace /run/netns/{full}x"));
+}
+
+/// Runs what was printed. An `ip` from before 6.3 knows no segments of IPv4's own: they follow the others.
+fn by_hand(lab: &Lab, commands: &str) {
+    println!("{commands}");
+    let knows_them = Ran::of(lab.on_host("ip").args(["link", "help"])).err.contains("gso_ipv4_max_size");
+    let words = |line: &str| line.split(" gso_ipv4_max_size").next().unwrap_or_default().to_owned();
+    let older: Vec<String> = commands.lines().map(words).collect();
+    let script = if knows_them { commands.to_owned() } else { older.join("\n") };
+    Ran::of(lab.on_host("sh").args(["-ec", &script])).ok();
+}
+
+/// The printed commands take back what plumb does on the host too, and what was set since.
+#[test]
+fn a_dry_run_prints_all_that_is_done() {
+    let lab = Lab::new();
+    lab.plumb("shim nic0 --ip 192.168.9.9 --probe 0").ok();
+    let before = kernel_state(&lab);
+    let target = lab.netns("box");
+    lab.flat(&format!("--ip {FREE} --gateway {ROUTER} --big-tcp")).ok();
+    lab.plumb(&format!("qos {target} eth1 --rate 10mbit")).ok();
+    let down = format!("link {target} set eth1 mtu 1400 down");
+    assert!(lab.killed(&down, "rename", 2), "it is half-done");
+    let commands = lab.plumb(&format!("detach {target} --dry-run")).ok().out;
+    by_hand(&lab, &commands);
+    kernel_state(&lab).is(&before);
+    assert!(commands.contains("ip route del 192.168.9.100"), "{commands}");
+    assert!(commands.contains("ip link set dev nic0 gso_max_size 65536"), "{commands}");
+    lab.plumb("detach --all").ok();
+}
+
+#[test]
+fn a_dry_run_gives_the_segments_back_as_those_who_raised_them_do() {
+    let mut lab = Lab::new();
+    lab.target("peer");
+    let before = kernel_state(&lab);
+    lab.flat(&format!("--ip {FREE} --big-tcp=100000")).ok();
+    let peer = lab.netns("peer");
+    lab.plumb(&format!("flat {peer} -i nic0 --ip {ALSO_FREE} --keep-default --probe 0 --no-check --big-tcp=200000"))
+        .ok();
+    let of_one = lab.plumb(&format!("detach {} --dry-run", lab.netns("box"))).ok().out;
+    assert!(!of_one.contains("gso_max_size"), "peer has raised them further: {of_one}");
+    let commands = lab.plumb("detach --all --dry-run").ok().out;
+    by_hand(&lab, &commands);
+    kernel_state(&lab).is(&before);
+    lab.plumb("detach --all").ok();
 }

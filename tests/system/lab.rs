@@ -275,6 +275,14 @@ END"
         })
     }
 
+    /// Runs `plumb ARGUMENTS`, and has the kernel refuse its `number`th call of `call`, if it comes to that.
+    pub fn with_a_refused_call(&self, arguments: &str, call: &str, number: usize) -> Ran {
+        let mut strace = self.on_host("strace");
+        let inject = format!("inject={call}:error=EPERM:when={number}");
+        strace.args(["-f", "-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &inject, PLUMB]);
+        Ran::of(strace.args(words(arguments)))
+    }
+
     /// As a reboot leaves it: the host's own records are of an earlier boot.
     pub fn host_reboots(&self) {
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();

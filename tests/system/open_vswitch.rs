@@ -108,6 +108,17 @@ fn what_is_printed_does_the_same() {
         parts.map(|part| part.trim_start_matches(|c: char| c.is_ascii_digit())).collect()
     };
     assert_eq!(numbers(look()), numbers(by_plumb), "{dry}");
+    // And what takes it back, while there is something to take back.
+    vsctl(&lab, "ovs-vsctl del-port boxes");
+    lab.ip("box", "link del eth1");
+    flat(&lab, "box", &format!("--ip {FREE} --vlan 10 --host-name boxes")).ok();
+    let target = lab.netns("box");
+    let back = lab.plumb(&format!("detach {target} --dry-run")).ok().out;
+    assert!(back.ends_with("ovs-vsctl --no-wait --if-exists del-port ovs0 boxes\n"), "{back}");
+    Ran::of(lab.on_host("sh").args(["-ec", &back])).ok();
+    assert_eq!(vsctl(&lab, "ovs-vsctl list-ports ovs0"), "");
+    assert!(!lab.plumb(&format!("detach {target} --dry-run")).ok().out.contains("del-port"), "it has gone");
+    lab.plumb("detach --all").ok();
 }
 
 #[test]

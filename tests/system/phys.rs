@@ -28,6 +28,7 @@ route add 192.0.2.1 via {ROUTER} table 77
 route add unreachable 10.11.0.0/16
 rule add to 192.0.2.0/24 lookup 77
 END
+nsenter --net=/run/netns/{host} tc qdisc replace dev nic0 root handle 7: tbf rate 500mbit burst 200k latency 50ms
 ip -n {host} -6 route add fd99::/48 via {ROUTER6}; ip -n {host} addr del $(ip -n {host} -6 -br addr show dev nic0 | grep -o 'fe80[^ ]*') dev nic0
 nsenter --net=/run/netns/{host} sh -c 'echo 2 >/proc/sys/net/ipv4/conf/nic0/rp_filter; echo 0 >/proc/sys/net/ipv6/conf/nic0/accept_ra; echo 1 >/proc/sys/net/ipv6/conf/nic0/addr_gen_mode'"
     ));
@@ -68,6 +69,18 @@ fn it_moves_in_and_comes_home_as_it_was() {
     lab.plumb("gc").ok();
     lab.plumb(&format!("detach {}", lab.netns("box"))).ok();
     state(&lab).is(&before);
+}
+
+#[test]
+fn a_root_qdisc_with_classes_is_told_of() {
+    let lab = Lab::new();
+    sh(&format!("nsenter --net=/run/netns/{} tc qdisc replace dev nic0 root htb", lab.full("host")));
+    assert_eq!(
+        phys(&lab, "box", "--ip none").ok().err,
+        "warning: nic0 loses its htb and the classes below it: detach does not give those back\n"
+    );
+    lab.plumb("detach --all").ok();
+    assert!(lab.ip("host", "link show dev nic0").contains("noqueue"));
 }
 
 #[test]
@@ -248,16 +261,33 @@ fn a_name_that_the_host_gave_to_another_meanwhile_is_told() {
     let lab = Lab::new();
     lived_in(&lab);
     let before = state(&lab);
-    let host = lab.full("host");
-    phys(&lab, "box", "--ip none").ok();
+    let (host, target) = (lab.full("host"), lab.netns("box"));
+    phys(&lab, "box", &format!("--ip {FREE} --gateway {ROUTER}")).ok();
     sh(&format!("ip -n {host} link add nic0 type bridge"));
-    let left = lab.plumb("detach --all");
-    assert_eq!(left.code, 6, "{left:#?}");
-    assert!(left.err.contains("the host has another nic0 by now, so eth1 cannot come home"), "{left:#?}");
-    assert!(lab.ip("box", "link").contains("eth1"), "nothing is lost");
-    sh(&format!("ip -n {host} link del nic0"));
+    let attached = state(&lab);
+    for how in ["", " --dry-run"] {
+        lab.plumb(&format!("detach {target}{how}"))
+            .refused(4, "the host has another nic0 by now, so eth1 cannot come home; nothing was changed")
+            .hints(&format!("ip link set nic0 name OTHER, then plumb detach {target} again"));
+        state(&lab).is(&attached);
+    }
+    sh(&format!("ip -n {host} link set nic0 name other; ip -n {host} link property add dev other altname nic0"));
+    lab.plumb(&format!("detach {target}"))
+        .refused(4, "the host has another nic0 by now, so eth1 cannot come home; nothing was changed")
+        .hints(&format!("ip link property del dev other altname nic0, then plumb detach {target} again"));
+    // Nor where it came back by itself, under its name inside.
+    sh(&format!("ip -n {0} link set eth1 netns {host}", lab.full("box")));
+    let look = || lab.ip("host", "-br link") + &lab.ip("box", "route");
+    let back = look();
+    lab.plumb(&format!("detach {target}"))
+        .refused(4, "the host has another nic0 by now, so eth1 cannot come home; nothing was changed");
+    assert_eq!(look(), back);
+    sh(&format!("ip -n {host} link del other"));
     lab.plumb("detach --all").ok();
-    state(&lab).is(&before);
+    assert!(lab.ip("box", "route").contains("default via 172.17.0.1 dev eth0"));
+    // By hand it was given another number.
+    let numbers = |state: State| state.0.replace("4: nic0", "2: nic0").replace("lan0@if4", "lan0@if2");
+    assert_eq!(numbers(state(&lab)), numbers(before));
 }
 
 #[test]
@@ -305,6 +335,18 @@ fn a_route_that_the_host_does_not_take_again_is_told_once() {
     assert!(home.contains("192.168.9.2/24") && !home.contains("altname"), "{home}");
     lab.plumb("detach --all").ok();
     assert_eq!(lab.plumb("detach --all").ok().out, "nothing is attached\n");
+}
+
+#[test]
+fn one_that_came_home_without_all_it_had_has_not_gone_with_its_container() {
+    let mut lab = Lab::new();
+    lab.target("brief");
+    with_a_route_that_is_not_taken_again(&lab, "nic0");
+    phys(&lab, "brief", "--ip none").ok();
+    assert_eq!(lab.plumb("detach --all").code, 6);
+    sh(&format!("ip netns del {}", lab.full("brief")));
+    assert_eq!(lab.plumb("detach --all").ok().err, "");
+    lab.namespace("brief");
 }
 
 #[test]

@@ -283,3 +283,44 @@ fn a_container_without_any_rights_waits_for_what_it_is_given() {
     docker(&format!("rm -f {}", other.0));
     ended(in_vain).refused(3, &format!("eth2 of {} never was ready: the target has ended", other.0));
 }
+
+/// `ip netns add` makes the file first, and then mounts the namespace on it.
+#[test]
+fn a_namespace_that_is_being_made_is_waited_for() {
+    let lab = Lab::new();
+    let (late, target) = (format!("/run/netns/{}", lab.full("late")), lab.netns("late"));
+    fs::write(&late, "").unwrap();
+    lab.plumb(&format!("flat {target} -i nic0 --ip {FREE}"))
+        .refused(3, &format!("no namespace is mounted on {late} yet: it is an empty file"))
+        .hints("ip netns del deletes it, if nobody is at work on it; ip netns add then makes the namespace");
+    let start = |arguments: &str| {
+        let mut plumb = lab.command(arguments);
+        plumb.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let flat = start(&format!("flat {target} -i nic0 --ip {FREE} --wait 20s --probe 0 --no-check"));
+    let wait = start(&format!("wait {target} --timeout 20s"));
+    std::thread::sleep(Duration::from_millis(300));
+    sh(&format!("unshare --net={late} true"));
+    ended(flat).ok();
+    assert_eq!(ended(wait).ok().out, format!("{target}: eth1 is ready with {FREE}\n"));
+    lab.plumb("detach --all").ok();
+    sh(&format!("ip netns del {}", lab.full("late")));
+}
+
+#[test]
+fn what_plumb_has_renamed_is_known_by_either_name() {
+    let lab = Lab::new();
+    let target = lab.netns("box");
+    lab.flat(&format!("--ip {FREE}")).ok();
+    lab.plumb(&format!("link {target} set eth1 name lan0")).ok();
+    lab.plumb(&format!("qos {target} eth1 --rate 10mbit")).ok();
+    for name in ["", "-i eth1", "-i lan0"] {
+        let said = lab.plumb(&format!("wait {target} {name} --timeout 5s")).ok().out;
+        assert_eq!(said, format!("{target}: lan0 is ready with {FREE}\n"));
+    }
+    assert_eq!(lab.plumb(&format!("wait {target} -i eth7 --timeout 0")).code, 7);
+    let said = lab.plumb(&format!("qos clear {target} eth1")).ok().out;
+    assert_eq!(said, format!("{target}: lan0 is not limited any more\n"));
+    let said = lab.plumb(&format!("qos clear {target} eth1")).ok().out;
+    assert_eq!(said, format!("{target}: eth1 has no limits\n"));
+}

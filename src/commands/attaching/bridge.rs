@@ -7,7 +7,7 @@ use crate::{
     config,
     container::Target,
     error::{Error, Result},
-    kernel::{Netns, ovs},
+    kernel::{Netns, iptables, ovs},
     plan::{
         Driver, Facts, Link, Parent, Port, Switch, Wiring, Wish,
         bridge::{Bridge, open_vswitch_addition, ovs_vsctl},
@@ -168,7 +168,7 @@ pub(super) fn drops(parent: &Parent, driver: &Driver, host: &Netns) -> Result<Ve
     match parent.switch.filter(|_| driver.needs_a_bridge()) {
         None | Some(Switch::OpenVswitch) => Ok(Vec::new()),
         Some(Switch::Bridge | Switch::VlanBridge { .. }) => {
-            host.look_inside(|kernel| Ok(kernel.bridged_drops(&parent.name)))
+            host.look_inside(|_| Ok(iptables::bridged_drops(&parent.name)))
         }
     }
 }
@@ -189,7 +189,7 @@ pub(super) fn accept(work: &Work, rules: &[Acceptance]) -> Result<()> {
     if rules.is_empty() {
         return Ok(());
     }
-    work.host.look_inside(|kernel| rules.iter().try_for_each(|rule| kernel.accept(rule)))?;
+    work.host.look_inside(|_| rules.iter().try_for_each(iptables::accept))?;
     rules.iter().for_each(|rule| work.context.output.step(&rule.command(), Duration::ZERO));
     Ok(())
 }

@@ -257,6 +257,7 @@ pub fn obtain(
         *wiring = wiring.clone().with(leased);
         attachment.wish = wish;
         attachment.steps = wiring.steps().cloned().collect();
+        attachment.inherit(store)?;
         let asked = Moment::at(asked, boot_time(), namespace::boot());
         let mut record = LeaseRecord::new(attachment, (*lease).clone(), asked);
         // So that it can be asked for again.

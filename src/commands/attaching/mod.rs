@@ -21,7 +21,7 @@ pub use report::Report;
 
 use super::{Context, changing, namespace, qos, refuse_host, require_capabilities, shim, siblings, take_back};
 use crate::{
-    apply::{Transaction, all_or_nothing},
+    apply::{self, Transaction, all_or_nothing},
     config,
     container::{self, Target},
     error::{Error, Kind, Result},
@@ -87,15 +87,19 @@ pub fn attach(
     let host = Netns::of_this_thread()?;
     let namespace = namespace::open(&target, &host)?;
     namespace.lock()?;
-    let mut report = namespace.enter(|kernel| {
-        let (earlier, namespace) = (Vec::new(), &namespace);
-        Work { context, intent, target: &target, host: &host, namespace, earlier, kernel }.attach(wish)
-    })?;
+    let mut gone = Vec::new();
+    let outcome = namespace.enter(|kernel| {
+        let (earlier, namespace, gone) = (Vec::new(), &namespace, &mut gone);
+        Work { context, intent, target: &target, host: &host, namespace, earlier, gone, kernel }.attach(wish)
+    });
+    // What they left is in the way of the host's new way to the target. If it cannot be given back, gc finds it.
+    let left = match intent.dry_run || target.name == TargetName::Host {
+        true => Ok(()),
+        false => take_back::on_the_host(context, &gone),
+    };
+    let mut report = outcome?;
+    report.warnings.extend(left.err().map(|error| error.message));
     if !intent.dry_run && target.name != TargetName::Host {
-        // What the earlier one left is in the way of the host's new way to it. If it cannot be given back, gc
-        // finds it.
-        let left = take_back::on_the_host(context, report.earlier.as_slice());
-        report.warnings.extend(left.err().map(|error| error.message));
         // The container is attached, whether the host has a way to it or not.
         report.warnings.extend(shim::follow(&report.parent, context));
     }
@@ -111,6 +115,8 @@ struct Work<'a> {
     namespace: &'a Netns,
     /// Where the target was before, as far as that is still there: locked as well.
     earlier: Vec<(NamespaceMark, Netns)>,
+    /// What was taken back, or replaced, and may have left something on the host.
+    gone: &'a mut Vec<Attachment>,
     kernel: &'a mut Kernel,
 }
 
@@ -159,7 +165,7 @@ impl Work<'_> {
         report.warn_about_published_ports(self.target, &begun.attachment.wish, &begun.wiring);
         report.warnings.extend(leftovers);
         report.warnings.extend(begun.earlier.as_ref().and_then(changing::lost));
-        report.earlier = begun.earlier;
+        self.gone.extend(begun.earlier);
         if self.intent.dry_run {
             report.dry_run = true;
             report.commands.extend(
@@ -199,6 +205,7 @@ impl Work<'_> {
             said.extend(changing::lost(&left));
             if !self.intent.dry_run {
                 take_back::here(self.context, &left, self.namespace, self.kernel)?;
+                self.gone.push(left);
             }
         }
         Ok(said)
@@ -218,6 +225,7 @@ impl Work<'_> {
                     .hint("run the command again in a moment"));
             }
             take_back::anywhere(self.context, &left)?;
+            self.gone.push(left);
         }
         if self.intent.dry_run {
             return Ok(());
@@ -434,17 +442,24 @@ impl Work<'_> {
             // What was left behind must stay on record, or gc could not find it.
             Err(error) if error.kind == Kind::LeftBehind => Err(error),
             Err(error) => {
+                let inherited = take_back::inherited_segments(self.context, attachment);
                 // The failure is what the user must hear of; what cannot be forgotten now gc finds.
                 let _ = attachment.forget(store).and_then(|()| store.flush(&attachment.key()));
-                if !matches!(self.intent.uplink, Uplink::Interface(_)) || wiring.link.driver.needs_a_bridge() {
-                    let _ = HostLock::unless_held(self.namespace, self.host).and_then(|_lock| {
-                        take_back::acceptance(self.context, &attachment.wish, &parent.name)?;
-                        take_back::device(self.context, &parent.name)
-                    });
+                match apply::both(inherited, self.clear_the_host(attachment, wiring, &parent.name)) {
+                    Ok(()) => Err(error),
+                    Err(left) => Err(apply::failed_and_left(error, left)),
                 }
-                Err(error)
             }
         }
+    }
+
+    /// Takes away what it hung on, if that was made for it, and the rules for what that passes on.
+    fn clear_the_host(&self, failed: &Attachment, wiring: &Wiring, parent: &IfName) -> Result<()> {
+        if matches!(self.intent.uplink, Uplink::Interface(_)) && !wiring.link.driver.needs_a_bridge() {
+            return Ok(());
+        }
+        let _lock = HostLock::unless_held(self.namespace, self.host)?;
+        take_back::what_hung_on(self.context, parent, failed.wish.allow_forward)
     }
 
     /// The record of an earlier run of the container under our name. Its namespace has gone with all

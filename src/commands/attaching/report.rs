@@ -41,9 +41,6 @@ pub struct Report {
     vlan: Option<VlanId>,
     #[serde(skip)]
     on: Option<String>,
-    /// The earlier attachment of the name.
-    #[serde(skip)]
-    pub earlier: Option<Attachment>,
     driver: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     mode: Option<&'static str>,
@@ -152,7 +149,6 @@ impl Report {
             mtu: wiring.link.mtu.bytes(),
             addresses: wish.addresses.iter().map(|address| address.to_string()).collect(),
             gateways,
-            earlier: None,
             parent: wiring.link.parent.interface().cloned(),
             vlan: wiring.link.driver.vlan(),
             on: wiring.link.on(),

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use caps::Capability;
 
 use super::{not_looked_at, permissions::lacking, report::Finding};
-use crate::kernel::{self, features};
+use crate::kernel::{features, iptables};
 
 /// The findings on forwarding, iptables and the reverse path filter.
 pub fn look() -> Vec<Finding> {
@@ -35,7 +35,7 @@ fn forward_policy() -> Finding {
     }
     let bridged = setting("bridge/bridge-nf-call-iptables").is_some_and(|text| text == "1");
     // To ask would load it.
-    let drops = if features::is_idle("nf_tables") { None } else { kernel::forward_accept_in() };
+    let drops = if features::is_idle("nf_tables") { None } else { iptables::accept_in() };
     match drops {
         None => Finding::ok(NAME, "iptables drops nothing that is not ruled out"),
         Some(chain) if bridged => Finding::warning(
@@ -54,7 +54,7 @@ fn forward_policy() -> Finding {
 fn legacy() -> Option<Finding> {
     const NAME: &str = "iptables-legacy";
     let tables = fs::read_to_string("/proc/net/ip_tables_names").ok()?;
-    let drops = tables.lines().any(|table| table == "filter").then(|| kernel::legacy_iptables_drop(false))?;
+    let drops = tables.lines().any(|table| table == "filter").then(|| iptables::legacy_drops(false))?;
     Some(match drops {
         true => Finding::warning(NAME, "its FORWARD policy is DROP, which --allow-forward cannot change")
             .remedy("iptables-legacy -I FORWARD -i BRIDGE -o BRIDGE -j ACCEPT"),

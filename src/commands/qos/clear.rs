@@ -3,20 +3,26 @@
 use super::{report::commands, settle, show, steps_to};
 use crate::{
     cli::QosClear,
-    commands::{Context, namespace, require_capabilities},
+    commands::{Context, namespace, records, require_capabilities},
     error::{Error, Result},
     kernel::Netns,
     plan::shaping::Limits,
     store::{Record, Shaped},
+    types::IfName,
 };
 
 pub fn run(options: QosClear, context: &Context) -> Result<()> {
     let (mut chosen, mut failures) = (Vec::new(), Vec::new());
-    for kept in show::of_target(&options.target, context)? {
+    let kept = show::of_target(&options.target, context)?;
+    // What was never plumb's may have had the name, too, and have its limits under it.
+    let is_known = |name: &IfName| kept.iter().flatten().any(|shaped| shaped.interface == *name);
+    let interface = match &options.interface {
+        Some(name) if !is_known(name) => Some(records::name_now(&options.target, name, context)?),
+        name => name.clone(),
+    };
+    for kept in kept {
         match kept {
-            Ok(shaped) if options.interface.as_ref().is_none_or(|name| *name == shaped.interface) => {
-                chosen.push(shaped)
-            }
+            Ok(shaped) if interface.as_ref().is_none_or(|name| *name == shaped.interface) => chosen.push(shaped),
             Ok(_) => {}
             Err(error) => failures.push(error),
         }

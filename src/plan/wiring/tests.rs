@@ -164,6 +164,7 @@ fn home() -> Home {
         settings: vec![("net/ipv4/conf/eth0/rp_filter".into(), "2".into())],
         addresses: vec![],
         routes: vec![Route::new(Some("10.0.0.0/8".parse().unwrap()), None, false, None, (2, "eth0"), false)],
+        qdisc: None,
         seen: 0,
     }
 }
