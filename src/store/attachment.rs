@@ -300,10 +300,20 @@ impl Attachment {
     /// never finished leaves the earlier one of its name what that had; and of another that is on record
     /// under its name by now nothing is touched.
     pub fn forget(&self, store: &dyn Store) -> Result<()> {
-        let Some(text) = store.get(&self.key())? else { return Ok(()) };
-        if record::parse::<Attachment>(store, &self.key(), &text)?.tag != self.tag {
-            return Ok(());
+        while let Some(text) = store.get(&self.key())? {
+            if record::parse::<Attachment>(store, &self.key(), &text)?.tag != self.tag {
+                return Ok(());
+            }
+            match store.commit_if(&[Condition::Says(self.key(), text)], &self.removal(store))? {
+                // Amended meanwhile: it goes all the same.
+                Committed::Unmet => {}
+                committed => return done(committed),
+            }
         }
+        Ok(())
+    }
+
+    fn removal(&self, store: &dyn Store) -> Vec<Change> {
         let earlier = if self.is_unfinished() { read(store, &self.final_key()).ok().flatten() } else { None };
         let mut changes = self.releases(earlier.as_ref());
         changes.extend(self.dhcp.as_ref().map(|_| Change::Remove(lease::key_of(self))));
@@ -313,7 +323,7 @@ impl Attachment {
             let ips: Vec<_> = self.wish.addresses.iter().map(|address| address.ip()).collect();
             changes.extend(network::given_back(store, network, &ips).ok().flatten());
         }
-        done(store.commit_if(&[Condition::Says(self.key(), text)], &changes)?)
+        changes
     }
 
     /// An address is claimed on the parent's layer 2, as the same one on another LAN is another

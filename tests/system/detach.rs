@@ -248,3 +248,21 @@ fn a_dry_run_gives_the_segments_back_as_those_who_raised_them_do() {
     kernel_state(&lab).is(&before);
     lab.plumb("detach --all").ok();
 }
+
+/// Each leaves the next what it found, while the next one goes as well.
+#[test]
+fn all_who_raised_the_segments_go_at_once() {
+    const TARGETS: [&str; 6] = ["box", "second", "third", "fourth", "fifth", "sixth"];
+    let mut lab = Lab::new();
+    TARGETS[1..].iter().for_each(|name| lab.target(name));
+    let before = kernel_state(&lab);
+    for round in 0..5 {
+        for (at, name) in TARGETS.iter().enumerate() {
+            let (target, size) = (lab.netns(name), 100_000 + 10_000 * at);
+            let arguments = format!("flat {target} -i nic0 --ip none --name eth1 --big-tcp={size}");
+            lab.plumb(&arguments).ok();
+        }
+        println!("round {round}: {:?}", lab.plumb("detach --all").ok());
+        kernel_state(&lab).is(&before);
+    }
+}

@@ -434,7 +434,7 @@ impl Work<'_> {
             // Made is made: what could not be given back gc finds.
             Ok(()) => {
                 if let Some(earlier) = earlier {
-                    let _ = take_back::parents_segments(self.context, earlier);
+                    let _lock = take_back::parents_segments(self.context, earlier);
                     let _ = earlier.yield_to(attachment, store);
                 }
                 Ok(())

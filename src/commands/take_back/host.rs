@@ -26,14 +26,20 @@ use crate::{
 
 /// Gives the parent the segments back that `gone` found there, if it was the last to raise them; otherwise
 /// who raised them next gives them back one day. What somebody else has set since is theirs.
-pub fn parents_segments(context: &Context, gone: &Attachment) -> Result<()> {
+///
+/// The lock, where there is one, is to be kept until `gone` is forgotten: another who goes meanwhile would leave it
+/// what to give back, and nobody would do so.
+pub fn parents_segments(context: &Context, gone: &Attachment) -> Result<Option<HostLock>> {
     if tuning::raised(&gone.steps).is_none() || !namespace::is_of_this_boot(gone) {
-        return Ok(());
+        return Ok(None);
     }
-    let _lock = HostLock::new()?;
+    let lock = HostLock::new()?;
     // Who raised them before it may have gone meanwhile, and have left it what to give back.
     let gone = &attachment::again(&*context.store, gone)?.unwrap_or_else(|| gone.clone());
-    tuning::raised(&gone.steps).map_or(Ok(()), |(on, before, raised)| give_back(context, gone, on, before, raised))
+    if let Some((on, before, raised)) = tuning::raised(&gone.steps) {
+        give_back(context, gone, on, before, raised)?;
+    }
+    Ok(Some(lock))
 }
 
 /// An attempt that `failed` has put the parent's segments back to what it found. Who had raised them to that may have

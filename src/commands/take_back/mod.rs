@@ -36,7 +36,7 @@ pub fn here(context: &Context, attachment: &Attachment, namespace: &Netns, kerne
 
 /// With the attachment its limits are forgotten; of one that was never finished the earlier one's stay.
 fn forget(context: &Context, attachment: &Attachment) -> Result<()> {
-    parents_segments(context, attachment)?;
+    let _lock = parents_segments(context, attachment)?;
     port(context, attachment)?;
     if !attachment.is_unfinished() {
         // Since it was renamed they are kept under its new name.
