@@ -75,7 +75,7 @@ impl Wanted<'_> {
 
     /// A network that was not there.
     fn anew(self, parent: &Parent, kernel: &mut Kernel, context: &Context) -> Result<Stored> {
-        let others = others(&self.pools, context)?;
+        let others = others(&self.name, &self.pools, context)?;
         let network = Network {
             format: network::FORMAT,
             id: id(self.options, parent, &others, kernel)?,
@@ -194,9 +194,13 @@ fn check_parent(parent: &Parent, options: &CreateVlan) -> Result<()> {
     }
 }
 
-/// The other networks, none of which may overlap with this one. One that cannot be read might.
-fn others(pools: &[Pool], context: &Context) -> Result<Vec<Network>> {
+/// The other networks, none of which may overlap with this one. One that cannot be read might. Who looked
+/// for this one before may have been overtaken by who creates it too.
+fn others(name: &NetworkName, pools: &[Pool], context: &Context) -> Result<Vec<Network>> {
     let others = network::all(&*context.store)?.into_iter().collect::<Result<Vec<Network>>>()?;
+    if others.iter().any(|other| other.name == *name) {
+        return Err(already(name));
+    }
     for pool in pools {
         let overlapping = |other: &&Network| other.pools.iter().any(|theirs| theirs.subnet.overlaps(pool.subnet));
         if let Some(other) = others.iter().find(overlapping) {
