@@ -220,9 +220,10 @@ fn what_does_not_run_has_its_own_answer() {
         .hints(&format!("docker start {}; or --wait 10s", stopped.0));
     let restarting = Container::run("--restart always", "/bin/false");
     wait_for("it to restart", || restarting.inspect(".State.Restarting") == "true");
-    // The engine waits longer each time; asked now and then it is in between.
+    // The engine waits longer each time; asked now and then it is in between. While it runs it could be
+    // attached, and would have the address.
     wait_for("the answer", || {
-        attach(&lab, &restarting.0)
+        plumb(&lab, &format!("flat {} -i nic0 --ip {ALSO_FREE} --dry-run", restarting.0))
             .err
             .starts_with(&format!("plumb: container {} is restarting\n  hint: --wait 10s", restarting.0))
     });
