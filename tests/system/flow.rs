@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use netplumb::bench::statistics::median;
 use nix::sched::{CloneFlags, setns};
 
 /// TCP from one namespace to an address in another, as fast as it goes.
@@ -24,9 +25,15 @@ pub struct Arrived {
     /// When how many bytes of this flow had been read. Behind a segment that was lost nothing is read for a
     /// while, and then all at once.
     read: Vec<(Duration, f64)>,
-    /// When how many bytes had come in on the interface since it was made, of this flow and others, headers
-    /// included.
-    counted: Vec<(Duration, f64)>,
+    /// How many bytes had come in on the interface since it was made, of this flow and others, headers included.
+    counted: Vec<Count>,
+}
+
+/// A count, and the moments before and after it was taken: on a busy machine they can be far apart.
+struct Count {
+    before: Duration,
+    after: Duration,
+    bytes: f64,
 }
 
 /// A full segment on Ethernet: its headers (14 + 20 + 32 with timestamps), and its payload.
@@ -79,7 +86,7 @@ fn receive(mut stream: TcpStream, duration: Duration) -> Vec<(Duration, f64)> {
 }
 
 /// What `/proc/net/dev` counts, of the thread's own namespace.
-fn count(interface: &str, duration: Duration) -> Vec<(Duration, f64)> {
+fn count(interface: &str, duration: Duration) -> Vec<Count> {
     let arrived = || {
         let text = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
         let line = text.lines().find_map(|line| line.trim().strip_prefix(&format!("{interface}:"))).unwrap();
@@ -88,7 +95,8 @@ fn count(interface: &str, duration: Duration) -> Vec<(Duration, f64)> {
     };
     let (start, mut samples) = (Instant::now(), Vec::new());
     while start.elapsed() < duration {
-        samples.push((start.elapsed(), arrived()));
+        let (before, bytes) = (start.elapsed(), arrived());
+        samples.push(Count { before, bytes, after: start.elapsed() });
         std::thread::sleep(Duration::from_millis(2));
     }
     samples
@@ -101,16 +109,18 @@ fn on_the_wire(bytes: u64, packets: u64) -> f64 {
 }
 
 impl Arrived {
-    /// Bits a second on the wire, once the first bucket is empty.
-    pub fn bits_per_second(&self) -> f64 {
-        self.bits_per_second_since(Duration::from_secs(1))
-    }
-
-    /// Bits a second on the wire from this moment on.
-    pub fn bits_per_second_since(&self, moment: Duration) -> f64 {
-        let settled = self.counted.iter().position(|(at, _)| *at > moment).unwrap_or(0);
-        let ((from, before), (to, after)) = (self.counted[settled], self.counted[self.counted.len() - 1]);
-        (after - before) * 8.0 / (to - from).as_secs_f64()
+    /// Bits a second on the wire in the typical span of so long, from that moment on. A machine that stands
+    /// still now and then has spans in which less arrives, or what waited before arrives as well.
+    pub fn bits_per_second(&self, span: Duration, since: Duration) -> f64 {
+        let mut counts = self.counted.iter().filter(|count| count.before > since);
+        let (mut first, mut rates) = (counts.next().unwrap(), Vec::new());
+        for count in counts {
+            if count.before - first.before >= span {
+                rates.push((count.bytes - first.bytes) * 8.0 / (count.before - first.before).as_secs_f64());
+                first = count;
+            }
+        }
+        median(&rates).unwrap()
     }
 
     /// The bytes of this flow that were read between two moments.
@@ -120,13 +130,14 @@ impl Arrived {
         until(to) - until(from)
     }
 
-    /// The most bytes by which what had come in at some moment, since any earlier one, was above the rate.
+    /// The most bytes by which what had come in at some moment, since any earlier one, was above the rate for
+    /// certain, whenever within its two moments each count was taken.
     pub fn most_above(&self, bits_per_second: f64) -> f64 {
+        let due = |moment: Duration| moment.as_secs_f64() * bits_per_second / 8.0;
         let (mut lowest, mut most) = (f64::MAX, f64::MIN);
-        for (at, total) in &self.counted {
-            let above = total - at.as_secs_f64() * bits_per_second / 8.0;
-            lowest = lowest.min(above);
-            most = most.max(above - lowest);
+        for count in &self.counted {
+            most = most.max(count.bytes - due(count.after) - lowest);
+            lowest = lowest.min(count.bytes - due(count.before));
         }
         most
     }
