@@ -2,8 +2,11 @@
 
 use std::{
     process::Stdio,
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
+
+use netplumb::store::{Directory, attachment};
 
 use crate::lab::{FREE, Lab, Ran, output, sh};
 
@@ -88,6 +91,35 @@ fn attach_detach_and_gc_at_once_end_in_order() {
     lab.plumb("detach --all").ok();
     assert_eq!(lab.plumb("gc").ok().out, "nothing was left behind\n");
     lab.state().is(&before);
+}
+
+/// Others amend a record under no lock of the target's, as who is to leave a parent's segments to it does.
+#[test]
+fn what_others_amend_meanwhile_is_forgotten_all_the_same() {
+    let lab = Lab::new();
+    lab.flat(&format!("--ip {FREE} --probe 0")).ok();
+    let store = Directory::new(lab.store()).unwrap();
+    let attached = attachment::all(&store, None).unwrap().remove(0).unwrap();
+    for _ in 0..20 {
+        attached.save(&store).unwrap();
+        let is_forgotten = AtomicBool::new(false);
+        let forgotten = std::thread::scope(|threads| {
+            threads.spawn(|| {
+                for changes in [attached.steps.clone(), Vec::new()].iter().cycle() {
+                    if is_forgotten.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    attachment::amend(&store, &attached, |now| now.changes.clone_from(changes)).unwrap();
+                }
+            });
+            std::thread::sleep(Duration::from_millis(2));
+            let forgotten = attached.forget(&store);
+            is_forgotten.store(true, Ordering::Relaxed);
+            forgotten
+        });
+        forgotten.unwrap();
+        assert!(attachment::all(&store, None).unwrap().is_empty());
+    }
 }
 
 /// Five hundred namespaces, one after the other by a shell's loop, then all taken back at once.
