@@ -97,8 +97,11 @@ pub fn attach(
         true => Ok(()),
         false => take_back::on_the_host(context, &gone),
     };
-    let mut report = outcome?;
-    report.warnings.extend(left.err().map(|error| error.message));
+    let mut report = match (outcome, &left) {
+        (Err(error), Err(left)) => return Err(error.join(left.clone())),
+        (outcome, _) => outcome?,
+    };
+    report.warnings.extend(left.err().map(|error| error.with_its_hint()));
     if !intent.dry_run && target.name != TargetName::Host {
         // The container is attached, whether the host has a way to it or not.
         report.warnings.extend(shim::follow(&report.parent, context));
