@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    io::Write,
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
@@ -53,41 +54,50 @@ impl Lab {
         };
         lab.namespace("host");
         lab.namespace("lan");
-        let (host, lan) = (lab.full("host"), lab.full("lan"));
-        sh(&format!(
-            "ip -n {host} link add nic0 type veth peer name lan0 netns {lan}
-             ip -n {host} link set nic0 up
-             ip -n {lan} addr add {ROUTER}/24 dev lan0
-             ip -n {lan} addr add {ROUTER6}/64 dev lan0 nodad
-             ip -n {lan} link set lan0 up"
-        ));
+        let lan = lab.full("lan");
+        let router = format!("addr add {ROUTER}/24 dev lan0\naddr add {ROUTER6}/64 dev lan0 nodad");
+        lab.links(&["host", "lan"], &format!("link add nic0 type veth peer name lan0 netns {lan}\nlink set nic0 up"));
+        lab.links(&["lan"], &format!("{router}\nlink set lan0 up"));
         lab.target("box");
+        lab.settle("host", &["nic0"]);
+        lab.settle("lan", &["lan0"]);
         lab
     }
 
     /// A namespace that is called `name` in this lab.
     pub fn namespace(&mut self, name: &str) {
         let full = self.full(name);
-        sh(&format!("ip netns add {full} && ip -n {full} link set lo up"));
+        sh(&format!("ip netns add {full}"));
         self.namespaces.push(full);
+        self.ip(name, "link set lo up");
     }
 
     /// A namespace with an uplink and a default route, and a static one with marks of its own.
     pub fn target(&mut self, name: &str) {
         self.namespace(name);
-        let full = self.full(name);
-        sh(&format!(
-            "ip -n {full} -batch - <<END
-link add eth0 type veth peer name up0
-link set up0 up
-link set eth0 up
-addr add 172.17.0.2/16 dev eth0
-addr add fd17::2/64 dev eth0 nodad
-route add default via 172.17.0.1 dev eth0 proto boot mtu lock 1400 advmss 1300
-route add default via fd17::1 dev eth0 metric 512
-END"
-        ));
-        self.settle(name);
+        self.links(
+            &[name],
+            "link add eth0 type veth peer name up0
+             link set up0 up
+             link set eth0 up
+             addr add 172.17.0.2/16 dev eth0
+             addr add fd17::2/64 dev eth0 nodad
+             route add default via 172.17.0.1 dev eth0 proto boot mtu lock 1400 advmss 1300
+             route add default via fd17::1 dev eth0 metric 512",
+        );
+        self.settle(name, &["eth0", "up0"]);
+    }
+
+    /// Commands of `ip` in the first of the namespaces, a line each. The links they make in any of them need not
+    /// find out for a second whether anybody else has their link-local addresses.
+    fn links(&self, names: &[&str], commands: &str) {
+        let detect = |detect: &str| {
+            let set = || fs::write("/proc/sys/net/ipv6/conf/default/accept_dad", detect).unwrap();
+            names.iter().for_each(|name| self.inside(name, set));
+        };
+        detect("0");
+        self.inside(names[0], || batch(&["-batch", "-"], commands));
+        detect("1");
     }
 
     /// The target's namespace ends, and it runs again in another.
@@ -96,11 +106,12 @@ END"
         self.target(name);
     }
 
-    /// Waits until IPv6 has finished its duplicate address detection: the state then stands still.
-    fn settle(&self, name: &str) {
+    /// Waits until the links have their link-local addresses: the state then stands still.
+    fn settle(&self, name: &str, links: &[&str]) {
         wait_for("link-local addresses", || {
-            let addresses = self.ip(name, "-6 addr show");
-            !addresses.contains("tentative") && addresses.matches("fe80").count() >= 2
+            let addresses = self.inside(name, ipv6_addresses);
+            let has_one = |link: &&str| addresses.iter().any(|(ip, _, of)| ip.starts_with("fe80") && of == *link);
+            links.iter().all(has_one) && addresses.iter().all(|address| !is_tentative(address))
         });
     }
 
@@ -239,7 +250,8 @@ END"
 
     /// What `ip ARGUMENTS` prints in the namespace.
     pub fn ip(&self, name: &str, arguments: &str) -> String {
-        output(&format!("ip -n {} {arguments}", self.full(name)))
+        let mut ip = Command::new("ip");
+        Ran::of(ip.args(["-n", &self.full(name)]).args(words(arguments))).ok().out
     }
 
     pub fn json(&self, name: &str, arguments: &str) -> Value {
@@ -307,13 +319,15 @@ END"
     /// Everything there is to see of the host, the LAN and the targets, and of the store, once IPv6
     /// has settled.
     pub fn state(&self) -> State {
-        let mut state = self.state_now();
+        let is_settled =
+            |full: &String| self.inside(&full[self.prefix.len()..], || !ipv6_addresses().iter().any(is_tentative));
+        let mut state = String::new();
         wait_for("IPv6 to settle", || {
-            let settled = !state.contains(" tentative");
-            if !settled {
+            // Asked for without a process, as most of the time is spent with it.
+            self.namespaces.iter().all(is_settled) && {
                 state = self.state_now();
+                !state.contains(" tentative")
             }
-            settled
         });
         State(state)
     }
@@ -325,14 +339,8 @@ END"
     }
 
     fn state_now(&self) -> String {
-        // With few processes: it is asked for again and again, and in a guest each takes its time.
-        let look = r#"printf "addr\nroute show table all\nrule\n" | ip -d -batch -
-            tc qdisc show
-            grep -s . /proc/sys/net/ipv6/conf/*/accept_ra /proc/sys/net/ipv6/conf/*/disable_ipv6; true"#;
-        let state = output(&format!(
-            "for name in {}; do echo $name; nsenter --net=/run/netns/$name sh -c '{look}'; done",
-            self.namespaces.join(" ")
-        ));
+        let look = |full: &String| format!("{full}\n{}", self.inside(&full[self.prefix.len()..], look));
+        let state: String = self.namespaces.iter().map(look).collect();
         // The time that an address has left is less each time.
         let runs_down = |line: &&str| line.trim_start().starts_with("valid_lft") && !line.contains("forever");
         let state: String = state.lines().filter(|line| !runs_down(line)).map(|line| line.to_owned() + "\n").collect();
@@ -340,6 +348,48 @@ END"
         files.sort();
         state + &files.join("\n")
     }
+}
+
+/// What there is to see in the namespace. With few processes: it is asked for again and again, and in a guest each
+/// takes its time.
+fn look() -> String {
+    let looked = batch(&["-d", "-batch", "-"], "addr\nroute show table all\nrule\n");
+    let qdiscs = Ran::of(Command::new("tc").args(["qdisc", "show"])).ok().out;
+    let mut settings = Vec::new();
+    for interface in fs::read_dir("/proc/sys/net/ipv6/conf").into_iter().flatten() {
+        let interface = interface.unwrap().path();
+        for setting in ["accept_ra", "disable_ipv6"].map(|setting| interface.join(setting)) {
+            let is = fs::read_to_string(&setting).unwrap_or_default();
+            settings.push(format!("{}:{is}", setting.display()));
+        }
+    }
+    settings.sort();
+    looked + &qdiscs + &settings.concat()
+}
+
+/// What `ip` prints for the commands, a line each.
+#[track_caller]
+fn batch(options: &[&str], commands: &str) -> String {
+    let mut ip = Command::new("ip").args(options).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    ip.stdin.take().unwrap().write_all(commands.as_bytes()).unwrap();
+    Ran::from(ip.wait_with_output().unwrap()).ok().out
+}
+
+/// The namespace's IPv6 addresses, each with its flags and its link.
+fn ipv6_addresses() -> Vec<(String, u32, String)> {
+    let text = fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap_or_default();
+    let of = |line: &str| match line.split_whitespace().collect::<Vec<_>>()[..] {
+        [address, _, _, _, flags, link] => {
+            (address.to_owned(), u32::from_str_radix(flags, 16).unwrap(), link.to_owned())
+        }
+        _ => panic!("{line}"),
+    };
+    text.lines().map(of).collect()
+}
+
+/// Whether it is not known yet if anybody else has it: the flag `IFA_F_TENTATIVE`.
+fn is_tentative((_, flags, _): &(String, u32, String)) -> bool {
+    flags & 0x40 != 0
 }
 
 impl Drop for Lab {

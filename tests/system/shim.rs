@@ -46,7 +46,7 @@ fn host_and_container_reach_one_another_with_a_shim_only() {
     }
     // All that the host had it still has, and the LAN still finds it by its own MAC address.
     let is_new = |line: &&str| line.contains("shim-nic0") || line.contains("192.168.9.254");
-    let host = lab.ip("host", "route show table all; true");
+    let host = lab.ip("host", "route show table all");
     assert!(
         host.contains(&format!("default via {ROUTER} dev nic0")) && host.lines().any(|line| is_new(&line)),
         "{host}"

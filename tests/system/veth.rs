@@ -413,8 +413,8 @@ fn a_dry_run_says_what_is_done() {
     let dry = veth(&lab, "box", &format!("-i br7 --ip {FREE} --probe 0 --dry-run")).ok().out;
     state(&lab).is(&before);
     let links = |lab: &Lab| {
-        let mut text = lab.ip("host", "-br link show master br7") + &lab.ip("box", "-br link; true");
-        text += &lab.ip("box", "-4 -br addr; true");
+        let mut text = lab.ip("host", "-br link show master br7") + &lab.ip("box", "-br link");
+        text += &lab.ip("box", "-4 -br addr");
         text
     };
     veth(&lab, "box", &format!("-i br7 --ip {FREE} --probe 0")).ok();
