@@ -1,6 +1,9 @@
 //! `plumb gc`: takes back what a killed run left, and forgets what no longer exists.
 
-use std::collections::{BTreeSet, HashSet};
+use std::{
+    collections::{BTreeSet, HashSet},
+    path::Path,
+};
 
 use serde::Serialize;
 
@@ -14,7 +17,7 @@ use crate::{
     namespace::HostLock,
     plan::{facts::InsideLink, link::GROUP},
     store::{Attachment, Change, Condition, Key, Placed, Record, attachment, lease, network, shaped},
-    types::{IfName, Tag, TargetName},
+    types::{IfName, Place, Tag, TargetName},
 };
 
 pub fn run(options: Gc, context: &Context) -> Result<()> {
@@ -92,6 +95,7 @@ impl<'a> Sweep<'a> {
         self.records()?;
         self.limits()?;
         self.links()?;
+        self.devices()?;
         self.open_vswitch()?;
         self.rules()?;
         self.claims()?;
@@ -224,9 +228,8 @@ impl<'a> Sweep<'a> {
         let mark = self.context.store.mark();
         // With a damaged record nobody can tell which links are its own: none is taken for lost.
         let Some(known) = known_tags(self.context)? else { return Ok(()) };
-        let is_lost = |link: &InsideLink| {
-            link.is_plumbs_device() || link.tag.as_ref().is_some_and(|tag| tag.store == mark && !known.contains(tag))
-        };
+        let is_unknown = |tag: &Tag| tag.store == mark && !known.contains(tag);
+        let is_lost = |link: &InsideLink| !link.is_plumbs_device() && link.tag.as_ref().is_some_and(is_unknown);
         for found in survey::links(is_lost) {
             for link in &found.links {
                 self.lost(&found.namespace, link)?;
@@ -238,9 +241,6 @@ impl<'a> Sweep<'a> {
     fn lost(&mut self, there: &Netns, link: &InsideLink) -> Result<()> {
         if !there.try_lock()? {
             return Ok(());
-        }
-        if link.is_plumbs_device() {
-            return self.unused_device(link);
         }
         // A run that has ended meanwhile may have left the record of what looked lost before.
         let is_known =
@@ -261,6 +261,27 @@ impl<'a> Sweep<'a> {
     /// The host's, where something may be deleted: who only looks waits for nobody.
     fn lock(&self) -> Result<Option<HostLock>> {
         if self.dry_run { Ok(None) } else { HostLock::new().map(Some) }
+    }
+
+    /// The host's VLAN devices and bridges that plumb made: they have no record of their own, and stay as long as they
+    /// are used. With a damaged record nobody can tell which are.
+    fn devices(&mut self) -> Result<()> {
+        let host = Netns::open(Path::new(Place::HOST))?;
+        let links = host.look_inside(|kernel| kernel.links())?;
+        let own: Vec<InsideLink> = links.into_iter().filter(InsideLink::is_plumbs_device).collect();
+        if own.is_empty() || known_tags(self.context)?.is_none() {
+            return Ok(());
+        }
+        let _lock = self.lock()?;
+        for link in own {
+            let name = link.name.parse().map_err(Error::failed)?;
+            if let Some(unused) = take_back::unused_device(self.context, &name, &[])? {
+                let what = if unused.is_bridge() { "bridge" } else { "VLAN" };
+                let text = format!("{name} deleted, nobody uses the {what}");
+                self.note("link", text, || take_back::delete_device(&unused));
+            }
+        }
+        Ok(())
     }
 
     /// Ports of Open vSwitch's with this store's tag and no record, and its bridges that plumb made and nobody
@@ -296,17 +317,6 @@ impl<'a> Sweep<'a> {
                 let text = format!("the rule for {bridge} deleted, nobody needs it");
                 self.note("rule", text, || take_back::rules(context, &bridge));
             }
-        }
-        Ok(())
-    }
-
-    /// A VLAN's device or a bridge has no record of its own: it stays as long as it is used.
-    fn unused_device(&mut self, link: &InsideLink) -> Result<()> {
-        let name = link.name.parse().map_err(Error::failed)?;
-        if let Some(unused) = take_back::unused_device(self.context, &name, &[])? {
-            let what = if unused.is_bridge() { "bridge" } else { "VLAN" };
-            let text = format!("{name} deleted, nobody uses the {what}");
-            self.note("link", text, || take_back::delete_device(&unused));
         }
         Ok(())
     }
