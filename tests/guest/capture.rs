@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
 };
 
 use crate::lab::{Lab, wait_for};
@@ -18,9 +18,9 @@ impl Capture {
     pub fn start(lab: &Lab, namespace: &str, interface: &str, filter: &str) -> Capture {
         let file = |what: &str| lab.folder().join(format!("{namespace} {interface} {what}"));
         let (frames, messages) = (file("frames"), file("messages"));
-        let tcpdump = Command::new("nsenter")
-            .arg(format!("--net=/run/netns/{}", lab.full(namespace)))
-            .args(["tcpdump", "-n", "-e", "-l", "--immediate-mode", "-i", interface, filter])
+        let tcpdump = lab
+            .program(namespace, "tcpdump")
+            .args(["-n", "-e", "-l", "--immediate-mode", "-i", interface, filter])
             .stdin(Stdio::null())
             .stdout(File::create(&frames).unwrap())
             .stderr(File::create(&messages).unwrap())

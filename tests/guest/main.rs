@@ -33,6 +33,7 @@ mod parity;
 mod phys;
 mod pipework;
 mod shim;
+#[path = "../system/soak.rs"]
 mod soak;
 mod vlan;
 mod wire;

@@ -1,6 +1,6 @@
 //! A bad network, on a kernel that has netem.
 
-use std::{net::UdpSocket, process::Command, time::Duration};
+use std::{net::UdpSocket, time::Duration};
 
 use crate::{
     boot::in_guest,
@@ -13,9 +13,7 @@ fn qos(lab: &Lab, arguments: &str) -> Ran {
 
 /// The shortest round trip of some, in milliseconds: the guest's own work comes on top of the others.
 fn round_trip(lab: &Lab) -> f64 {
-    let mut ping = Command::new("nsenter");
-    ping.arg(format!("--net=/run/netns/{}", lab.full("box"))).args(["busybox", "ping", "-A", "-c", "30", ROUTER]);
-    let said = Ran::of(&mut ping).ok().out;
+    let said = Ran::of(lab.program("box", "busybox").args(["ping", "-A", "-c", "30", ROUTER])).ok().out;
     let (_, times) = said.split_once("min/avg/max = ").unwrap_or_else(|| panic!("{said}"));
     times.split('/').next().unwrap().parse().unwrap()
 }
@@ -87,18 +85,22 @@ fn from_each_wish_to_each_other_the_kernel_follows() {
             let all = crate::lab::output(&format!("tc -n {} qdisc show", lab.full("box")));
             all.lines().filter(|line| line.contains("706")).map(|line| line.to_owned() + "\n").collect::<String>()
         };
+        let clear = || lab.plumb(&format!("qos clear {}", lab.netns("box"))).ok();
+        let directly = wishes.map(|wish| {
+            qos(&lab, &format!("{wish} --direction both"));
+            let direct = kernel();
+            clear();
+            direct
+        });
         for first in wishes {
-            for second in wishes {
-                qos(&lab, &format!("{second} --direction both"));
-                let direct = kernel();
-                lab.plumb(&format!("qos clear {}", lab.netns("box"))).ok();
+            for (second, direct) in wishes.iter().zip(&directly) {
                 qos(&lab, &format!("{first} --direction both"));
                 qos(&lab, &format!("{second} --direction both"));
-                assert_eq!(kernel(), direct, "from {first} to {second}");
+                assert_eq!(kernel(), *direct, "from {first} to {second}");
                 assert!(lab.pings("box", ROUTER) || lab.pings("box", ROUTER), "{second}");
                 let shown = lab.plumb("qos show --json").ok().json();
                 assert!(shown["limits"].as_array().unwrap().iter().all(|limit| limit["state"] == "holds"), "{shown:#}");
-                lab.plumb(&format!("qos clear {}", lab.netns("box"))).ok();
+                clear();
                 lab.state().is(&before);
             }
         }

@@ -8,7 +8,12 @@ use std::{
 
 use netplumb::store::{Directory, attachment};
 
-use crate::lab::{FREE, Lab, Ran, output, sh};
+use crate::{
+    etcd_cluster::Cluster,
+    lab::{FREE, Lab, Ran, output, sh},
+    open_vswitch,
+    soak::{Ground, contend, eight},
+};
 
 /// Starts all commands before waiting for any.
 fn at_once(lab: &Lab, commands: impl Iterator<Item = String>) -> Vec<Ran> {
@@ -91,6 +96,28 @@ fn attach_detach_and_gc_at_once_end_in_order() {
     lab.plumb("detach --all").ok();
     assert_eq!(lab.plumb("gc").ok().out, "nothing was left behind\n");
     lab.state().is(&before);
+}
+
+/// How eight contend for a network's addresses.
+const PORTS: Ground = Ground { parent: "ovs0", options: "--driver veth", rounds: 5, killed_within: 60 };
+
+#[test]
+fn of_eight_none_gets_anothers_address_and_none_is_lost() {
+    let mut lab = Lab::new();
+    open_vswitch::furnish(&mut lab);
+    eight(&mut lab);
+    let kills = contend(&lab, &lab.store().display().to_string(), &PORTS);
+    assert!(kills >= 3, "only {kills} kills");
+}
+
+#[test]
+fn of_eight_with_etcd_none_gets_anothers_address_and_none_is_lost() {
+    let mut lab = Lab::new();
+    open_vswitch::furnish(&mut lab);
+    eight(&mut lab);
+    let cluster = Cluster::single(&lab);
+    let kills = contend(&lab, &cluster.address(), &PORTS);
+    assert!(kills >= 3, "only {kills} kills");
 }
 
 /// Others amend a record under no lock of the target's, as who is to leave a parent's segments to it does.

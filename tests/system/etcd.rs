@@ -8,8 +8,9 @@ use serde_json::json;
 use crate::{
     concurrency::of_twenty_exactly_one_gets_it,
     etcd_cluster::{Cluster, base64},
-    etcd_fault::{Fault, cut_at_each_call, with_etcd, within_limit},
+    etcd_fault::{Cuts, Fault, with_etcd, within_limit},
     lab::{FREE, Lab, ROUTER, Ran, files, sh},
+    open_vswitch,
 };
 
 #[test]
@@ -270,27 +271,56 @@ const FLAT: &str = "flat TARGET -i nic0 --ip 192.168.9.100/24 --gateway 192.168.
 
 #[test]
 fn attaching_while_etcd_goes_before_a_call() {
-    cut_at_each_call(Fault::Unheard, FLAT, FLAT, "");
+    Cuts::of(FLAT).all(Fault::Unheard);
 }
 
 #[test]
 fn attaching_while_etcd_goes_after_a_call() {
-    cut_at_each_call(Fault::Unanswered, FLAT, FLAT, "");
+    Cuts::of(FLAT).all(Fault::Unanswered);
 }
 
 #[test]
 fn attaching_while_etcd_hangs() {
-    cut_at_each_call(Fault::Hung, FLAT, FLAT, "");
+    Cuts::of(FLAT).all(Fault::Hung);
 }
 
 #[test]
 fn detaching_while_etcd_goes_before_a_call() {
-    cut_at_each_call(Fault::Unheard, FLAT, "detach TARGET", FLAT);
+    Cuts { once: FLAT, prepare: FLAT, ..Cuts::of("detach TARGET") }.all(Fault::Unheard);
 }
 
 #[test]
 fn detaching_while_etcd_goes_after_a_call() {
-    cut_at_each_call(Fault::Unanswered, FLAT, "detach TARGET", FLAT);
+    Cuts { once: FLAT, prepare: FLAT, ..Cuts::of("detach TARGET") }.all(Fault::Unanswered);
+}
+
+/// Who needs the bridge, etcd says.
+const BRIDGED: &str = "flat TARGET -i br7 --driver veth --ip 192.168.9.100/24 --probe 0 --no-check";
+
+#[test]
+fn attaching_by_a_bridge_that_is_made_while_etcd_goes_before_a_call() {
+    Cuts::of(BRIDGED).all(Fault::Unheard);
+}
+
+#[test]
+fn attaching_by_a_bridge_that_is_made_while_etcd_goes_after_a_call() {
+    Cuts::of(BRIDGED).all(Fault::Unanswered);
+}
+
+fn to_a_network() -> Cuts<'static> {
+    let once = "create-vlan blue --subnet 10.1.0.0/24 -i ovs0 --id 10";
+    let attach = "attach TARGET blue --driver veth --probe 0 --no-check";
+    Cuts { once, furnish: open_vswitch::furnish, ..Cuts::of(attach) }
+}
+
+#[test]
+fn attaching_to_a_network_while_etcd_goes_before_a_call() {
+    to_a_network().all(Fault::Unheard);
+}
+
+#[test]
+fn attaching_to_a_network_while_etcd_goes_after_a_call() {
+    to_a_network().all(Fault::Unanswered);
 }
 
 // From one store into another.

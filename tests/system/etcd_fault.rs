@@ -239,57 +239,85 @@ fn done(lab: &Lab, arguments: &str) -> Ran {
     ran.ok()
 }
 
-/// Runs `verb` with the line cut at each call in turn, after `once` at the very beginning and `prepare`
-/// each time. Each time the command must end soon, of three tries at the latest, with the host as it was
-/// before; and a later run must succeed.
-pub fn cut_at_each_call(fault: Fault, once: &str, verb: &str, prepare: &str) {
-    let (mut lab, cluster) = with_etcd();
-    let proxy = Proxy::start(&lab);
-    lab.store_address = Some(format!("etcd://{PROXY}"));
-    let target = lab.netns("box");
-    let fill = |text: &str| text.replace("TARGET", &target);
-    done(&lab, &fill(once));
-    done(&lab, "detach --all");
-    // What is remembered of a pool is a hint, and moves on.
-    let kept = |(key, _): &(String, String)| !key.starts_with("/plumb/history/");
-    let everything = || cluster.everything(&lab).into_iter().filter(kept).collect::<Vec<_>>();
-    let (empty, nothing) = (lab.state(), everything());
-    let (mut calls, mut slow) = (0, Vec::new());
-    loop {
-        if !prepare.is_empty() {
-            done(&lab, &fill(prepare));
-        }
-        let before = lab.state();
-        proxy.cut_after(calls, fault);
-        let (ran, took) = timed(&lab, &fill(verb));
-        if !proxy.mend() {
-            if ran.code == 7 {
+/// A command that is cut off from etcd, and what goes before. `TARGET` is the lab's `box`.
+pub struct Cuts<'a> {
+    pub verb: &'a str,
+    pub furnish: fn(&mut Lab),
+    /// At the very beginning.
+    pub once: &'a str,
+    /// Each time.
+    pub prepare: &'a str,
+    /// One is every call, two every second.
+    pub every: usize,
+}
+
+impl<'a> Cuts<'a> {
+    /// At every call of `verb`, which needs nothing before but to have found its store in order once.
+    pub fn of(verb: &'a str) -> Cuts<'a> {
+        Cuts { verb, furnish: |_| {}, once: verb, prepare: "", every: 1 }
+    }
+
+    /// Each time the command must end soon, of three tries at the latest, with the host as it was before; and a
+    /// later run must succeed.
+    pub fn all(&self, fault: Fault) {
+        let (mut lab, cluster) = with_etcd();
+        (self.furnish)(&mut lab);
+        let proxy = Proxy::start(&lab);
+        lab.store_address = Some(format!("etcd://{PROXY}"));
+        let run = |arguments: &str| done(&lab, &self.fill(&lab, arguments));
+        run(self.once);
+        run("detach --all");
+        // What is remembered of a pool is a hint, and moves on.
+        let kept = |(key, _): &(String, String)| !key.starts_with("/plumb/history/");
+        let everything = || cluster.everything(&lab).into_iter().filter(kept).collect::<Vec<_>>();
+        let (empty, nothing) = (lab.state(), everything());
+        let (mut call, mut cuts, mut slow) = (0, 0, Vec::new());
+        while let Some(took) = self.cut(&lab, &proxy, call, fault) {
+            run(self.verb);
+            run("detach TARGET");
+            lab.state().is(&empty);
+            run("gc");
+            assert_eq!(everything(), nothing, "{fault:?} at call {call}");
+            assert_eq!(run("gc").out, "nothing was left behind\n");
+            if took <= limit() {
+                slow.clear();
+                (call, cuts) = (call + self.every, cuts + 1);
                 continue;
             }
-            ran.ok();
-            break;
+            slow.push(took);
+            assert!(slow.len() < 3, "{fault:?} at call {call} of {} took {slow:?}", self.verb);
         }
-        calls += 1;
-        println!("{fault:?} at call {calls} of {verb}: {} {}", ran.code, ran.err.trim());
-        let is_said = ran.err.contains("etcd at") || ran.err.contains("no etcd answered at");
-        assert!(matches!(ran.code, 1 | 7) && is_said, "{ran:#?}");
-        if prepare.is_empty() {
-            lab.state().is(&before);
-        }
-        done(&lab, &fill(verb));
-        done(&lab, &format!("detach {target}"));
-        lab.state().is(&empty);
-        done(&lab, "gc");
-        assert_eq!(everything(), nothing, "{fault:?} at call {calls}");
-        assert_eq!(done(&lab, "gc").out, "nothing was left behind\n");
-        if took <= limit() {
-            slow.clear();
-            continue;
-        }
-        slow.push(took);
-        assert!(slow.len() < 3, "{fault:?} at call {calls} of {verb} took {slow:?}");
-        calls -= 1;
+        println!("cut {cuts} times");
+        assert!(call >= 3, "only {call} calls");
     }
-    println!("{calls} calls");
-    assert!(calls >= 3, "only {calls} calls");
+
+    fn fill(&self, lab: &Lab, arguments: &str) -> String {
+        arguments.replace("TARGET", &lab.netns("box"))
+    }
+
+    /// Cut after so many calls: how long the command took. None: it has fewer.
+    fn cut(&self, lab: &Lab, proxy: &Proxy, call: usize, fault: Fault) -> Option<Duration> {
+        loop {
+            if !self.prepare.is_empty() {
+                done(lab, &self.fill(lab, self.prepare));
+            }
+            let before = lab.state();
+            proxy.cut_after(call, fault);
+            let (ran, took) = timed(lab, &self.fill(lab, self.verb));
+            if proxy.mend() {
+                println!("{fault:?} after {call} calls of {}: {} {}", self.verb, ran.code, ran.err.trim());
+                let is_said = ran.err.contains("etcd at") || ran.err.contains("no etcd answered at");
+                assert!(matches!(ran.code, 1 | 7) && is_said, "{ran:#?}");
+                if self.prepare.is_empty() {
+                    lab.state().is(&before);
+                }
+                return Some(took);
+            }
+            // An emulated one does not always answer in time.
+            if ran.code != 7 {
+                ran.ok();
+                return None;
+            }
+        }
+    }
 }

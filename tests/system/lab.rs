@@ -4,7 +4,7 @@
 use std::{
     fs,
     io::Write,
-    os::unix::process::ExitStatusExt,
+    os::unix::process::{CommandExt, ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::atomic::{AtomicU32, Ordering},
@@ -15,6 +15,7 @@ use netplumb::{
     kernel::{Kernel, Netns},
 };
 use nix::{
+    sched::{CloneFlags, setns},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -132,11 +133,7 @@ impl Lab {
 
     /// A process in the namespace, for `pid:N`.
     pub fn process(&mut self, name: &str) -> u32 {
-        let child = Command::new("nsenter")
-            .arg(format!("--net=/run/netns/{}", self.full(name)))
-            .args(["sleep", "600"])
-            .spawn()
-            .unwrap();
+        let child = self.program(name, "sleep").arg("600").spawn().unwrap();
         let pid = child.id();
         self.processes.push(child);
         wait_for("the process to enter", || {
@@ -148,9 +145,9 @@ impl Lab {
     /// A server in the namespace, until `kill` or the lab's end. What it says goes to `NAME.log`.
     pub fn server(&mut self, name: &str, command: &str) -> u32 {
         let log = fs::File::create(self.folder.path().join(format!("{name}.log"))).unwrap();
-        let mut server = Command::new("nsenter");
-        server.arg(format!("--net=/run/netns/{}", self.full(name))).args(words(command));
-        server.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        let (program, arguments) = command.split_once(' ').unwrap_or((command, ""));
+        let mut server = self.program(name, program);
+        server.args(words(arguments)).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         // Where they may keep nothing but what is the lab's.
         server.env("KEA_PIDFILE_DIR", self.folder()).env("KEA_LOCKFILE_DIR", "none");
         let child = server.spawn().unwrap();
@@ -209,10 +206,8 @@ impl Lab {
 
     /// A program on the lab's host.
     pub fn on_host(&self, program: &str) -> Command {
-        let mut command = Command::new("nsenter");
+        let mut command = self.program("host", program);
         command
-            .arg(format!("--net=/run/netns/{}", self.full("host")))
-            .arg(program)
             .env("PLUMB_STORE", self.store_address.as_ref().map_or_else(|| self.store().into_os_string(), Into::into))
             .env("PLUMB_CONFIG", "/dev/null")
             // The machine's own Open vSwitch is no part of this world.
@@ -222,16 +217,19 @@ impl Lab {
         command
     }
 
+    /// A program in the namespace.
+    pub fn program(&self, name: &str, program: &str) -> Command {
+        let namespace = fs::File::open(self.path(name)).unwrap();
+        let mut command = Command::new(program);
+        let enter = move || setns(&namespace, CloneFlags::CLONE_NEWNET).map_err(Into::into);
+        // SAFETY: between fork and exec there is one system call, and nothing is allocated.
+        unsafe { command.pre_exec(enter) };
+        command
+    }
+
     /// Does `work` on a thread in the namespace.
     pub fn inside<T: Send>(&self, name: &str, work: impl FnOnce() -> T + Send) -> T {
-        let namespace = fs::File::open(self.path(name)).unwrap();
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(|| {
-                nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-                work()
-            });
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
+        inside(&self.path(name), work)
     }
 
     /// Does `work` in the namespace as plumb would on the lab's host.
@@ -311,8 +309,8 @@ impl Lab {
     /// Whether a ping from one of the lab's namespaces is answered.
     pub fn pings(&self, from: &str, to: &str) -> bool {
         let version = if to.contains(':') { "ping6" } else { "ping" };
-        let mut ping = Command::new("nsenter");
-        ping.arg(format!("--net=/run/netns/{}", self.full(from))).args(["busybox", version, "-c1", "-W2", to]);
+        let mut ping = self.program(from, "busybox");
+        ping.args([version, "-c1", "-W2", to]);
         ping.output().unwrap().status.success()
     }
 
@@ -367,9 +365,21 @@ fn look() -> String {
     looked + &qdiscs + &settings.concat()
 }
 
+/// Does `work` on a thread in the namespace whose file this is.
+pub fn inside<T: Send>(namespace: &Path, work: impl FnOnce() -> T + Send) -> T {
+    let namespace = fs::File::open(namespace).unwrap();
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
+            work()
+        });
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
 /// What `ip` prints for the commands, a line each.
 #[track_caller]
-fn batch(options: &[&str], commands: &str) -> String {
+pub fn batch(options: &[&str], commands: &str) -> String {
     let mut ip = Command::new("ip").args(options).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     ip.stdin.take().unwrap().write_all(commands.as_bytes()).unwrap();
     Ran::from(ip.wait_with_output().unwrap()).ok().out

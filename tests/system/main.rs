@@ -33,6 +33,7 @@ mod qos;
 mod refusals;
 mod refused_steps;
 mod shim;
+mod soak;
 mod speed;
 mod store;
 mod veth;

@@ -3,12 +3,16 @@
 use crate::lab::{ALSO_FREE, FREE, Lab, PLUMB, Ran, State, sh, words};
 
 /// Open vSwitch on the lab's host, with a bridge `ovs0`.
+pub fn furnish(lab: &mut Lab) {
+    lab.open_vswitch("--disable-system");
+    // Packets pass by a program and not by the kernel, which may lack the module.
+    vsctl(lab, "ovs-vsctl --timeout=20 add-br ovs0 -- set bridge ovs0 datapath_type=netdev");
+}
+
 fn lab() -> Lab {
     let mut lab = Lab::new();
     ["peer", "third"].into_iter().for_each(|name| lab.target(name));
-    lab.open_vswitch("--disable-system");
-    // Packets pass by a program and not by the kernel, which may lack the module.
-    vsctl(&lab, "ovs-vsctl --timeout=20 add-br ovs0 -- set bridge ovs0 datapath_type=netdev");
+    furnish(&mut lab);
     lab
 }
 

@@ -7,12 +7,12 @@ use std::{
     fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
 };
 
 use serde_json::Value;
 
-use crate::lab::{Lab, PLUMB, Ran, sh, words};
+use crate::lab::{Lab, PLUMB, Ran, batch, inside, sh, words};
 
 /// A line or several, what they become, and what is there then that was not before.
 #[derive(Default)]
@@ -242,17 +242,13 @@ impl Seen {
 
 /// What a namespace has, and its links' names by their numbers.
 fn seen(file: &Path) -> (Vec<String>, BTreeMap<String, String>) {
-    let look = "printf 'addr show\nroute show table all\nrule show\n' | ip -j -d -batch -; tc -j qdisc show; bridge -j vlan show";
-    let output = Command::new("nsenter")
-        .arg(format!("--net={}", file.display()))
-        .args(["sh", "-c", look])
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{output:?}");
-    let mut documents =
-        serde_json::Deserializer::from_slice(&output.stdout).into_iter::<Vec<Value>>().map(Result::unwrap);
-    let [links, routes, rules, qdiscs, vlans] = [(); 5].map(|()| documents.next().unwrap_or_default());
+    let [links, routes, rules, qdiscs, vlans] = inside(file, || {
+        let looked = batch(&["-j", "-d", "-batch", "-"], "addr show\nroute show table all\nrule show\n");
+        let says = |program: &str, arguments: &[&str]| Ran::of(Command::new(program).args(arguments)).ok().out;
+        let all = looked + &says("tc", &["-j", "qdisc", "show"]) + &says("bridge", &["-j", "vlan", "show"]);
+        let mut documents = serde_json::Deserializer::from_str(&all).into_iter::<Vec<Value>>().map(Result::unwrap);
+        [(); 5].map(|()| documents.next().unwrap_or_default())
+    });
     let names = links.iter().map(|link| (text(&link["ifindex"]), text(&link["ifname"]))).collect();
     let routes = routes.iter().filter_map(route);
     let rules = rules.iter().map(|rule| format!("rule {}", flat(rule, &[])));

@@ -43,9 +43,7 @@ fn waiting_ends_with_an_address_or_three_seconds_after_carrier() {
     let pipework = lab.folder().join("pipework");
     std::os::unix::fs::symlink(crate::lab::PLUMB, &pipework).unwrap();
     let wait = |interface: &str| {
-        let mut command = std::process::Command::new("nsenter");
-        command.arg(format!("--net=/run/netns/{}", lab.full("box"))).arg(&pipework).args(["--wait", "-i", interface]);
-        Ran::of(&mut command).ok().out
+        Ran::of(lab.program("box", pipework.to_str().unwrap()).args(["--wait", "-i", interface])).ok().out
     };
     assert_eq!(wait("eth0"), "eth0 is ready with 172.17.0.2/16, fd17::2/64\n");
     lab.flat("--name lan --ip none").ok();

@@ -33,9 +33,8 @@ fn lab() -> Lab {
 
 /// `plumb wait ARGUMENTS` inside the target, as a container's own: with no capability, store or engine.
 fn inside(lab: &Lab, arguments: &str) -> Command {
-    let mut command = Command::new("nsenter");
-    command.arg(format!("--net=/run/netns/{}", lab.full("box")));
-    command.args(["setpriv", "--bounding-set", "-all", "--inh-caps", "-all", PLUMB, "wait"]).args(words(arguments));
+    let mut command = lab.program("box", "setpriv");
+    command.args(["--bounding-set", "-all", "--inh-caps", "-all", PLUMB, "wait"]).args(words(arguments));
     command.env_clear().env("PLUMB_STORE", "/nowhere/store").env("DOCKER_HOST", "unix:///nowhere/docker.sock");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command

@@ -1,6 +1,6 @@
 //! Many at once on one pool, some of them killed: no address is given twice, and none is lost.
 //!
-//! `PLUMB_SOAK` is how often each of the eight attaches and detaches; `scripts/soak` sets it high.
+//! `PLUMB_SOAK` is how often each of the eight attaches and detaches; `scripts/soak` sets it high, for the guest.
 
 use std::{
     collections::HashMap,
@@ -13,18 +13,32 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use crate::{boot::in_guest, etcd_cluster::Cluster, lab::Lab};
+use crate::lab::{Lab, Ran};
 
 const WORKERS: usize = 8;
 
-fn rounds() -> usize {
-    env::var("PLUMB_SOAK").ok().and_then(|text| text.parse().ok()).unwrap_or(3)
+/// Where they contend.
+pub struct Ground {
+    /// The host's interface that the network is on, and what `attach` says beside the network.
+    pub parent: &'static str,
+    pub options: &'static str,
+    /// How often each attaches and detaches, unless `PLUMB_SOAK` says.
+    pub rounds: usize,
+    /// The milliseconds within which a command is killed: about what the slowest takes here.
+    pub killed_within: u64,
+}
+
+impl Ground {
+    fn rounds(&self) -> usize {
+        env::var("PLUMB_SOAK").ok().and_then(|text| text.parse().ok()).unwrap_or(self.rounds)
+    }
 }
 
 /// What the eight have between them.
 struct Contest<'a> {
     lab: &'a Lab,
     store: &'a str,
+    ground: &'a Ground,
     /// Who has which address at this moment.
     given: Mutex<HashMap<String, usize>>,
     kills: AtomicUsize,
@@ -39,8 +53,8 @@ impl Contest<'_> {
     fn work(&self, worker: usize, seed: u64) {
         let (name, mut random) = (format!("w{worker}"), Random(seed + worker as u64));
         let target = self.lab.netns(&name);
-        for _ in 0..rounds() {
-            self.run(&format!("attach {target} blue --probe 0 --no-check"), &mut random);
+        for _ in 0..self.ground.rounds() {
+            self.run(&format!("attach {target} blue --probe 0 --no-check {}", self.ground.options), &mut random);
             if let Some(address) = self.address(&name) {
                 let other = self.given.lock().unwrap().insert(address.clone(), worker);
                 assert_eq!(other, None, "{address} is given to two");
@@ -63,7 +77,7 @@ impl Contest<'_> {
         plumb.env("PLUMB_STORE", self.store).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = plumb.spawn().unwrap();
         if random.below(6) == 0 {
-            std::thread::sleep(Duration::from_millis(random.below(250)));
+            std::thread::sleep(Duration::from_millis(random.below(self.ground.killed_within)));
             if child.try_wait().unwrap().is_none() {
                 child.kill().unwrap();
                 child.wait().unwrap();
@@ -92,17 +106,15 @@ impl Random {
     }
 }
 
-fn contend(lab: &Lab, store: &str) {
-    let plumb = |arguments: &str| {
-        let mut command = lab.command(arguments);
-        crate::lab::Ran::of(command.env("PLUMB_STORE", store)).ok()
-    };
+/// In one network, whose records are in `store`. Says how many were killed.
+pub fn contend(lab: &Lab, store: &str, ground: &Ground) -> usize {
+    let plumb = |arguments: &str| Ran::of(lab.command(arguments).env("PLUMB_STORE", store)).ok();
     // Fewer addresses than would do if one were lost each time.
-    plumb("create-vlan blue --subnet 10.1.0.0/27 -i nic0 --id 10");
+    plumb(&format!("create-vlan blue --subnet 10.1.0.0/27 -i {} --id 10", ground.parent));
     let seed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     println!("seed {seed}");
-    let contest =
-        Contest { lab, store, given: Mutex::default(), kills: AtomicUsize::new(0), unanswered: AtomicUsize::new(0) };
+    let (given, kills, unanswered) = Default::default();
+    let contest = Contest { lab, store, ground, given, kills, unanswered };
     std::thread::scope(|scope| {
         (0..WORKERS).for_each(|worker| {
             drop(scope.spawn({
@@ -112,35 +124,18 @@ fn contend(lab: &Lab, store: &str) {
         });
     });
     let (kills, unanswered) = (contest.kills.into_inner(), contest.unanswered.into_inner());
-    println!("{} rounds of {WORKERS}, {kills} killed, {unanswered} not answered by the store", rounds());
+    println!("{} rounds of {WORKERS}, {kills} killed, {unanswered} not answered by the store", ground.rounds());
     plumb("detach --all");
     plumb("gc");
     assert_eq!(plumb("gc").out, "nothing was left behind\n");
     let networks = plumb("networks --json").json();
     assert_eq!(networks["networks"][0]["usage"][0]["used"], 0, "{networks}");
-    assert!(!lab.ip("host", "link").contains("nic0.10"));
+    let links = lab.ip("host", "link");
+    assert!(!links.contains("nic0.10") && !links.contains("veth-"), "{links}");
     plumb("delete-vlan blue");
+    kills
 }
 
-fn eight() -> Lab {
-    let mut lab = Lab::new();
+pub fn eight(lab: &mut Lab) {
     (0..WORKERS).for_each(|worker| lab.namespace(&format!("w{worker}")));
-    lab
-}
-
-#[test]
-fn in_a_directory_no_address_is_given_twice_or_lost() {
-    in_guest(|| {
-        let lab = eight();
-        contend(&lab, &lab.store().display().to_string());
-    });
-}
-
-#[test]
-fn in_etcd_no_address_is_given_twice_or_lost() {
-    in_guest(|| {
-        let lab = eight();
-        let cluster = Cluster::single(&lab);
-        contend(&lab, &cluster.address());
-    });
 }
