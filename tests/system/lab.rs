@@ -107,12 +107,15 @@ impl Lab {
         self.target(name);
     }
 
-    /// Waits until the links have their link-local addresses: the state then stands still.
+    /// Waits until the links have their link-local addresses, and the kernel has told that they are up: the state
+    /// then stands still.
     fn settle(&self, name: &str, links: &[&str]) {
         wait_for("link-local addresses", || {
             let addresses = self.inside(name, ipv6_addresses);
             let has_one = |link: &&str| addresses.iter().any(|(ip, _, of)| ip.starts_with("fe80") && of == *link);
-            links.iter().all(has_one) && addresses.iter().all(|address| !is_tentative(address))
+            links.iter().all(has_one)
+                && addresses.iter().all(|address| !is_tentative(address))
+                && self.ip(name, "link").matches(" state UP ").count() == links.len()
         });
     }
 
@@ -337,8 +340,8 @@ impl Lab {
     }
 
     fn state_now(&self) -> String {
-        let look = |full: &String| format!("{full}\n{}", self.inside(&full[self.prefix.len()..], look));
-        let state: String = self.namespaces.iter().map(look).collect();
+        let looked = |full: &String| format!("{full}\n{}", self.inside(&full[self.prefix.len()..], look));
+        let state: String = self.namespaces.iter().map(looked).collect();
         // The time that an address has left is less each time.
         let runs_down = |line: &&str| line.trim_start().starts_with("valid_lft") && !line.contains("forever");
         let state: String = state.lines().filter(|line| !runs_down(line)).map(|line| line.to_owned() + "\n").collect();
