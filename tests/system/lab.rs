@@ -215,7 +215,8 @@ impl Lab {
             .env("PLUMB_CONFIG", "/dev/null")
             // The machine's own Open vSwitch is no part of this world.
             .env("OVS_RUNDIR", self.folder())
-            .env_remove("DOCKER_HOST")
+            // Nor is its engine: another world's gc would tidy up after this one's tests.
+            .env("DOCKER_HOST", format!("unix://{}/no-engine", self.folder().display()))
             .stdin(Stdio::null());
         command
     }
