@@ -38,8 +38,8 @@ use crate::{
 };
 
 /// How long a MAC address may still be in use: a container that was just restarted leaves its
-/// link to the kernel's clean-up, which took 11 to 60 ms when measured, more on a loaded host.
-const ADDRESS_IN_USE: Duration = Duration::from_millis(1500);
+/// link to the kernel's clean-up, which took 11 to 60 ms when measured, and more than 1.5 s where many ended at once.
+const ADDRESS_IN_USE: Duration = Duration::from_secs(4);
 
 impl Kernel {
     /// The host's interface `name`, or `None`. Equivalent to `ip link show NAME`.
