@@ -275,11 +275,17 @@ impl<'a> Sweep<'a> {
         let _lock = self.lock()?;
         for link in own {
             let name = link.name.parse().map_err(Error::failed)?;
-            if let Some(unused) = take_back::unused_device(self.context, &name, &[])? {
-                let what = if unused.is_bridge() { "bridge" } else { "VLAN" };
-                let text = format!("{name} deleted, nobody uses the {what}");
-                self.note("link", text, || take_back::delete_device(&unused));
-            }
+            self.unused(&name, if link.is_bridge() { "bridge" } else { "VLAN" })?;
+        }
+        Ok(())
+    }
+
+    /// A device of the host's that plumb made, if it is of no use any more. The caller has locked the host, or only
+    /// looks.
+    fn unused(&mut self, name: &IfName, what: &str) -> Result<()> {
+        if let Some(unused) = take_back::unused_device(self.context, name, &[])? {
+            let text = format!("{name} deleted, nobody uses the {what}");
+            self.note("link", text, || take_back::delete_device(&unused));
         }
         Ok(())
     }
@@ -298,10 +304,7 @@ impl<'a> Sweep<'a> {
         let bridges = ovs::own_bridges().unwrap_or_default();
         let _lock = if bridges.is_empty() { None } else { self.lock()? };
         for (name, _) in bridges {
-            if let Some(unused) = take_back::unused_device(self.context, &name, &[])? {
-                let text = format!("{name} deleted, nobody uses the bridge");
-                self.note("link", text, || take_back::delete_device(&unused));
-            }
+            self.unused(&name, "bridge")?;
         }
         Ok(())
     }

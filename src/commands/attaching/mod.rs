@@ -97,9 +97,9 @@ pub fn attach(
         true => Ok(()),
         false => take_back::on_the_host(context, &gone),
     };
-    let mut report = match (outcome, &left) {
-        (Err(error), Err(left)) => return Err(error.join(left.clone())),
-        (outcome, _) => outcome?,
+    let (mut report, left) = match (outcome, left) {
+        (Err(error), Err(left)) => return Err(error.join(left)),
+        (outcome, left) => (outcome?, left),
     };
     report.warnings.extend(left.err().map(|error| error.with_its_hint()));
     if !intent.dry_run && target.name != TargetName::Host {
