@@ -2,6 +2,7 @@
 //! How fast the ways are is the machine's affair; that they are measured is looked at here.
 
 use std::{
+    collections::HashSet,
     fs,
     io::{BufRead, BufReader, Read},
     process::{Command, Stdio},
@@ -21,6 +22,13 @@ const SHORT: &str = "--rounds 1 --duration 100ms";
 /// How many namespaces there are on the machine that processes are in.
 fn namespaces() -> usize {
     netplumb::kernel::all_namespaces().len()
+}
+
+/// In how many a process has threads.
+fn namespaces_of(pid: u32) -> usize {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let all: HashSet<_> = threads.filter_map(|thread| fs::read_link(thread.ok()?.path().join("ns/net")).ok()).collect();
+    all.len()
 }
 
 fn figures(document: &Value) -> &Vec<Value> {
@@ -110,6 +118,7 @@ fn ctrl_c_prints_what_there_is_and_leaves_nothing() {
     let child = command.spawn().unwrap();
     // Two turns and a little.
     std::thread::sleep(Duration::from_millis(1500));
+    assert!(namespaces_of(child.id()) > 1, "its own are there");
     let start = Instant::now();
     kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
     let ran = Ran::from(child.wait_with_output().unwrap());
